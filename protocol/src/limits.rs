@@ -1,0 +1,72 @@
+//! Every bound of the system, by name, with its unit and its reason. Reaching one is a counted refusal, never an
+//! abort and never an allocation without end. Those a server may set lower (or, marked with *, higher) are the
+//! defaults of its configuration.
+
+use core::time::Duration;
+
+/// Longest resource name in bytes; any bytes, compared as bytes.
+pub const NAME_BYTES_MAX: usize = 1024;
+/// Longest namespace in bytes, of `[a-z0-9._-]`.
+pub const NAMESPACE_BYTES_MAX: usize = 64;
+/// Longest label in bytes (a request's or a session's).
+pub const LABEL_BYTES_MAX: usize = 256;
+/// Longest host name or program path kept of a client, in bytes: what a person needs to find the process.
+pub const ATTRIBUTE_BYTES_MAX: usize = 256;
+/// Longest identity or reclaim key in bytes.
+pub const IDENTITY_BYTES_MAX: usize = 256;
+/// Longest credential in a HELLO in bytes (a scoped token).
+pub const AUTH_BYTES_MAX: usize = 4096;
+/// Longest frame in bytes, header included; what a server must be able to buffer for one slow peer.
+pub const FRAME_BYTES_MAX: usize = 64 * 1024;
+/// Longest value block in bytes*.
+pub const VALUE_BYTES_MAX: usize = 4096;
+/// Waiters of one resource*; with a session's own limit this bounds a queue.
+pub const WAITERS_PER_RESOURCE_MAX: u32 = 65_536;
+/// Grants and waits of one session on one shard*.
+pub const LOCKS_PER_SESSION_MAX: u32 = 1_000_000;
+/// Sessions of one shard*.
+pub const SESSIONS_MAX: u32 = 100_000;
+/// Kept replies a session may leave unacknowledged on one stream; its next request is refused BUSY.
+pub const UNACKNOWLEDGED_MAX: usize = 1024;
+/// Items of one acquire-all.
+pub const ACQUIRE_ALL_MAX: usize = 256;
+/// Times one grant can be re-entered.
+pub const REENTRY_MAX: u32 = 65_535;
+/// Deaths of holders remembered for the next holder after the lock itself was reclaimed; the oldest is forgotten.
+pub const DEATH_MARKS_MAX: usize = 65_536;
+/// Namespaces in use at one time on one shard.
+pub const NAMESPACES_MAX: usize = 4096;
+
+/// Lease of a session that asks for none.
+pub const TTL_DEFAULT: Duration = Duration::from_secs(5);
+/// Shortest lease: below this, scheduling noise ends sessions.
+pub const TTL_MIN: Duration = Duration::from_millis(200);
+/// Longest lease the protocol knows.
+pub const TTL_MAX: Duration = Duration::from_secs(3600);
+/// Longest lease a server grants by default*: an unclean restart waits as long as the longest one granted.
+pub const TTL_CELL_MAX: Duration = Duration::from_secs(60);
+/// Longest lock delay.
+pub const LOCK_DELAY_MAX: Duration = Duration::from_secs(60);
+/// A client renews when this fraction of its lease is over (with jitter): four tries fit before the deadline.
+pub const KEEPALIVE_DIVISOR: u32 = 5;
+
+/// Requests taken from one source in one pass, so that no client starves another.
+pub const REQUESTS_PER_PASS: usize = 64;
+/// Handshake, from accept to WELCOME.
+pub const HANDSHAKE_TIME: Duration = Duration::from_secs(2);
+/// First frame after WELCOME.
+pub const FIRST_FRAME_TIME: Duration = Duration::from_secs(2);
+/// Rest of a frame that has begun to arrive.
+pub const PARTIAL_FRAME_TIME: Duration = Duration::from_secs(1);
+/// Connections that have shown no session yet, in all*; the oldest silent one goes first.
+pub const UNBOUND_CONNECTIONS_MAX: usize = 4096;
+/// The same from one address*.
+pub const UNBOUND_CONNECTIONS_PER_ADDRESS_MAX: usize = 1024;
+/// Bytes waiting to be written to one connection; beyond it the connection is dropped, never its locks.
+pub const WRITE_BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes received from one connection and not yet taken by a pass; beyond it reading pauses.
+pub const READ_BACKLOG_BYTES_MAX: usize = 256 * 1024;
+
+const _: () = assert!(NAME_BYTES_MAX + NAMESPACE_BYTES_MAX + LABEL_BYTES_MAX + 256 < FRAME_BYTES_MAX);
+const _: () = assert!(READ_BACKLOG_BYTES_MAX >= 2 * FRAME_BYTES_MAX);
+const _: () = assert!(UNACKNOWLEDGED_MAX < u16::MAX as usize / 2, "an acknowledgement is told apart modulo 2^16");

@@ -1,0 +1,3 @@
+//! The Fairlock lock server as a library.
+
+mod driver;
