@@ -1,1 +1,25 @@
+//! Nouns and sentences of Fairlock: identities, lock modes, time as data, messages, refusals, limits, and their
+//! bytes. Everything two processes must agree on stands here and nowhere else; nothing here does anything.
+//!
+//! No `std`, no `unsafe`, and no allocation to decode: a decoded message borrows from the frame it came in.
 #![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod digest;
+pub mod ids;
+pub mod limits;
+pub mod mode;
+pub mod name;
+pub mod refusal;
+pub mod tick;
+
+pub use digest::{Digest, DigestKey};
+pub use ids::{CellId, Epoch, FencingToken, GrantId, OwnerId, RequestId, Secret, SessionId, ShardId};
+pub use mode::{Mode, ModeSet};
+pub use name::{Name, Namespace, Resource};
+pub use refusal::{Class, Refusal};
+pub use tick::Tick;
