@@ -7,7 +7,9 @@
 //! [`Table::apply`]: crate::Table::apply
 //! [`Table::due`]: crate::Table::due
 
-use fairlock_protocol::{Digest, FencingToken, GrantId, Mode, OwnerId, RequestId, Resource, Secret, SessionId};
+use fairlock_protocol::{
+    Digest, FencingToken, GrantId, Mode, OwnerId, RequestId, Resource, Secret, SessionId,
+};
 
 /// A session at this table: its slot and generation. A key outlives its session harmlessly: it is then unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,16 +29,7 @@ pub struct WaiterKey {
     pub generation: u32,
 }
 
-/// How long a request may wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// Not at all: a try, which obeys the queue like everybody.
-    Try,
-    /// At most this many milliseconds (at least 1), counted at the server.
-    Millis(u64),
-    /// Until granted, cancelled or the session ends.
-    Forever,
-}
+pub use fairlock_protocol::Wait;
 
 /// What ends a session that nobody closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,17 +9,27 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod admin;
 pub mod digest;
+pub mod handshake;
 pub mod ids;
 pub mod limits;
 pub mod mode;
 pub mod name;
 pub mod refusal;
+pub mod reply;
+pub mod request;
 pub mod tick;
+pub mod wire;
 
+pub use admin::Transport;
 pub use digest::{Digest, DigestKey};
+pub use handshake::{Hello, Role, Welcome};
 pub use ids::{CellId, Epoch, FencingToken, GrantId, OwnerId, RequestId, Secret, SessionId, ShardId};
 pub use mode::{Mode, ModeSet};
 pub use name::{Name, Namespace, Resource};
 pub use refusal::{Class, Refusal};
+pub use reply::Reply;
+pub use request::{Liveness, Request, Wait};
 pub use tick::Tick;
+pub use wire::{Frame, Malformed};

@@ -69,4 +69,5 @@ pub const READ_BACKLOG_BYTES_MAX: usize = 256 * 1024;
 
 const _: () = assert!(NAME_BYTES_MAX + NAMESPACE_BYTES_MAX + LABEL_BYTES_MAX + 256 < FRAME_BYTES_MAX);
 const _: () = assert!(READ_BACKLOG_BYTES_MAX >= 2 * FRAME_BYTES_MAX);
-const _: () = assert!(UNACKNOWLEDGED_MAX < u16::MAX as usize / 2, "an acknowledgement is told apart modulo 2^16");
+const _: () =
+    assert!(UNACKNOWLEDGED_MAX < u16::MAX as usize / 2, "an acknowledgement is told apart modulo 2^16");

@@ -90,7 +90,8 @@ mod tests {
     #[test]
     fn the_quarantine_outlives_every_lease_on_the_slowest_clock() {
         let ttl = Duration::from_secs(60);
-        let quarantine_real_ns = quarantine(ttl).as_nanos() * 1_000_000 / u128::from(1_000_000 + RATE_ERROR_PPM);
+        let quarantine_real_ns =
+            quarantine(ttl).as_nanos() * 1_000_000 / u128::from(1_000_000 + RATE_ERROR_PPM);
         let lease_real_ns = certain(ttl).as_nanos() * 1_000_000 / u128::from(1_000_000 - RATE_ERROR_PPM);
         assert!(lease_real_ns < quarantine_real_ns);
         assert_eq!(quarantine(Duration::ZERO), Duration::ZERO);

@@ -1,0 +1,483 @@
+//! What a client can say after the handshake: sessions, locks, and the questions of an operator.
+
+use crate::handshake::{HELLO, Hello};
+use crate::ids::{FencingToken, GrantId, OwnerId, RequestId, Secret, SessionId};
+use crate::limits::{ATTRIBUTE_BYTES_MAX, IDENTITY_BYTES_MAX, LABEL_BYTES_MAX, NAME_BYTES_MAX};
+use crate::mode::Mode;
+use crate::name::Resource;
+use crate::refusal::Refusal;
+use crate::wire::{Frame, Malformed, Reader, Writer};
+use alloc::vec::Vec;
+
+/// Kind numbers of requests.
+#[allow(missing_docs, reason = "each is the request of the same name")]
+pub mod kind {
+    pub const OPEN: u8 = 0x02;
+    pub const RESUME: u8 = 0x03;
+    pub const CLOSE: u8 = 0x04;
+    pub const KEEPALIVE: u8 = 0x05;
+    pub const ACQUIRE: u8 = 0x10;
+    pub const RELEASE: u8 = 0x11;
+    pub const CONVERT: u8 = 0x12;
+    pub const CANCEL: u8 = 0x13;
+    pub const VALIDATE: u8 = 0x14;
+    pub const CONFIRM: u8 = 0x15;
+    pub const LIST: u8 = 0x20;
+    pub const SHOW: u8 = 0x21;
+    pub const SESSIONS: u8 = 0x22;
+    pub const STATUS: u8 = 0x23;
+    pub const BREAK: u8 = 0x24;
+    pub const KILL: u8 = 0x25;
+}
+
+/// How long a request may wait at the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all: a try, which obeys the queue like everybody.
+    Try,
+    /// At most this many milliseconds (at least 1), counted at the server.
+    Millis(u64),
+    /// Until granted, cancelled or the session ends.
+    Forever,
+}
+
+impl Wait {
+    /// From a duration, rounded up to whole milliseconds; zero is a try.
+    pub const fn up_to(duration: core::time::Duration) -> Wait {
+        match duration.as_nanos().div_ceil(1_000_000) {
+            0 => Wait::Try,
+            ms if ms > u64::MAX as u128 => Wait::Forever,
+            ms => Wait::Millis(ms as u64),
+        }
+    }
+
+    /// On the wire: 0 is a try, all ones for ever; what is longer than 49 days waits 49 days.
+    fn wire(self) -> u32 {
+        match self {
+            Wait::Try => 0,
+            Wait::Millis(ms) => u32::try_from(ms).unwrap_or(u32::MAX - 1).clamp(1, u32::MAX - 1),
+            Wait::Forever => u32::MAX,
+        }
+    }
+
+    const fn from_wire(ms: u32) -> Wait {
+        match ms {
+            0 => Wait::Try,
+            u32::MAX => Wait::Forever,
+            ms => Wait::Millis(ms as u64),
+        }
+    }
+}
+
+/// What ends a session whose client says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Liveness {
+    /// Silence for one ttl. The only one over TCP.
+    Heartbeat = 0,
+    /// The end of the process, seen by the server on the same host; silence alone never.
+    Process = 1,
+    /// The last holder of a pipe's write end closing it; its read end came with the HELLO.
+    Inherit = 2,
+}
+
+impl Liveness {
+    /// The liveness with this wire number.
+    pub const fn from_wire(number: u8) -> Option<Liveness> {
+        match number {
+            0 => Some(Liveness::Heartbeat),
+            1 => Some(Liveness::Process),
+            2 => Some(Liveness::Inherit),
+            _ => None,
+        }
+    }
+
+    /// The word the command line takes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Liveness::Heartbeat => "heartbeat",
+            Liveness::Process => "process",
+            Liveness::Inherit => "inherit",
+        }
+    }
+}
+
+/// Opens a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open<'a> {
+    /// Lease asked for, in milliseconds; 0 for the default. The server may grant less.
+    pub ttl_ms: u32,
+    /// What ends it.
+    pub liveness: Liveness,
+    /// The program asserts that the session with the same identity cannot run any more.
+    pub predecessor_gone: bool,
+    /// Process id on its host, for people.
+    pub pid: u32,
+    /// Who it is across restarts; empty for nobody in particular.
+    pub identity: &'a [u8],
+    /// What lets a successor take its place.
+    pub reclaim_key: &'a [u8],
+    /// Host name.
+    pub host: &'a [u8],
+    /// Path of the program.
+    pub exe: &'a [u8],
+    /// What the program calls itself.
+    pub label: &'a [u8],
+}
+
+/// Asks for a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acquire<'a> {
+    /// What.
+    pub resource: Resource<'a>,
+    /// In which mode.
+    pub mode: Mode,
+    /// How long to wait.
+    pub wait: Wait,
+    /// Which thread or task.
+    pub owner: OwnerId,
+    /// The same owner may enter again.
+    pub reentrant: bool,
+    /// Wants a notice when the grant begins to block somebody.
+    pub notify: bool,
+    /// After expiry: keep others out this long, in milliseconds.
+    pub lock_delay_ms: u32,
+    /// End the grant by time after this many milliseconds; 0 for never.
+    pub max_hold_ms: u32,
+    /// For people.
+    pub label: &'a [u8],
+}
+
+/// One message from a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// Introduces the connection.
+    Hello(Hello<'a>),
+    /// Opens a session.
+    Open(Open<'a>),
+    /// Takes up a session on this connection's shard.
+    Resume {
+        /// Which.
+        session: SessionId,
+        /// Its proof.
+        secret: Secret,
+        /// Kept replies received on this stream, in all.
+        received: u64,
+    },
+    /// Ends the session; its grants count as released.
+    Close,
+    /// Renews the lease.
+    Keepalive,
+    /// Asks for a lock.
+    Acquire(Acquire<'a>),
+    /// Gives a grant back.
+    Release(GrantId),
+    /// Changes a grant's mode.
+    Convert {
+        /// Which grant.
+        grant: GrantId,
+        /// To which mode.
+        mode: Mode,
+        /// How long to wait for it.
+        wait: Wait,
+    },
+    /// Withdraws a waiting request.
+    Cancel(RequestId),
+    /// Asks whether a token names the present tenure.
+    Validate {
+        /// Of which resource.
+        resource: Resource<'a>,
+        /// The token.
+        token: FencingToken,
+    },
+    /// A broken grant is no longer used.
+    Confirm(GrantId),
+    /// Names in use whose name begins with `prefix`, a page at a time.
+    List {
+        /// 0, or `next` of the page before.
+        cursor: u64,
+        /// Beginning of the names; empty for all.
+        prefix: &'a [u8],
+    },
+    /// Holders, conversions and waiters of a resource, a page at a time.
+    Show {
+        /// 0, or `next` of the page before.
+        cursor: u64,
+        /// Which resource.
+        resource: Resource<'a>,
+    },
+    /// Sessions, a page at a time.
+    Sessions {
+        /// 0, or `next` of the page before.
+        cursor: u64,
+    },
+    /// The shard's state and counters.
+    Status,
+    /// Takes a resource from its holders.
+    Break {
+        /// Which resource.
+        resource: Resource<'a>,
+        /// Let the next one in at once.
+        force: bool,
+    },
+    /// Ends a session.
+    Kill {
+        /// Which.
+        session: SessionId,
+        /// At once.
+        force: bool,
+    },
+}
+
+const ACQUIRE_REENTRANT: u8 = 1;
+const ACQUIRE_NOTIFY: u8 = 2;
+const OPEN_PREDECESSOR_GONE: u8 = 1;
+
+impl<'a> Request<'a> {
+    /// Reads the message of a frame.
+    ///
+    /// # Errors
+    /// [`Malformed`], with the field. [`Malformed::is_confined`] tells whether only this request is refused.
+    #[inline]
+    pub fn decode(frame: &Frame<'a>) -> Result<Request<'a>, Malformed> {
+        let mut r = Reader::new(frame.body);
+        let request = match frame.kind {
+            HELLO => return Hello::read(r).map(Request::Hello),
+            kind::ACQUIRE => return read_acquire(r).map(Request::Acquire),
+            kind::RELEASE => Request::Release(read_grant(&mut r)?),
+            kind::OPEN => return read_open(r).map(Request::Open),
+            kind::RESUME => Request::Resume {
+                session: read_session(&mut r)?,
+                secret: Secret(r.u128("secret")?),
+                received: r.u64("received")?,
+            },
+            kind::CLOSE => Request::Close,
+            kind::KEEPALIVE => Request::Keepalive,
+            kind::CONVERT => Request::Convert {
+                grant: read_grant(&mut r)?,
+                wait: Wait::from_wire(r.u32("wait")?),
+                mode: read_mode(&mut r)?,
+            },
+            kind::CANCEL => Request::Cancel(RequestId(r.u64("target")?)),
+            kind::VALIDATE => {
+                let token = FencingToken::from_raw(r.u64("token")?).ok_or(Malformed::Illegal("token"))?;
+                return read_resource(r).map(|resource| Request::Validate { resource, token });
+            }
+            kind::CONFIRM => Request::Confirm(read_grant(&mut r)?),
+            kind::LIST => Request::List { cursor: r.u64("cursor")?, prefix: r.remaining() },
+            kind::SHOW => {
+                let cursor = r.u64("cursor")?;
+                return read_resource(r).map(|resource| Request::Show { cursor, resource });
+            }
+            kind::SESSIONS => Request::Sessions { cursor: r.u64("cursor")? },
+            kind::STATUS => Request::Status,
+            kind::BREAK => {
+                let force = read_flag(&mut r, "force")?;
+                return read_resource(r).map(|resource| Request::Break { resource, force });
+            }
+            kind::KILL => {
+                Request::Kill { session: read_session(&mut r)?, force: read_flag(&mut r, "force")? }
+            }
+            unknown => return Err(Malformed::UnknownKind(unknown)),
+        };
+        r.end()?;
+        Ok(request)
+    }
+
+    /// Appends the message as one frame. `ack` is the low half of the number of kept replies received.
+    ///
+    /// # Panics
+    /// When a text is longer than its limit: it is checked where it enters the program.
+    pub fn encode(&self, request: RequestId, ack: u16, out: &mut Vec<u8>) {
+        let begin = |out, kind| Writer::begin(out, kind, 0, ack, request);
+        match *self {
+            Request::Hello(hello) => hello.write(out),
+            Request::Open(open) => write_open(&open, begin(out, kind::OPEN)),
+            Request::Resume { session, secret, received } => {
+                let mut w = begin(out, kind::RESUME);
+                w.u64(session.get()).u128(secret.0).u64(received);
+                w.finish();
+            }
+            Request::Close => begin(out, kind::CLOSE).finish(),
+            Request::Keepalive => begin(out, kind::KEEPALIVE).finish(),
+            Request::Acquire(acquire) => write_acquire(&acquire, begin(out, kind::ACQUIRE)),
+            Request::Release(grant) => write_number(begin(out, kind::RELEASE), grant.get()),
+            Request::Convert { grant, mode, wait } => {
+                let mut w = begin(out, kind::CONVERT);
+                w.u64(grant.get()).u32(wait.wire()).u8(mode.wire());
+                w.finish();
+            }
+            Request::Cancel(target) => write_number(begin(out, kind::CANCEL), target.0),
+            Request::Validate { resource, token } => {
+                let mut w = begin(out, kind::VALIDATE);
+                w.u64(token.get());
+                write_resource(resource, w);
+            }
+            Request::Confirm(grant) => write_number(begin(out, kind::CONFIRM), grant.get()),
+            Request::List { cursor, prefix } => {
+                assert!(prefix.len() <= NAME_BYTES_MAX, "a prefix is no longer than a name");
+                let mut w = begin(out, kind::LIST);
+                w.u64(cursor).bytes(prefix);
+                w.finish();
+            }
+            Request::Show { cursor, resource } => {
+                let mut w = begin(out, kind::SHOW);
+                w.u64(cursor);
+                write_resource(resource, w);
+            }
+            Request::Sessions { cursor } => write_number(begin(out, kind::SESSIONS), cursor),
+            Request::Status => begin(out, kind::STATUS).finish(),
+            Request::Break { resource, force } => {
+                let mut w = begin(out, kind::BREAK);
+                w.u8(u8::from(force));
+                write_resource(resource, w);
+            }
+            Request::Kill { session, force } => {
+                let mut w = begin(out, kind::KILL);
+                w.u64(session.get()).u8(u8::from(force));
+                w.finish();
+            }
+        }
+    }
+}
+
+fn write_number(mut w: Writer<'_>, number: u64) {
+    w.u64(number);
+    w.finish();
+}
+
+fn read_grant(r: &mut Reader<'_>) -> Result<GrantId, Malformed> {
+    GrantId::from_raw(r.u64("grant")?).ok_or(Malformed::Illegal("grant"))
+}
+
+fn read_session(r: &mut Reader<'_>) -> Result<SessionId, Malformed> {
+    SessionId::from_raw(r.u64("session")?).ok_or(Malformed::Illegal("session"))
+}
+
+fn read_mode(r: &mut Reader<'_>) -> Result<Mode, Malformed> {
+    Mode::from_wire(r.u8("mode")?).ok_or(Malformed::Illegal("mode"))
+}
+
+fn read_flag(r: &mut Reader<'_>, field: &'static str) -> Result<bool, Malformed> {
+    match r.u8(field)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Malformed::Illegal(field)),
+    }
+}
+
+/// Namespace length u8, name length u16, namespace, name; to the end of the body.
+fn read_resource(mut r: Reader<'_>) -> Result<Resource<'_>, Malformed> {
+    let (namespace_length, name_length) = (r.u8("namespace_length")?, r.u16("name_length")?);
+    let namespace = r.bytes(usize::from(namespace_length), "namespace")?;
+    let name = r.bytes(usize::from(name_length), "name")?;
+    r.end()?;
+    Ok(Resource::new(namespace, name)?)
+}
+
+/// The default namespace is written as an empty one.
+fn namespace_bytes(resource: Resource<'_>) -> &[u8] {
+    if resource.namespace.is_default() { &[] } else { resource.namespace.as_str().as_bytes() }
+}
+
+fn write_resource(resource: Resource<'_>, mut w: Writer<'_>) {
+    let (namespace, name) = (namespace_bytes(resource), resource.name.as_bytes());
+    w.u8(short(namespace)).u16(long(name)).bytes(namespace).bytes(name);
+    w.finish();
+}
+
+fn short(bytes: &[u8]) -> u8 {
+    u8::try_from(bytes.len()).expect("a namespace has at most 64 bytes")
+}
+
+fn long(bytes: &[u8]) -> u16 {
+    u16::try_from(bytes.len()).expect("names and texts have at most 1024 bytes")
+}
+
+fn read_acquire(mut r: Reader<'_>) -> Result<Acquire<'_>, Malformed> {
+    let owner = OwnerId(r.u64("owner")?);
+    let wait = Wait::from_wire(r.u32("wait")?);
+    let (lock_delay_ms, max_hold_ms) = (r.u32("lock_delay")?, r.u32("max_hold")?);
+    let (mode, flags) = (read_mode(&mut r)?, r.u8("flags")?);
+    let (reserved, namespace_length) = (r.u8("reserved")?, r.u8("namespace_length")?);
+    let (name_length, label_length) = (r.u16("name_length")?, r.u16("label_length")?);
+    let namespace = r.bytes(usize::from(namespace_length), "namespace")?;
+    let name = r.bytes(usize::from(name_length), "name")?;
+    let label = r.bytes(usize::from(label_length), "label")?;
+    r.end()?;
+    if flags & !(ACQUIRE_REENTRANT | ACQUIRE_NOTIFY) != 0 || reserved != 0 {
+        return Err(Malformed::Illegal("flags"));
+    }
+    if label.len() > LABEL_BYTES_MAX {
+        return Err(Malformed::Refused(Refusal::TooLong));
+    }
+    Ok(Acquire {
+        resource: Resource::new(namespace, name)?,
+        mode,
+        wait,
+        owner,
+        reentrant: flags & ACQUIRE_REENTRANT != 0,
+        notify: flags & ACQUIRE_NOTIFY != 0,
+        lock_delay_ms,
+        max_hold_ms,
+        label,
+    })
+}
+
+fn write_acquire(acquire: &Acquire<'_>, mut w: Writer<'_>) {
+    let (namespace, name) = (namespace_bytes(acquire.resource), acquire.resource.name.as_bytes());
+    let reentrant = if acquire.reentrant { ACQUIRE_REENTRANT } else { 0 };
+    let notify = if acquire.notify { ACQUIRE_NOTIFY } else { 0 };
+    w.u64(acquire.owner.0).u32(acquire.wait.wire()).u32(acquire.lock_delay_ms).u32(acquire.max_hold_ms);
+    w.u8(acquire.mode.wire()).u8(reentrant | notify).u8(0).u8(short(namespace));
+    w.u16(long(name)).u16(long(acquire.label)).bytes(namespace).bytes(name).bytes(acquire.label);
+    w.finish();
+}
+
+fn read_open(mut r: Reader<'_>) -> Result<Open<'_>, Malformed> {
+    let ttl_ms = r.u32("ttl")?;
+    let liveness = Liveness::from_wire(r.u8("liveness")?).ok_or(Malformed::Illegal("liveness"))?;
+    let flags = r.u8("flags")?;
+    let pid = r.u32("pid")?;
+    let mut lengths = [0_usize; 5];
+    for length in &mut lengths {
+        *length = usize::from(r.u16("text_length")?);
+    }
+    let limits =
+        [IDENTITY_BYTES_MAX, IDENTITY_BYTES_MAX, ATTRIBUTE_BYTES_MAX, ATTRIBUTE_BYTES_MAX, LABEL_BYTES_MAX];
+    if flags & !OPEN_PREDECESSOR_GONE != 0 {
+        return Err(Malformed::Illegal("flags"));
+    }
+    if lengths.iter().zip(limits).any(|(&length, limit)| length > limit) {
+        return Err(Malformed::Refused(Refusal::TooLong));
+    }
+    let open = Open {
+        ttl_ms,
+        liveness,
+        predecessor_gone: flags & OPEN_PREDECESSOR_GONE != 0,
+        pid,
+        identity: r.bytes(lengths[0], "identity")?,
+        reclaim_key: r.bytes(lengths[1], "reclaim_key")?,
+        host: r.bytes(lengths[2], "host")?,
+        exe: r.bytes(lengths[3], "exe")?,
+        label: r.bytes(lengths[4], "label")?,
+    };
+    r.end()?;
+    Ok(open)
+}
+
+fn write_open(open: &Open<'_>, mut w: Writer<'_>) {
+    let flags = if open.predecessor_gone { OPEN_PREDECESSOR_GONE } else { 0 };
+    w.u32(open.ttl_ms).u8(open.liveness as u8).u8(flags).u32(open.pid);
+    let texts = [open.identity, open.reclaim_key, open.host, open.exe, open.label];
+    for text in texts {
+        w.u16(long(text));
+    }
+    for text in texts {
+        w.bytes(text);
+    }
+    w.finish();
+}
+
+#[cfg(test)]
+mod tests;
