@@ -1,0 +1,124 @@
+//! What is not a stream: processes that end, pipes that hang up, other threads that call, and time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::*;
+
+pub(super) fn the_death_of_a_child_is_seen_once(rig: &mut Rig) {
+    let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    let watch = rig.driver.watch(pidfd_open(pid, PidfdFlags::empty()).unwrap()).unwrap();
+    rig.silent();
+    child.kill().unwrap();
+    let Event::Gone { watch: gone } = rig.next() else { panic!("a death expected") };
+    assert_eq!(gone, watch);
+    rig.silent();
+    child.wait().unwrap();
+    rig.driver.unwatch(watch);
+    rig.silent();
+}
+
+pub(super) fn a_pipe_is_watched_until_it_hangs_up(rig: &mut Rig) {
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    let (read2, write2) = rustix::pipe::pipe().unwrap();
+    let first = rig.driver.watch(read).unwrap();
+    let second = rig.driver.watch(read2).unwrap();
+    assert_ne!(first.slot(), second.slot());
+    rig.silent();
+    drop(write);
+    assert!(matches!(rig.next(), Event::Gone { watch } if watch == first));
+    rustix::io::write(&write2, b"x").unwrap();
+    assert!(matches!(rig.next(), Event::Gone { watch } if watch == second));
+    rig.silent();
+}
+
+pub(super) fn an_ended_watch_is_silent(rig: &mut Rig) {
+    for round in 0..100 {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        let watch = rig.driver.watch(read).unwrap();
+        if round % 2 == 0 {
+            rig.pass(Patience::Poll);
+        }
+        if round % 3 == 0 {
+            rustix::io::write(&write, b"x").unwrap();
+        }
+        rig.driver.unwatch(watch);
+        rig.driver.unwatch(watch);
+    }
+    rig.silent();
+}
+
+pub(super) fn every_one_of_ten_thousand_wakes_is_seen(rig: &mut Rig) {
+    const WAKES: u32 = 10_000;
+    let mailbox = Arc::new(AtomicU32::new(0));
+    let seen = Arc::new(AtomicU32::new(0));
+    let waker = rig.driver.waker();
+    let caller = std::thread::spawn({
+        let (mailbox, seen) = (Arc::clone(&mailbox), Arc::clone(&seen));
+        move || {
+            for call in 1..=WAKES {
+                // Relaxed on purpose: the waker alone has to make the message visible.
+                mailbox.store(call, Ordering::Relaxed);
+                waker.wake();
+                while seen.load(Ordering::Acquire) < call {
+                    std::thread::yield_now();
+                }
+            }
+        }
+    });
+    let mut last = 0;
+    while last < WAKES {
+        // Without a time: a lost call would be slept over for ever.
+        rig.pass(Patience::Sleep(None));
+        for event in rig.events.drain(..) {
+            assert!(matches!(event, Event::Woken));
+            assert_eq!(mailbox.load(Ordering::Relaxed), last + 1);
+            last += 1;
+            seen.store(last, Ordering::Release);
+        }
+    }
+    caller.join().unwrap();
+    rig.silent();
+}
+
+pub(super) fn a_burst_of_wakes_from_many_threads_is_seen_to_its_end(rig: &mut Rig) {
+    const EACH: u32 = 50_000;
+    let mailbox = Arc::new(AtomicU32::new(0));
+    let callers: Vec<_> = (0..3)
+        .map(|_| {
+            let (mailbox, waker) = (Arc::clone(&mailbox), rig.driver.waker());
+            std::thread::spawn(move || {
+                for _ in 0..EACH {
+                    mailbox.fetch_add(1, Ordering::Relaxed);
+                    waker.wake();
+                }
+            })
+        })
+        .collect();
+    let mut turn = 0;
+    while mailbox.load(Ordering::Relaxed) < 3 * EACH {
+        turn += 1;
+        rig.pass(if turn % 5 == 0 { Patience::Poll } else { Patience::Sleep(None) });
+        rig.events.clear();
+    }
+    for caller in callers {
+        caller.join().unwrap();
+    }
+    rig.settle();
+    rig.events.clear();
+    rig.silent();
+}
+
+pub(super) fn a_sleep_ends_with_its_time(rig: &mut Rig) {
+    for millis in [0, 1, 20] {
+        let begin = Instant::now();
+        let time = Duration::from_millis(millis);
+        rig.pass(Patience::Sleep(Some(time)));
+        assert!(begin.elapsed() >= time);
+    }
+    rig.silent();
+}

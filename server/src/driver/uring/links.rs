@@ -1,0 +1,90 @@
+//! One stream of the ring driver. At most one receive and one send are in flight; the entry, its descriptor and its
+//! buffers stay until both have completed, whatever became of the link meanwhile.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use io_uring::types::Fd;
+
+use super::super::Reading;
+use super::super::outgoing::Outgoing;
+
+/// The receive of a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Receive {
+    /// None in flight.
+    Idle,
+    /// None in flight, because no buffer was left; the link is in the queue for the next ones.
+    Starved,
+    /// In flight.
+    Flying {
+        /// A cancellation is on its way too.
+        cancelled: bool,
+    },
+}
+
+/// How far the end of a link has come.
+#[derive(Debug)]
+pub(super) enum Ending {
+    /// In use.
+    Open,
+    /// A send failed and the stream was shut down; what had arrived before is still received, then `Closed`
+    /// carries this.
+    WriteFailed(io::Error),
+    /// The stream is over; `Closed` is due when nothing is in flight.
+    Over(Option<io::Error>),
+    /// Closed by the owner; queued bytes are still sent.
+    Flushing,
+    /// All sent; input is discarded until the peer closes too.
+    HalfClosed,
+    /// Closed by the owner; dropped when nothing is in flight.
+    Discarded,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) socket: OwnedFd,
+    pub(super) reading: Reading,
+    pub(super) receive: Receive,
+    pub(super) outgoing: Outgoing,
+    /// The front of `outgoing` is with the kernel.
+    pub(super) sending: bool,
+    pub(super) ending: Ending,
+}
+
+impl Link {
+    pub(super) fn new(socket: OwnedFd) -> Link {
+        Link {
+            socket,
+            reading: Reading::Once,
+            receive: Receive::Idle,
+            outgoing: Outgoing::default(),
+            sending: false,
+            ending: Ending::Open,
+        }
+    }
+
+    pub(super) fn fd(&self) -> Fd {
+        Fd(self.socket.as_raw_fd())
+    }
+
+    /// Whether the owner still uses it.
+    pub(super) fn is_owned(&self) -> bool {
+        matches!(self.ending, Ending::Open | Ending::WriteFailed(_))
+    }
+
+    /// Whether the kernel holds nothing of it.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.sending && !matches!(self.receive, Receive::Flying { .. })
+    }
+
+    /// What to receive now, as the owner or the farewell wants it.
+    pub(super) fn wanted(&self) -> Reading {
+        match self.ending {
+            Ending::Open | Ending::WriteFailed(_) => self.reading,
+            Ending::HalfClosed => Reading::On,
+            Ending::Flushing | Ending::Over(_) | Ending::Discarded => Reading::Off,
+        }
+    }
+}
