@@ -17,6 +17,7 @@
 //!   reset the connection, and a reset can destroy the last answer on its way.
 //! * A failed write drops the backlog and ends the stream; what the peer sent before is still delivered if a read is
 //!   armed, then `Closed` carries the error of the write.
+//! * The kernel keeps the descriptor limit it finds when an accept of `io_uring` is armed: raise the limit before `listen`.
 //! * `listen` may be called for several listeners; `stop_listening` ends them all.
 #![cfg_attr(
     not(test),

@@ -85,6 +85,20 @@ pub(super) fn closing_with_flush_delivers_everything(rig: &mut Rig) {
     rig.silent();
 }
 
+pub(super) fn closing_with_flush_serves_a_peer_that_has_stopped_sending(rig: &mut Rig) {
+    for _ in 0..20 {
+        let (link, far) = rig.unix();
+        rig.send(link, &numbers(1 << 19));
+        rig.pass(Patience::Poll);
+        rig.driver.close(link, Flush::Queued);
+        far.shutdown(std::net::Shutdown::Write).unwrap();
+        rig.settle();
+        let reader = std::thread::spawn(move || read_all(far));
+        assert!(rig.join(reader) == numbers(1 << 19));
+    }
+    rig.silent();
+}
+
 pub(super) fn closing_with_flush_gives_up_on_a_peer_that_does_not_read(rig: &mut Rig) {
     let (link, far) = rig.unix();
     let all = numbers(1 << 20);

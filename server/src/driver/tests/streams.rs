@@ -161,6 +161,20 @@ pub(super) fn a_paused_link_is_silent_and_resumes_where_it_stopped(rig: &mut Rig
     assert!(got == numbers(1000));
 }
 
+pub(super) fn reading_once_ends_reading_on(rig: &mut Rig) {
+    let (link, far) = rig.unix();
+    write_all(&far, b"on");
+    assert_eq!(rig.received(), (link, b"on".to_vec()));
+    rig.driver.read_once(link);
+    write_all(&far, b"once");
+    assert_eq!(rig.received(), (link, b"once".to_vec()));
+    rig.settle();
+    write_all(&far, b"off");
+    rig.silent();
+    rig.driver.read_on(link);
+    assert_eq!(rig.received(), (link, b"off".to_vec()));
+}
+
 pub(super) fn a_flood_on_one_link_does_not_silence_the_others(rig: &mut Rig) {
     let (flood, far) = rig.unix();
     let others: Vec<(LinkId, UnixStream)> = (0..20).map(|_| rig.unix()).collect();

@@ -47,6 +47,8 @@ impl UringDriver {
                 events.push(Event::Received { link: LinkId(key), chunk });
                 if link.reading == Reading::Once {
                     link.reading = Reading::Off;
+                    // Still in flight only if it began when everything was wanted.
+                    self.cancel_receive(key);
                 }
             }
             Some(chunk) => self.buffers.give_back(chunk),
@@ -96,6 +98,11 @@ impl UringDriver {
             Ending::Open => error,
             Ending::WriteFailed(cause) => Some(cause),
             Ending::Over(first) => first,
+            Ending::Flushing if error.is_none() => {
+                // A peer that has only ended its own direction may well wait for the rest of ours.
+                link.ending = Ending::Flushing;
+                return;
+            }
             Ending::Flushing | Ending::HalfClosed | Ending::Discarded => return self.discard(key),
         };
         link.ending = Ending::Over(error);

@@ -168,6 +168,23 @@ impl UringDriver {
         outcome.map(|()| woken)
     }
 
+    /// Acts on every completion there is, and says how many there were.
+    fn take_completions(&mut self, events: &mut Vec<Event>) -> io::Result<usize> {
+        let mut completed = 0;
+        for _ in 0..ROUNDS_MAX {
+            while let Some(completion) = self.ring.completion() {
+                self.complete(&completion, events);
+                completed += 1;
+            }
+            // One entry runs about 20 pieces of deferred work; the flag says whether there is more.
+            if !self.ring.has_more() {
+                break;
+            }
+            self.ring.enter(0, None)?;
+        }
+        Ok(completed)
+    }
+
     fn read(&mut self, link: LinkId, reading: Reading) {
         let Some(entry) = self.links.get_mut(link.0) else { return };
         if !entry.is_owned() {
@@ -306,21 +323,24 @@ impl Driver for UringDriver {
 
     fn wait(&mut self, patience: Patience, events: &mut Vec<Event>) -> io::Result<()> {
         let before = events.len();
-        self.resume(events);
-        if self.ask(patience, events.len() > before)? {
-            events.push(Event::Woken);
-        }
-        for _ in 0..ROUNDS_MAX {
-            while let Some(completion) = self.ring.completion() {
-                self.complete(&completion, events);
+        let until = match patience {
+            Patience::Sleep(Some(time)) => Instant::now().checked_add(time),
+            _ => None,
+        };
+        let mut patience = patience;
+        loop {
+            self.resume(events);
+            if self.ask(patience, events.len() > before)? {
+                events.push(Event::Woken);
             }
-            // One entry runs about 20 pieces of deferred work; the flag says whether there is more.
-            if !self.ring.has_more() {
-                break;
+            let completed = self.take_completions(events)?;
+            // A send that completed ends the kernel's wait but is no news to the caller, who wanted to sleep.
+            let goes_on = completed > 0 && events.len() == before && matches!(patience, Patience::Sleep(_));
+            if !goes_on {
+                return Ok(());
             }
-            self.ring.enter(0, None)?;
+            patience = Patience::Sleep(until.map(|until| until.saturating_duration_since(Instant::now())));
         }
-        Ok(())
     }
 
     fn waker(&self) -> Waker {
