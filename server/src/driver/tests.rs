@@ -58,6 +58,7 @@ conformance! {
     waking::every_one_of_ten_thousand_wakes_is_seen,
     waking::a_burst_of_wakes_from_many_threads_is_seen_to_its_end,
     waking::a_sleep_ends_with_its_time,
+    waking::what_nobody_wants_does_not_end_a_sleep,
 }
 
 /// A driver and the events not looked at yet.

@@ -122,3 +122,49 @@ pub(super) fn a_sleep_ends_with_its_time(rig: &mut Rig) {
     }
     rig.silent();
 }
+
+pub(super) fn what_nobody_wants_does_not_end_a_sleep(rig: &mut Rig) {
+    let sleeps = |rig: &mut Rig| {
+        rig.settle();
+        let begin = Instant::now();
+        rig.pass(Patience::Sleep(Some(MOMENT)));
+        assert!(begin.elapsed() >= MOMENT, "a driver that returns at once spins");
+    };
+    // Links read once or paused, whose peers write, hang up or reset.
+    let (near, far) = UnixStream::pair().unwrap();
+    let once = rig.driver.attach(near.into()).unwrap();
+    write_all(&far, b"first");
+    rig.receive(once, 5);
+    write_all(&far, b"second");
+    sleeps(rig);
+    drop(far);
+    sleeps(rig);
+    let (paused, far) = rig.tcp();
+    rig.driver.pause(paused);
+    rig.settle();
+    rustix::net::sockopt::set_socket_linger(&far, Some(Duration::ZERO)).unwrap();
+    drop(far);
+    sleeps(rig);
+    assert!(rig.events.is_empty(), "nobody reads: {:?}", rig.events);
+    rig.driver.read_on(paused);
+    assert!(rig.closed().1.is_some());
+    // A link without a chunk to read into.
+    let (full, far) = rig.unix();
+    far.set_nonblocking(true).unwrap();
+    let mut held = Vec::new();
+    while held.len() < usize::from(CHUNKS) {
+        let _ = (&far).write(&[1; CHUNK_BYTES]);
+        rig.pass(Patience::Poll);
+        for event in rig.events.drain(..) {
+            if let Event::Received { chunk, .. } = event {
+                held.push(chunk);
+            }
+        }
+    }
+    while (&far).write(&[1; CHUNK_BYTES]).is_ok() {}
+    sleeps(rig);
+    for chunk in held {
+        rig.driver.recycle(chunk);
+    }
+    assert_eq!(rig.received().0, full);
+}
