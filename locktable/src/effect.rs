@@ -2,6 +2,8 @@
 //! them, and whether they may be seen already, is decided above.
 
 use crate::command::{Ended, Granted, SessionKey};
+use alloc::vec::Vec;
+use core::ops::Deref;
 use fairlock_protocol::{GrantId, Mode, OwnerId, Refusal, RequestId, SessionId};
 
 /// The outcome of one request.
@@ -32,6 +34,18 @@ pub enum Answer {
         /// What the other one asks for.
         mode: Mode,
     },
+}
+
+impl Answer {
+    /// Whether the request changed something, so that its outcome must outlive a lost connection.
+    pub const fn is_kept(&self) -> bool {
+        match self {
+            Answer::Granted(_) | Answer::Converted(_) | Answer::Released { .. } => true,
+            Answer::Withdrawn { was_waiting } => *was_waiting,
+            Answer::Refused(refusal) => matches!(refusal, Refusal::Timeout | Refusal::Cancelled),
+            Answer::Deadlock { .. } => false,
+        }
+    }
 }
 
 /// What a session is told without having asked.
@@ -72,6 +86,14 @@ pub enum Effect {
         /// Its id.
         id: SessionId,
     },
+    /// A session was not opened.
+    NotOpened {
+        /// The id it would have had.
+        id: SessionId,
+        /// [`Refusal::Denied`] when its identity belongs to another reclaim key or its id is taken,
+        /// [`Refusal::Quota`] when there are as many sessions as there may be.
+        refusal: Refusal,
+    },
     /// A request has its outcome.
     Answered {
         /// Whose request.
@@ -90,6 +112,14 @@ pub enum Effect {
         /// What.
         notice: Notice,
     },
+    /// From here on the session is renewed no more: it was replaced, or did not confirm in time. Its home lets its
+    /// lease run out.
+    Doomed {
+        /// Its key at this table.
+        session: SessionKey,
+        /// Its id.
+        id: SessionId,
+    },
     /// The holders of a resource were told that it is taken from them.
     Broke {
         /// How many; 0 means there were none.
@@ -104,4 +134,42 @@ pub enum Effect {
         /// Why.
         why: Ended,
     },
+}
+
+/// The effects of some commands, in the order they follow. Reusable: clearing keeps the memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects(Vec<Effect>);
+
+impl Effects {
+    /// No effects yet.
+    pub const fn new() -> Effects {
+        Effects(Vec::new())
+    }
+
+    /// Adds one.
+    pub fn push(&mut self, effect: Effect) {
+        self.0.push(effect);
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Deref for Effects {
+    type Target = [Effect];
+
+    fn deref(&self) -> &[Effect] {
+        &self.0
+    }
+}
+
+impl<'a> IntoIterator for &'a Effects {
+    type Item = &'a Effect;
+    type IntoIter = core::slice::Iter<'a, Effect>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
 }

@@ -1,4 +1,10 @@
 //! Who holds what, and who is next: the deterministic heart of Fairlock.
+//!
+//! A [`Table`] changes by [`Table::apply`] alone: a [`Command`] and the moment go in, [`Effects`] come out. What time
+//! decides is a command, too, which the node that decides asks [`Table::due`] for. Nothing here reads a clock, does
+//! I/O or iterates a map whose order is chance, so the same commands give the same table everywhere.
+//!
+//! Start reading in [`mod@command`], then `table.rs`, `acquire.rs` and `queue.rs`; `record.rs` has the memory layout.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -6,5 +12,34 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod acquire;
+mod admin;
+mod audit;
+mod chunks;
 pub mod command;
+mod convert;
+mod counts;
 pub mod effect;
+mod expiry;
+mod index;
+mod list;
+mod locks;
+mod marks;
+mod names;
+mod queue;
+mod record;
+mod release;
+mod seat;
+mod sessions;
+mod slab;
+mod table;
+#[cfg(test)]
+mod tests;
+mod views;
+mod wheel;
+
+pub use command::{Acquire, Attributes, Command, Ended, Granted, Lease, Open, SessionKey, Wait, WaiterKey};
+pub use counts::Counts;
+pub use effect::{Answer, Effect, Effects, Notice};
+pub use table::{Limits, Settings, Table};
+pub use views::{EntryView, LockView, Role, SessionView};

@@ -1,0 +1,219 @@
+//! Which slot of a chunked store is next, and when a chunk's memory goes back.
+//!
+//! Records are addressed by 32-bit slot numbers: the high bits choose a chunk, the low bits a record in it. Vacant
+//! records of a chunk form a list through the records themselves. A chunk that becomes empty gives its memory
+//! back, except for one spare, so that a store at a chunk's edge does not allocate on each turn. A million records
+//! that came and went leave nothing but this book: 20 bytes a chunk. The book knows no records, so that records
+//! of a type ([`crate::slab`]) and plain bytes ([`crate::names`]) share it.
+
+use alloc::vec::Vec;
+
+/// No slot, no chunk, no record.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// Chunks with room form one list, chunks without memory another.
+#[derive(Debug)]
+pub(crate) struct Chunks {
+    pages: Vec<Page>,
+    /// First chunk with a vacant record; all such chunks are linked.
+    open: u32,
+    /// First chunk without memory, linked by `next`.
+    parked: u32,
+    /// The one empty chunk that keeps its memory.
+    spare: u32,
+    /// Records a chunk, as a power of two.
+    bits: u32,
+    used: u32,
+}
+
+#[derive(Debug)]
+struct Page {
+    /// First vacant slot below `fresh`; the list goes on in the records.
+    vacant: u32,
+    /// Records from here on were never used since the chunk got its memory.
+    fresh: u32,
+    used: u32,
+    prev: u32,
+    next: u32,
+}
+
+/// A slot handed out.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) slot: u32,
+    /// The record is the next never used one of its chunk: append it.
+    pub(crate) fresh: bool,
+    /// The chunk has no memory yet.
+    pub(crate) new_chunk: bool,
+}
+
+/// What becomes of the chunk whose record was given back.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Given {
+    /// It stays; the vacated record must remember this slot number.
+    Stays(u32),
+    /// It is empty and kept as the spare.
+    Emptied,
+    /// It is empty and its memory goes back.
+    Dropped,
+}
+
+impl Chunks {
+    pub(crate) const fn new(bits: u32) -> Chunks {
+        assert!(bits > 0 && bits < 20, "a chunk has between two and a million records");
+        Chunks { pages: Vec::new(), open: NONE, parked: NONE, spare: NONE, bits, used: 0 }
+    }
+
+    /// Records in use.
+    pub(crate) const fn used(&self) -> u32 {
+        self.used
+    }
+
+    pub(crate) const fn chunk_of(&self, slot: u32) -> usize {
+        (slot >> self.bits) as usize
+    }
+
+    pub(crate) const fn place_of(&self, slot: u32) -> usize {
+        (slot & (self.size() - 1)) as usize
+    }
+
+    pub(crate) const fn size(&self) -> u32 {
+        1 << self.bits
+    }
+
+    /// Slot numbers ever handed out are below this.
+    pub(crate) fn end(&self) -> u32 {
+        u32::try_from(self.pages.len()).map_or(NONE, |pages| pages << self.bits)
+    }
+
+    /// Takes a slot. `link` reads which slot a vacant record remembers.
+    pub(crate) fn take(&mut self, link: impl FnOnce(u32) -> u32) -> Taken {
+        let new_chunk = self.open == NONE;
+        if new_chunk {
+            self.add();
+        }
+        let (chunk, size) = (self.open, self.size());
+        let page = &mut self.pages[chunk as usize];
+        assert!(page.used < size, "an open chunk has room");
+        let fresh = page.vacant == NONE;
+        let slot = if fresh { chunk << self.bits | page.fresh } else { page.vacant };
+        if fresh {
+            page.fresh += 1;
+        } else {
+            page.vacant = link(slot);
+        }
+        page.used += 1;
+        self.used += 1;
+        if page.used == size {
+            self.close(chunk);
+        }
+        if self.spare == chunk {
+            self.spare = NONE;
+        }
+        Taken { slot, fresh, new_chunk }
+    }
+
+    /// Gives a slot back.
+    pub(crate) fn give(&mut self, slot: u32) -> Given {
+        let (chunk, size) = (slot >> self.bits, self.size());
+        let page = &mut self.pages[chunk as usize];
+        assert!(page.used > 0, "slot {slot} was handed out");
+        let was_full = page.used == size;
+        page.used -= 1;
+        self.used -= 1;
+        let empty = page.used == 0;
+        let link = core::mem::replace(&mut page.vacant, slot);
+        if empty {
+            (page.vacant, page.fresh) = (NONE, 0);
+        }
+        if was_full {
+            self.reopen(chunk);
+        }
+        if !empty {
+            return Given::Stays(link);
+        }
+        if self.spare == NONE {
+            self.spare = chunk;
+            return Given::Emptied;
+        }
+        self.close(chunk);
+        self.pages[chunk as usize].next = self.parked;
+        self.parked = chunk;
+        Given::Dropped
+    }
+
+    /// Bytes of the book itself.
+    pub(crate) fn memory(&self) -> usize {
+        self.pages.capacity() * size_of::<Page>()
+    }
+
+    /// Opens a chunk without memory: a parked one, or one more.
+    fn add(&mut self) {
+        let chunk = self.parked;
+        if chunk == NONE {
+            let chunk =
+                u32::try_from(self.pages.len()).expect("chunk numbers are slot numbers without low bits");
+            assert!(chunk < NONE >> self.bits, "the slot numbers of this store are used up");
+            self.pages.push(Page { vacant: NONE, fresh: 0, used: 0, prev: NONE, next: NONE });
+            self.reopen(chunk);
+        } else {
+            self.parked = self.pages[chunk as usize].next;
+            self.reopen(chunk);
+        }
+    }
+
+    /// Puts a chunk in front of those with room.
+    fn reopen(&mut self, chunk: u32) {
+        let next = core::mem::replace(&mut self.open, chunk);
+        let page = &mut self.pages[chunk as usize];
+        (page.prev, page.next) = (NONE, next);
+        if next != NONE {
+            self.pages[next as usize].prev = chunk;
+        }
+    }
+
+    /// Takes a chunk from those with room.
+    fn close(&mut self, chunk: u32) {
+        let Page { prev, next, .. } = self.pages[chunk as usize];
+        if prev == NONE {
+            assert!(self.open == chunk, "a chunk without a predecessor is the first");
+            self.open = next;
+        } else {
+            self.pages[prev as usize].next = next;
+        }
+        if next != NONE {
+            self.pages[next as usize].prev = prev;
+        }
+    }
+
+    /// Recounts everything; `vacant_link` reads a vacant record's link, `None` when the record is in use.
+    pub(crate) fn audit(&self, vacant_link: impl Fn(u32) -> Option<u32>) {
+        let (mut used, mut with_room) = (0, 0);
+        for (number, page) in self.pages.iter().enumerate() {
+            let chunk = u32::try_from(number).expect("chunks are numbered in 32 bits");
+            let (mut vacant, mut at) = (0, page.vacant);
+            while at != NONE {
+                assert_eq!(at >> self.bits, chunk, "a chunk's vacant records are its own");
+                at = vacant_link(at).expect("what is on the list of vacant records is vacant");
+                vacant += 1;
+            }
+            assert_eq!(page.used + vacant, page.fresh, "each record of chunk {chunk} is used or vacant");
+            used += page.used;
+            with_room += u32::from(page.used < self.size());
+        }
+        assert_eq!(used, self.used, "records in use");
+        let (mut listed, mut empty) = (0, 0);
+        for first in [self.open, self.parked] {
+            let mut chunk = first;
+            while chunk != NONE {
+                listed += 1;
+                let page = &self.pages[chunk as usize];
+                assert!(first == self.open || page.used == 0, "a chunk without memory has no records");
+                empty += u32::from(first == self.open && page.used == 0);
+                chunk = page.next;
+            }
+        }
+        assert_eq!(listed, with_room, "every chunk with room is listed once");
+        assert_eq!(empty, u32::from(self.spare != NONE), "at most one empty chunk keeps its memory");
+    }
+}

@@ -1,0 +1,290 @@
+//! Names and labels, kept cold and tight: a name lies in an arena of its size class (steps of four bytes up to 64)
+//! with one byte that says how much of its place is padding. A 16-byte name takes 20 bytes. Namespaces are
+//! interned: a lock carries two bytes for its own.
+
+use crate::chunks::{Chunks, Given, NONE};
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use fairlock_protocol::Namespace;
+use fairlock_protocol::limits::{LABEL_BYTES_MAX, NAME_BYTES_MAX};
+
+/// Size classes, in bytes with the padding byte.
+const STRIDES: [u16; 33] = [
+    4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320,
+    384, 448, 512, 640, 768, 896, 1024, 1152,
+];
+/// Bits of a reference that number a name within its class.
+const NUMBER_BITS: u32 = 26;
+const _: () = assert!(STRIDES.len() < 1 << (32 - NUMBER_BITS), "NONE is no name");
+const _: () = assert!(NAME_BYTES_MAX < STRIDES[32] as usize && LABEL_BYTES_MAX < NAME_BYTES_MAX);
+
+/// Where some bytes are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NameRef(u32);
+
+impl NameRef {
+    /// No bytes at all.
+    pub(crate) const EMPTY: NameRef = NameRef(NONE);
+
+    pub(crate) const fn is_empty(self) -> bool {
+        self.0 == NONE
+    }
+}
+
+/// Byte strings of up to 1024 bytes.
+#[derive(Debug)]
+pub(crate) struct Names {
+    classes: Vec<Class>,
+}
+
+/// Byte strings of one size class.
+#[derive(Debug)]
+struct Class {
+    stride: usize,
+    chunks: Chunks,
+    rows: Vec<Vec<u8>>,
+}
+
+impl Names {
+    pub(crate) fn new() -> Names {
+        let class = |&stride: &u16| {
+            // Chunks of some 64 KiB at most.
+            let bits = if stride <= 64 { 10 } else { 6 };
+            Class { stride: usize::from(stride), chunks: Chunks::new(bits), rows: Vec::new() }
+        };
+        Names { classes: STRIDES.iter().map(class).collect() }
+    }
+
+    /// Keeps `bytes`.
+    pub(crate) fn insert(&mut self, bytes: &[u8]) -> NameRef {
+        if bytes.is_empty() {
+            return NameRef::EMPTY;
+        }
+        assert!(bytes.len() <= NAME_BYTES_MAX, "names and labels are checked at the door");
+        let class = STRIDES.partition_point(|&stride| usize::from(stride) <= bytes.len());
+        let number = self.classes[class].insert(bytes);
+        assert!(number < 1 << NUMBER_BITS, "sixty million names of one length");
+        NameRef(u32::try_from(class).expect("33 classes") << NUMBER_BITS | number)
+    }
+
+    /// The bytes kept.
+    pub(crate) fn bytes(&self, name: NameRef) -> &[u8] {
+        if name.is_empty() {
+            return &[];
+        }
+        let class = &self.classes[(name.0 >> NUMBER_BITS) as usize];
+        let place = class.place(name.0 & ((1 << NUMBER_BITS) - 1));
+        let (padding, bytes) = place.split_last().expect("a place has at least four bytes");
+        &bytes[..bytes.len() - usize::from(*padding)]
+    }
+
+    /// Forgets the bytes.
+    pub(crate) fn remove(&mut self, name: NameRef) {
+        if !name.is_empty() {
+            self.classes[(name.0 >> NUMBER_BITS) as usize].remove(name.0 & ((1 << NUMBER_BITS) - 1));
+        }
+    }
+
+    /// Byte strings kept.
+    pub(crate) fn len(&self) -> u32 {
+        self.classes.iter().map(|class| class.chunks.used()).sum()
+    }
+
+    /// Bytes taken from the allocator.
+    pub(crate) fn memory(&self) -> usize {
+        let row = |class: &Class| {
+            let rows: usize = class.rows.iter().map(Vec::capacity).sum();
+            rows + class.rows.capacity() * size_of::<Vec<u8>>() + class.chunks.memory()
+        };
+        self.classes.iter().map(row).sum::<usize>() + self.classes.capacity() * size_of::<Class>()
+    }
+}
+
+impl Class {
+    fn insert(&mut self, bytes: &[u8]) -> u32 {
+        let Class { stride, chunks, rows } = self;
+        let stride = *stride;
+        let (size, mask) = (chunks.size() as usize, chunks.size() - 1);
+        let link = |number: u32| {
+            let row = &rows[number as usize / size];
+            let at = (number & mask) as usize * stride;
+            u32::from_le_bytes([row[at], row[at + 1], row[at + 2], row[at + 3]])
+        };
+        let taken = chunks.take(link);
+        let (chunk, place) = (chunks.chunk_of(taken.slot), chunks.place_of(taken.slot));
+        if taken.new_chunk {
+            if chunk == rows.len() {
+                rows.push(Vec::new());
+            }
+            rows[chunk].reserve_exact(size * stride);
+        }
+        let row = &mut rows[chunk];
+        let start = place * stride;
+        if taken.fresh {
+            assert_eq!(row.len(), start, "never used places are taken in order");
+            row.resize(start + stride, 0);
+        }
+        row[start..start + bytes.len()].copy_from_slice(bytes);
+        row[start + stride - 1] =
+            u8::try_from(stride - 1 - bytes.len()).expect("classes are at most 128 bytes apart");
+        taken.slot
+    }
+
+    fn place(&self, number: u32) -> &[u8] {
+        let start = self.chunks.place_of(number) * self.stride;
+        &self.rows[self.chunks.chunk_of(number)][start..start + self.stride]
+    }
+
+    fn remove(&mut self, number: u32) {
+        let (chunk, place) = (self.chunks.chunk_of(number), self.chunks.place_of(number));
+        let row = &mut self.rows[chunk];
+        match self.chunks.give(number) {
+            Given::Stays(link) => {
+                row[place * self.stride..][..4].copy_from_slice(&link.to_le_bytes());
+            }
+            Given::Emptied => row.clear(),
+            Given::Dropped => *row = Vec::new(),
+        }
+    }
+}
+
+/// Namespaces by number. One that no lock uses any more stays until its number is needed, so that a lock that
+/// comes and goes does not allocate.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    entries: Vec<(Box<str>, u32)>,
+    numbers: BTreeMap<Box<str>, u16>,
+    /// The one used last: most locks of a burst share theirs.
+    last: u16,
+    most: usize,
+}
+
+impl Namespaces {
+    /// At most `most` namespaces at a time.
+    pub(crate) fn new(most: usize) -> Namespaces {
+        let most = most.clamp(1, usize::from(u16::MAX));
+        Namespaces { entries: Vec::new(), numbers: BTreeMap::new(), last: 0, most }
+    }
+
+    /// The number of a namespace, used once more; `None` when too many are in use.
+    pub(crate) fn enter(&mut self, namespace: Namespace<'_>) -> Option<u16> {
+        let text = namespace.as_str();
+        let known = |entry: &(Box<str>, u32)| *entry.0 == *text;
+        let number = if self.entries.get(usize::from(self.last)).is_some_and(known) {
+            self.last
+        } else if let Some(&number) = self.numbers.get(text) {
+            number
+        } else {
+            self.add(text)?
+        };
+        self.last = number;
+        self.entries[usize::from(number)].1 += 1;
+        Some(number)
+    }
+
+    /// One lock less in a namespace.
+    pub(crate) fn leave(&mut self, number: u16) {
+        let uses = &mut self.entries[usize::from(number)].1;
+        assert!(*uses > 0, "who leaves was in");
+        *uses -= 1;
+    }
+
+    /// The namespace of a number.
+    pub(crate) fn namespace(&self, number: u16) -> Namespace<'_> {
+        Namespace::new(self.entries[usize::from(number)].0.as_bytes()).expect("checked before it was kept")
+    }
+
+    /// Bytes of the entries, about.
+    pub(crate) fn memory(&self) -> usize {
+        let text: usize = self.entries.iter().map(|(text, _)| 2 * text.len()).sum();
+        text + self.entries.capacity() * size_of::<(Box<str>, u32)>() + self.numbers.len() * 32
+    }
+
+    /// Locks in all namespaces together.
+    pub(crate) fn uses(&self) -> u64 {
+        self.entries.iter().map(|&(_, uses)| u64::from(uses)).sum()
+    }
+
+    fn add(&mut self, text: &str) -> Option<u16> {
+        let number = if self.entries.len() < self.most {
+            self.entries.push((text.into(), 0));
+            self.entries.len() - 1
+        } else {
+            // A walk of all namespaces, only while as many as may be are known.
+            let number = self.entries.iter().position(|&(_, uses)| uses == 0)?;
+            let old = core::mem::replace(&mut self.entries[number].0, text.into());
+            self.numbers.remove(&old);
+            number
+        };
+        let number = u16::try_from(number).expect("`most` fits");
+        self.numbers.insert(text.into(), number);
+        Some(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec;
+
+    #[test]
+    fn every_length_reads_back() {
+        let mut names = Names::new();
+        let kept: Vec<(NameRef, Vec<u8>)> = (0..=NAME_BYTES_MAX)
+            .map(|length| {
+                let bytes = vec![u8::try_from(length % 251).unwrap(); length];
+                (names.insert(&bytes), bytes)
+            })
+            .collect();
+        for (name, bytes) in &kept {
+            assert_eq!(names.bytes(*name), &bytes[..]);
+        }
+        for (name, _) in kept {
+            names.remove(name);
+        }
+        assert_eq!(names.len(), 0);
+    }
+
+    #[test]
+    fn a_sixteen_byte_name_takes_twenty_bytes() {
+        let mut names = Names::new();
+        let empty = names.memory();
+        for number in 0_u64..100_000 {
+            let mut bytes = [7; 16];
+            bytes[..8].copy_from_slice(&number.to_le_bytes());
+            names.insert(&bytes);
+        }
+        assert!(names.memory() - empty < 100_000 * 21, "{}", names.memory());
+    }
+
+    #[test]
+    fn places_of_forgotten_names_are_used_again() {
+        let mut names = Names::new();
+        let first: Vec<NameRef> = (0..5000_u32).map(|n| names.insert(&n.to_le_bytes())).collect();
+        let full = names.memory();
+        for &name in first.iter().step_by(2) {
+            names.remove(name);
+        }
+        let second: Vec<NameRef> = (0..2500_u32).map(|n| names.insert(&(!n).to_le_bytes())).collect();
+        assert_eq!(names.memory(), full);
+        for (name, n) in second.into_iter().zip(0_u32..) {
+            assert_eq!(names.bytes(name), (!n).to_le_bytes());
+        }
+        for (&name, n) in first.iter().zip(0_u32..).skip(1).step_by(2) {
+            assert_eq!(names.bytes(name), n.to_le_bytes());
+        }
+    }
+
+    #[test]
+    fn a_namespace_nobody_uses_makes_room_for_another() {
+        let mut namespaces = Namespaces::new(2);
+        let name = |text: &'static str| Namespace::new(text.as_bytes()).unwrap();
+        assert_eq!((namespaces.enter(name("a")), namespaces.enter(name("b"))), (Some(0), Some(1)));
+        assert_eq!(namespaces.enter(name("c")), None);
+        namespaces.leave(0);
+        assert_eq!(namespaces.enter(name("c")), Some(0));
+        assert_eq!(namespaces.namespace(0), name("c"));
+        assert_eq!(namespaces.enter(name("a")), None);
+    }
+}

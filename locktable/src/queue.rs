@@ -1,0 +1,259 @@
+//! The queues of a lock: C for conversions, W for everybody else, both strictly first in, first out.
+//!
+//! [`Table::settle`] is what every release, down-conversion, cancel and end comes to: C is served from its head
+//! while the head goes with the rest of the holders, then, only when C is empty, W the same way. It stops at the
+//! first that must wait on, so it costs what it grants. Compatible neighbours are granted in one batch.
+
+use crate::chunks::NONE;
+use crate::command::Wait;
+use crate::effect::{Answer, Effect, Effects, Notice};
+use crate::list::{self, Ends};
+use crate::record::{Lock, Notify, Waiter};
+use crate::seat::Seat;
+use crate::slab::Record;
+use crate::table::{Generations, Table};
+use crate::wheel::Alarm;
+use fairlock_protocol::{Mode, RequestId, Tick};
+
+/// Entries of a queue looked at for the first one that a holder blocks; a notice names the strongest mode waited
+/// for when none of them is it.
+const FIRST_BLOCKED_SEARCH_MAX: usize = 8;
+
+impl Table {
+    /// Puts a request at the end of its queue. Number, generation and links are given here.
+    pub(crate) fn enqueue(&mut self, now: Tick, mut waiter: Waiter, wait: Wait) {
+        let (lock, session) = (waiter.lock, waiter.session);
+        let crowd = self.crowd(lock);
+        waiter.generation = Generations::next(&mut self.generations.waiter);
+        waiter.since = now;
+        let Waiter { request, mode, converts, grant, .. } = waiter;
+        if !converts {
+            waiter.number = self.crowds[crowd].enqueued;
+            self.crowds[crowd].enqueued += 1;
+        }
+        let slot = self.waiters.insert(waiter);
+        if let Wait::Millis(ms) = wait {
+            self.waiters[slot].timer = self.wheel.arm(now.after_millis(ms.max(1)), Alarm::Wait(slot));
+        }
+        self.pending.insert(self.key.hash(u64::from(session), request.0), slot);
+        let crowd = &mut self.crowds[crowd];
+        let (ends, asked) = if converts {
+            (&mut crowd.conversions, &mut crowd.converting)
+        } else {
+            (&mut crowd.waits, &mut crowd.waiting)
+        };
+        asked[mode as usize] += 1;
+        list::push_back(&mut self.waiters, ends, slot, |waiter| &mut waiter.queue);
+        let ends = &mut self.sessions[session].waits;
+        list::push_back(&mut self.waiters, ends, slot, |waiter| &mut waiter.sibling);
+        self.sessions[session].wait_count += 1;
+        if grant != NONE {
+            let extra = self.ensure_extra(grant);
+            assert_eq!(self.extras[extra].conversion, NONE, "a grant has one conversion at a time");
+            self.extras[extra].conversion = slot;
+        }
+        self.counts.conversions += u32::from(converts);
+        self.counts.waits_total += 1;
+    }
+
+    /// Takes a waiter out of everything. Its label is the caller's now; the lock is not scanned.
+    pub(crate) fn dequeue(&mut self, slot: u32) -> Waiter {
+        let Waiter { lock, session, request, timer, grant, mode, converts, .. } = self.waiters[slot];
+        let crowd_slot = self.locks[lock].crowd;
+        let crowd = &mut self.crowds[crowd_slot];
+        let (ends, asked) = if converts {
+            (&mut crowd.conversions, &mut crowd.converting)
+        } else {
+            (&mut crowd.waits, &mut crowd.waiting)
+        };
+        asked[mode as usize] -= 1;
+        list::unlink(&mut self.waiters, ends, slot, |waiter| &mut waiter.queue);
+        let unwanted = !crowd.is_waited_for();
+        let ends = &mut self.sessions[session].waits;
+        list::unlink(&mut self.waiters, ends, slot, |waiter| &mut waiter.sibling);
+        self.sessions[session].wait_count -= 1;
+        self.pending.remove(self.key.hash(u64::from(session), request.0), slot);
+        if timer != NONE {
+            self.wheel.disarm(timer);
+        }
+        if grant != NONE {
+            let extra = self.extra_slot(grant);
+            assert_eq!(self.extras[extra].conversion, slot, "a conversion and its grant know each other");
+            self.extras[extra].conversion = NONE;
+        }
+        self.counts.conversions -= u32::from(converts);
+        if unwanted {
+            self.quieten(crowd_slot);
+        }
+        self.waiters.remove(slot)
+    }
+
+    /// Ends a wait without a grant. The lock is not scanned.
+    pub(crate) fn turn_away(&mut self, slot: u32, answer: Answer, effects: &mut Effects) -> u32 {
+        let waiter = self.dequeue(slot);
+        self.names.remove(waiter.label);
+        self.answer(waiter.session, waiter.request, answer, effects);
+        waiter.lock
+    }
+
+    /// The waiter with this request number.
+    pub(crate) fn pending_slot(&self, session: u32, request: RequestId) -> Option<u32> {
+        let is = |slot: u32| self.waiters[slot].session == session && self.waiters[slot].request == request;
+        self.pending.find(self.key.hash(u64::from(session), request.0), is)
+    }
+
+    /// Notes a lock for a scan at the end of the command.
+    pub(crate) fn touch(&mut self, lock: u32) {
+        if !self.locks[lock].has(Lock::TOUCHED) {
+            self.locks[lock].flags |= Lock::TOUCHED;
+            self.touched.push(lock);
+        }
+    }
+
+    /// Scans every lock noted, in the order they were noted.
+    pub(crate) fn settle_touched(&mut self, now: Tick, effects: &mut Effects) {
+        let mut touched = core::mem::take(&mut self.touched);
+        for &lock in &touched {
+            self.locks[lock].flags &= !Lock::TOUCHED;
+            self.settle(now, lock, effects);
+        }
+        touched.clear();
+        if touched.capacity() > 4096 {
+            touched.shrink_to(4096);
+        }
+        self.touched = touched;
+    }
+
+    /// Grants what can be granted, tells whom somebody waits for, forgets what need not be remembered.
+    pub(crate) fn settle(&mut self, now: Tick, lock: u32, effects: &mut Effects) {
+        if self.locks[lock].crowd != NONE {
+            self.serve(now, lock, effects);
+            self.tell_blocking(lock, effects);
+        }
+        self.trim_lock(lock);
+    }
+
+    /// Serves C, and when that is empty W, up to the first that must wait on.
+    fn serve(&mut self, now: Tick, lock: u32, effects: &mut Effects) {
+        let died = self.locks[lock].has(Lock::DIED);
+        let mut batch = 0;
+        loop {
+            let crowd = &self.crowds[self.locks[lock].crowd];
+            let next = if crowd.conversions.is_empty() { crowd.waits.head } else { crowd.conversions.head };
+            if next == NONE || !self.passes(next) {
+                break;
+            }
+            self.let_in(now, next, died, effects);
+            batch += 1;
+        }
+        if batch > 0 {
+            self.locks[lock].flags &= !Lock::DIED;
+        }
+    }
+
+    /// Whether the head of a queue may be granted now.
+    fn passes(&self, slot: u32) -> bool {
+        let waiter = &self.waiters[slot];
+        let without = (waiter.grant != NONE).then_some(waiter.grant);
+        self.held_mask(waiter.lock, without).admits(waiter.mode)
+            && !self.is_kept_out(waiter.lock, waiter.session)
+            && self.has_tokens()
+    }
+
+    /// Grants what a waiter waits for.
+    fn let_in(&mut self, now: Tick, slot: u32, died: bool, effects: &mut Effects) {
+        let waiter = self.dequeue(slot);
+        let waited_us = u64::try_from(now.since(waiter.since).as_micros()).unwrap_or(u64::MAX);
+        if !waiter.converts {
+            let crowd = &mut self.crowds[self.locks[waiter.lock].crowd];
+            self.counts.overtakes_total += u64::from(waiter.number < crowd.served);
+            crowd.served = crowd.served.max(waiter.number);
+        }
+        let answer = if waiter.grant == NONE {
+            let seat = Seat {
+                lock: waiter.lock,
+                session: waiter.session,
+                owner: waiter.owner.0,
+                mode: waiter.mode,
+                notify: waiter.notify,
+                lock_delay_ms: waiter.lock_delay_ms,
+                max_hold_ms: waiter.max_hold_ms,
+                label: waiter.label,
+            };
+            let grant = self.seat(now, &seat);
+            Answer::Granted(self.granted(grant, waited_us, died))
+        } else {
+            self.reseat(waiter.grant, waiter.mode, true);
+            Answer::Converted(self.granted(waiter.grant, waited_us, died))
+        };
+        self.answer(waiter.session, waiter.request, answer, effects);
+    }
+
+    /// Tells holders that want to know, once, that they block somebody.
+    pub(crate) fn tell_blocking(&mut self, lock: u32, effects: &mut Effects) {
+        let crowd_slot = self.locks[lock].crowd;
+        for mode in Mode::ALL {
+            let crowd = &self.crowds[crowd_slot];
+            let (mut at, blocked) = (crowd.quiet[mode as usize].head, crowd.blocked_by(mode));
+            while at != NONE && blocked > 0 {
+                let extra = &self.extras[at];
+                let next = extra.notice.next;
+                let own = extra.conversion;
+                let own_blocked = own != NONE && !self.waiters[own].mode.compatible(mode);
+                let waiters = blocked - u32::from(own_blocked);
+                if waiters > 0 {
+                    let grant = extra.grant;
+                    let notice = Notice::Blocking {
+                        grant: self.grant_id(grant),
+                        wanted: self.first_blocked(crowd_slot, mode, own),
+                        waiters,
+                    };
+                    let session = self.session_key(self.grants[grant].session());
+                    effects.push(Effect::Told { session, notice });
+                    let crowd = &mut self.crowds[crowd_slot];
+                    let quiet = &mut crowd.quiet[mode as usize];
+                    list::unlink(&mut self.extras, quiet, at, |extra| &mut extra.notice);
+                    list::push_back(&mut self.extras, &mut crowd.told, at, |extra| &mut extra.notice);
+                    self.extras[at].notify = Notify::Told;
+                }
+                at = next;
+            }
+        }
+    }
+
+    /// What the first one that a holder of `mode` blocks asks for, in the order of service.
+    fn first_blocked(&self, crowd: u32, mode: Mode, own: u32) -> Mode {
+        let crowd = &self.crowds[crowd];
+        let queue = |ends: Ends| {
+            list::walk(&self.waiters, ends.head, |waiter| waiter.queue).take(FIRST_BLOCKED_SEARCH_MAX)
+        };
+        let blocked = |&waiter: &u32| waiter != own && !self.waiters[waiter].mode.compatible(mode);
+        let first = queue(crowd.conversions).chain(queue(crowd.waits)).find(blocked);
+        first.map_or_else(
+            || {
+                let asked = |&asked: &Mode| {
+                    let waiting = crowd.converting[asked as usize] + crowd.waiting[asked as usize];
+                    waiting > 0 && !asked.compatible(mode)
+                };
+                Mode::ALL.into_iter().rev().find(asked).expect("somebody is blocked")
+            },
+            |waiter| self.waiters[waiter].mode,
+        )
+    }
+
+    /// Nobody waits any more: who was told is told again next time.
+    fn quieten(&mut self, crowd: u32) {
+        while !self.crowds[crowd].told.is_empty() {
+            let extra = self.crowds[crowd].told.head;
+            let told = &mut self.crowds[crowd].told;
+            list::unlink(&mut self.extras, told, extra, |extra| &mut extra.notice);
+            self.extras[extra].notify = Notify::Quiet;
+            self.hush(self.extras[extra].grant);
+        }
+    }
+
+    /// A record of a waiter, to be completed by the caller.
+    pub(crate) fn blank_waiter() -> Waiter {
+        Waiter::vacant(NONE)
+    }
+}

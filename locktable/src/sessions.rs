@@ -1,0 +1,458 @@
+//! Sessions at this table: how they begin, stay alive and end, and what was answered to them.
+//!
+//! A session ends in one command, whatever it has: first every wait, conversion and grant is gone, then the freed
+//! locks are scanned, so no grant to an ended session can exist and nobody is granted beside a half-ended one.
+//! A renewal only moves a deadline; the timer finds out when it rings.
+//!
+//! Answers that changed something are kept until the client says it has them. The bound counts kept answers and
+//! not request numbers, because one long wait would pin any number below which all is acknowledged.
+
+use crate::chunks::NONE;
+use crate::command::{Attributes, Ended, Lease, Open, SessionKey};
+use crate::effect::{Answer, Effect, Effects};
+use crate::list::{self, Ends, Link};
+use crate::record::{Grant, Lock};
+use crate::slab::Record;
+use crate::table::{Generations, Table};
+use crate::wheel::Alarm;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use fairlock_protocol::limits::KEEPALIVE_DIVISOR;
+use fairlock_protocol::{Refusal, RequestId, Secret, SessionId, Tick};
+
+/// One session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// 0 for a vacant record.
+    pub(crate) generation: u32,
+    /// The last grants and waits have this session's slot in them; all of them are linked here.
+    pub(crate) grants: Ends,
+    pub(crate) grant_count: u32,
+    pub(crate) waits: Ends,
+    pub(crate) wait_count: u32,
+    /// Highest request number seen.
+    pub(crate) seen: RequestId,
+    /// Kept answers ever sent.
+    pub(crate) kept_sent: u64,
+    /// Kept answers the client has.
+    pub(crate) acknowledged: u64,
+    /// Those between the two.
+    pub(crate) kept: VecDeque<(RequestId, Answer)>,
+    pub(crate) id: SessionId,
+    pub(crate) secret: Secret,
+    pub(crate) ttl_ms: u32,
+    pub(crate) lease: Lease,
+    pub(crate) visiting: bool,
+    pub(crate) renewable: bool,
+    /// A successor has its identity.
+    pub(crate) replaced: bool,
+    /// An operator wants it to end.
+    pub(crate) killed: bool,
+    /// End of the lease, if there is a lease timer.
+    pub(crate) deadline: Tick,
+    pub(crate) lease_timer: u32,
+    /// Set while something waits for the client's confirmation.
+    pub(crate) confirm_timer: u32,
+    /// Broken grants not confirmed yet.
+    pub(crate) unconfirmed: u32,
+    /// Sessions of the same identity, newest first.
+    pub(crate) twins: Link,
+    pub(crate) about: About,
+}
+
+/// What is known of the client.
+#[derive(Debug, Default)]
+pub(crate) struct About {
+    pub(crate) identity: Box<[u8]>,
+    pub(crate) reclaim_key: Box<[u8]>,
+    pub(crate) pid: u32,
+    pub(crate) host: Box<[u8]>,
+    pub(crate) exe: Box<[u8]>,
+    pub(crate) label: Box<[u8]>,
+}
+
+impl About {
+    pub(crate) fn attributes(&self) -> Attributes<'_> {
+        Attributes { pid: self.pid, host: &self.host, exe: &self.exe, label: &self.label }
+    }
+}
+
+impl Record for Session {
+    fn vacant(next: u32) -> Session {
+        Session::new(0, SessionId::from_raw(u64::MAX).expect("not 0"), Secret(0), next)
+    }
+
+    fn next_vacant(&self) -> Option<u32> {
+        (self.generation == 0).then_some(self.ttl_ms)
+    }
+}
+
+impl Session {
+    fn new(generation: u32, id: SessionId, secret: Secret, ttl_ms: u32) -> Session {
+        Session {
+            generation,
+            grants: Ends::EMPTY,
+            grant_count: 0,
+            waits: Ends::EMPTY,
+            wait_count: 0,
+            seen: RequestId(0),
+            kept_sent: 0,
+            acknowledged: 0,
+            kept: VecDeque::new(),
+            id,
+            secret,
+            ttl_ms,
+            lease: Lease::Watched,
+            visiting: false,
+            renewable: true,
+            replaced: false,
+            killed: false,
+            deadline: Tick::ZERO,
+            lease_timer: NONE,
+            confirm_timer: NONE,
+            unconfirmed: 0,
+            twins: Link::NONE,
+            about: About::default(),
+        }
+    }
+
+    /// Keeps an answer until it is acknowledged.
+    pub(crate) fn keep(&mut self, request: RequestId, answer: Answer) {
+        self.kept.push_back((request, answer));
+        self.kept_sent += 1;
+        debug_assert_eq!(
+            self.kept_sent - self.acknowledged,
+            self.kept.len() as u64,
+            "kept and not acknowledged"
+        );
+    }
+
+    /// Bytes of what the record owns beyond itself.
+    pub(crate) fn memory(&self) -> usize {
+        let about = &self.about;
+        let texts = [&about.identity, &about.reclaim_key, &about.host, &about.exe, &about.label];
+        let texts: usize = texts.iter().map(|text| text.len()).sum();
+        texts + self.kept.capacity() * size_of::<(RequestId, Answer)>()
+    }
+}
+
+impl Table {
+    /// A session begins, unless its identity is another's.
+    pub(crate) fn open(&mut self, now: Tick, open: &Open<'_>, effects: &mut Effects) {
+        if let Some(session) = self.session(open.id) {
+            // Told twice, as a fan-out after a take-over does.
+            let known = self.sessions[session.slot].secret == open.secret;
+            effects.push(if known {
+                Effect::Opened { session, id: open.id }
+            } else {
+                self.counts.refuse(Refusal::Denied);
+                Effect::NotOpened { id: open.id, refusal: Refusal::Denied }
+            });
+            return;
+        }
+        if let Err(refusal) = self.make_way(now, open, effects) {
+            self.counts.refuse(refusal);
+            effects.push(Effect::NotOpened { id: open.id, refusal });
+            return;
+        }
+        let generation = Generations::next(&mut self.generations.session);
+        let mut session = Session::new(generation, open.id, open.secret, open.ttl_ms.max(1));
+        (session.lease, session.visiting) = (open.lease, open.visiting);
+        session.about = About {
+            identity: open.identity.into(),
+            reclaim_key: open.reclaim_key.into(),
+            pid: open.attributes.pid,
+            host: open.attributes.host.into(),
+            exe: open.attributes.exe.into(),
+            label: open.attributes.label.into(),
+        };
+        let slot = self.sessions.insert(session);
+        self.by_id.insert(self.key.hash(open.id.get(), 0), slot);
+        self.join_twins(slot);
+        if open.lease == Lease::Heartbeat && !open.visiting {
+            self.start_lease(now, slot);
+        }
+        self.counts.sessions_total += 1;
+        effects.push(Effect::Opened { session: SessionKey { slot, generation }, id: open.id });
+    }
+
+    /// Deals with the sessions that have this identity already, and with the bound on sessions.
+    fn make_way(&mut self, now: Tick, open: &Open<'_>, effects: &mut Effects) -> Result<(), Refusal> {
+        let twin = if open.identity.is_empty() { None } else { self.newest_twin(open.identity) };
+        let same_key =
+            |table: &Table, twin: u32| *table.sessions[twin].about.reclaim_key == *open.reclaim_key;
+        if let Some(newest) = twin {
+            // What a session's home has let in, no other shard refuses.
+            if !open.visiting && !same_key(self, newest) {
+                return Err(Refusal::Denied);
+            }
+            let replaces = !open.reclaim_key.is_empty() && same_key(self, newest);
+            let makes_room = replaces && open.predecessor_gone;
+            if !open.visiting && !makes_room && self.sessions.len() >= self.limits.sessions {
+                return Err(Refusal::Quota);
+            }
+            if replaces {
+                self.replace_twins(now, open, effects);
+            }
+        }
+        if !open.visiting && self.sessions.len() >= self.limits.sessions {
+            return Err(Refusal::Quota);
+        }
+        assert!(
+            self.sessions.len() < crate::record::SESSION_SLOTS - 1,
+            "no more sessions than a grant can name"
+        );
+        Ok(())
+    }
+
+    /// The sessions of this identity are renewed no more; they end at once when they cannot run any more.
+    fn replace_twins(&mut self, now: Tick, open: &Open<'_>, effects: &mut Effects) {
+        let mut twin = self.newest_twin(open.identity);
+        while let Some(slot) = twin {
+            let next = self.sessions[slot].twins.next;
+            twin = (next != NONE).then_some(next);
+            if *self.sessions[slot].about.reclaim_key != *open.reclaim_key {
+                continue;
+            }
+            if open.predecessor_gone {
+                self.end(now, slot, Ended::Replaced, effects);
+            } else {
+                self.sessions[slot].replaced = true;
+                self.refuse_renewals(now, slot, effects);
+            }
+        }
+    }
+
+    /// From here on a session is renewed no more, and its lease runs.
+    pub(crate) fn refuse_renewals(&mut self, now: Tick, slot: u32, effects: &mut Effects) {
+        let session = &mut self.sessions[slot];
+        if !core::mem::replace(&mut session.renewable, false) {
+            return;
+        }
+        let (id, generation) = (session.id, session.generation);
+        if !session.visiting && session.lease_timer == NONE {
+            self.start_lease(now, slot);
+        }
+        effects.push(Effect::Doomed { session: SessionKey { slot, generation }, id });
+    }
+
+    fn start_lease(&mut self, now: Tick, slot: u32) {
+        let session = &mut self.sessions[slot];
+        assert!(session.lease_timer == NONE && !session.visiting, "only its home ends a session by time");
+        session.deadline = now.after_millis(u64::from(session.ttl_ms));
+        session.lease_timer = self.wheel.arm(session.deadline, Alarm::Lease(slot));
+    }
+
+    /// Extends a session's lease to a full one from `now`. Not a command: other nodes need not know.
+    ///
+    /// False when the session is unknown or is renewed no more (it was replaced, or is doomed).
+    pub fn renew(&mut self, session: SessionKey, now: Tick) -> bool {
+        let Some(slot) = self.session_slot(session) else { return false };
+        let session = &mut self.sessions[slot];
+        if session.renewable {
+            session.deadline = session.deadline.max(now.after_millis(u64::from(session.ttl_ms)));
+        }
+        session.renewable
+    }
+
+    /// The client has received this many kept answers; those are forgotten.
+    pub(crate) fn acknowledge(&mut self, key: SessionKey, received: u64) {
+        let Some(slot) = self.session_slot(key) else { return };
+        let session = &mut self.sessions[slot];
+        if received > session.kept_sent {
+            return;
+        }
+        while session.acknowledged < received {
+            let dropped = session.kept.pop_front();
+            assert!(dropped.is_some(), "what is not acknowledged is kept");
+            session.acknowledged += 1;
+        }
+    }
+
+    /// Lets a request in: gives the session's slot when it is to be carried out, and answers it otherwise.
+    ///
+    /// `same` tells whether a waiter is this request, for one that arrives again while it waits.
+    pub(crate) fn admit(
+        &mut self,
+        key: SessionKey,
+        request: RequestId,
+        same: impl FnOnce(&Table, u32) -> bool,
+        effects: &mut Effects,
+    ) -> Option<u32> {
+        let Some(slot) = self.session_slot(key) else {
+            let answer = Answer::Refused(Refusal::SessionUnknown);
+            self.counts.refuse(Refusal::SessionUnknown);
+            effects.push(Effect::Answered { session: key, request, answer, kept: false });
+            return None;
+        };
+        let session = &mut self.sessions[slot];
+        let again = request <= session.seen;
+        session.seen = session.seen.max(request);
+        let has_room = session.kept.len() < self.limits.unacknowledged;
+        let refusal = if request == RequestId::NOTICE {
+            Refusal::BadRequest
+        } else if let Some(answer) = if again { self.kept_answer(slot, request) } else { None } {
+            effects.push(Effect::Answered { session: key, request, answer, kept: false });
+            return None;
+        } else if let Some(waiter) = if again { self.pending_slot(slot, request) } else { None } {
+            if same(self, waiter) {
+                return None;
+            }
+            Refusal::ReplayMismatch
+        } else if has_room {
+            return Some(slot);
+        } else {
+            Refusal::Busy
+        };
+        self.answer(slot, request, Answer::Refused(refusal), effects);
+        None
+    }
+
+    /// The kept answer to a request. A walk, but only a request that arrives again comes here.
+    fn kept_answer(&self, slot: u32, request: RequestId) -> Option<Answer> {
+        let mut kept = self.sessions[slot].kept.iter();
+        kept.find(|(number, _)| *number == request).map(|&(_, answer)| answer)
+    }
+
+    /// A session ends, and everything it has with it.
+    pub(crate) fn end(&mut self, now: Tick, slot: u32, why: Ended, effects: &mut Effects) {
+        let (session, id) = (self.session_key(slot), self.sessions[slot].id);
+        effects.push(Effect::Over { session, id, why });
+        match why {
+            Ended::Expired | Ended::Died => self.counts.expiries_total += 1,
+            Ended::Killed => self.counts.kills_total += 1,
+            Ended::Closed | Ended::Replaced => {}
+        }
+        while !self.sessions[slot].waits.is_empty() {
+            let waiter = self.dequeue(self.sessions[slot].waits.head);
+            self.names.remove(waiter.label);
+            self.touch(waiter.lock);
+        }
+        while !self.sessions[slot].grants.is_empty() {
+            let slot = self.sessions[slot].grants.head;
+            let grant = self.grants[slot];
+            self.bequeath(now, slot, &grant, why);
+            self.unseat(slot);
+            self.touch(grant.lock);
+        }
+        let (lease, confirm) = (self.sessions[slot].lease_timer, self.sessions[slot].confirm_timer);
+        for timer in [lease, confirm] {
+            if timer != NONE {
+                self.wheel.disarm(timer);
+            }
+        }
+        self.leave_twins(slot);
+        self.by_id.remove(self.key.hash(id.get(), 0), slot);
+        let gone = self.sessions.remove(slot);
+        assert!(gone.grant_count == 0 && gone.wait_count == 0, "nothing of an ended session is left");
+        self.settle_touched(now, effects);
+    }
+
+    /// What the end of its session means for whoever holds this lock next.
+    fn bequeath(&mut self, now: Tick, slot: u32, grant: &Grant, why: Ended) {
+        if why != Ended::Closed && grant.mode().writes() {
+            self.locks[grant.lock].flags |= Lock::DIED;
+        }
+        let delay_ms = if grant.has(Grant::EXTRA) { self.extra(slot).lock_delay_ms } else { 0 };
+        if delay_ms > 0 && matches!(why, Ended::Expired | Ended::Died) {
+            self.close_lock(now.after_millis(u64::from(delay_ms)), grant.lock, grant.session());
+        }
+    }
+
+    /// Waits for the client's word for a fifth of its lease, unless it is awaited already.
+    pub(crate) fn await_confirmation(&mut self, now: Tick, slot: u32) {
+        let session = &mut self.sessions[slot];
+        if session.confirm_timer == NONE && session.renewable {
+            let due = now.after_millis(u64::from(session.ttl_ms.div_ceil(KEEPALIVE_DIVISOR)));
+            session.confirm_timer = self.wheel.arm(due, Alarm::Confirm(slot));
+        }
+    }
+
+    /// One broken grant less to be confirmed.
+    pub(crate) fn confirmed(&mut self, slot: u32) {
+        let session = &mut self.sessions[slot];
+        assert!(session.unconfirmed > 0, "only a broken grant is confirmed");
+        session.unconfirmed -= 1;
+        if session.unconfirmed == 0 && !session.killed && session.confirm_timer != NONE {
+            let timer = core::mem::replace(&mut session.confirm_timer, NONE);
+            self.wheel.disarm(timer);
+        }
+    }
+
+    fn identity_hash(&self, identity: &[u8]) -> u64 {
+        identity.chunks(8).fold(identity.len() as u64, |hash, chunk| {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.key.hash(hash, u64::from_le_bytes(word))
+        })
+    }
+
+    fn newest_twin(&self, identity: &[u8]) -> Option<u32> {
+        let is = |slot: u32| *self.sessions[slot].about.identity == *identity;
+        self.by_identity.find(self.identity_hash(identity), is)
+    }
+
+    fn join_twins(&mut self, slot: u32) {
+        if self.sessions[slot].about.identity.is_empty() {
+            return;
+        }
+        let hash = self.identity_hash(&self.sessions[slot].about.identity);
+        if let Some(older) = self.newest_twin(&self.sessions[slot].about.identity) {
+            self.by_identity.remove(hash, older);
+            self.sessions[older].twins.prev = slot;
+            self.sessions[slot].twins.next = older;
+        }
+        self.by_identity.insert(hash, slot);
+    }
+
+    fn leave_twins(&mut self, slot: u32) {
+        let Link { prev, next } = self.sessions[slot].twins;
+        if next != NONE {
+            self.sessions[next].twins.prev = prev;
+        }
+        if prev != NONE {
+            self.sessions[prev].twins.next = next;
+        } else if !self.sessions[slot].about.identity.is_empty() {
+            let hash = self.identity_hash(&self.sessions[slot].about.identity);
+            self.by_identity.remove(hash, slot);
+            if next != NONE {
+                self.by_identity.insert(hash, next);
+            }
+        }
+    }
+
+    /// Asserts what the sessions' own lists say.
+    pub(crate) fn audit_session(&self, slot: u32) {
+        let session = &self.sessions[slot];
+        let grants = list::audit(&self.grants, session.grants, |grant| grant.sibling);
+        assert_eq!(grants, session.grant_count, "grants of session {slot}");
+        let waits = list::audit(&self.waiters, session.waits, |waiter| waiter.sibling);
+        assert_eq!(waits, session.wait_count, "waits of session {slot}");
+        let mut broken = 0;
+        for grant in list::walk(&self.grants, session.grants.head, |grant| grant.sibling) {
+            assert_eq!(self.grants[grant].session(), slot, "a grant is listed at its session");
+            broken += u32::from(self.grants[grant].has(Grant::BROKEN));
+        }
+        assert_eq!(broken, session.unconfirmed, "broken grants of session {slot}");
+        assert_eq!(session.kept_sent - session.acknowledged, session.kept.len() as u64, "kept answers");
+        assert!(
+            session.kept.iter().all(|(_, answer)| answer.is_kept()),
+            "only what changed something is kept"
+        );
+        assert_eq!(self.session(session.id), Some(self.session_key(slot)), "a session is found by its id");
+        if session.lease_timer != NONE {
+            assert_eq!(self.wheel.alarm(session.lease_timer), Alarm::Lease(slot));
+        }
+        let timed = !session.visiting && (session.lease == Lease::Heartbeat || !session.renewable);
+        assert_eq!(session.lease_timer != NONE, timed, "who ends by time has a timer");
+        if session.confirm_timer != NONE {
+            assert_eq!(self.wheel.alarm(session.confirm_timer), Alarm::Confirm(slot));
+            assert!(session.unconfirmed > 0 || session.killed, "something is to be confirmed");
+        }
+        if !session.about.identity.is_empty() {
+            let newest = self.newest_twin(&session.about.identity).expect("an identity in use is filed");
+            let mut twins = list::walk(&self.sessions, newest, |session| session.twins);
+            assert!(twins.any(|twin| twin == slot), "a session is among those of its identity");
+        }
+    }
+}

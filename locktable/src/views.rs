@@ -1,0 +1,310 @@
+//! What can be asked of a table without changing it: sessions, queues and counts, for the server's own decisions
+//! and for people. Long answers come in pages: a visitor says when he has enough, a cursor says where to go on.
+
+use crate::chunks::NONE;
+use crate::command::{Attributes, Lease, SessionKey};
+use crate::counts::Counts;
+use crate::effect::Answer;
+use crate::record::{Grant, Waiter};
+use crate::seat::since_tick;
+use crate::table::Table;
+use core::ops::ControlFlow;
+use core::time::Duration;
+use fairlock_protocol::{
+    Digest, FencingToken, GrantId, Mode, OwnerId, RequestId, Resource, Secret, SessionId, Tick,
+};
+
+/// A session as it is now.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct SessionView<'a> {
+    /// Its key at this table.
+    pub key: SessionKey,
+    /// Its id.
+    pub id: SessionId,
+    /// What a connection must show to act for it.
+    pub secret: Secret,
+    /// Length of its lease in milliseconds.
+    pub ttl_ms: u32,
+    /// What ends it.
+    pub lease: Lease,
+    /// Whether its home is another shard.
+    pub visiting: bool,
+    /// Who it is across restarts; empty for nobody in particular.
+    pub identity: &'a [u8],
+    /// For people.
+    pub attributes: Attributes<'a>,
+    /// Grants it holds here.
+    pub grants: u32,
+    /// Requests and conversions of it that wait here.
+    pub waits: u32,
+    /// Whether renewals are confirmed.
+    pub renewable: bool,
+    /// Whether another session has taken its identity.
+    pub replaced: bool,
+    /// Whether an operator has asked for its end.
+    pub killed: bool,
+    /// Highest request number seen.
+    pub seen: RequestId,
+    /// Kept answers ever sent.
+    pub kept_sent: u64,
+    /// Kept answers that the client has acknowledged.
+    pub acknowledged: u64,
+    /// End of its lease; `None` when this table does not end it by time.
+    pub deadline: Option<Tick>,
+}
+
+impl SessionView<'_> {
+    /// What is left of its lease; `None` when this table does not end it by time.
+    pub fn expires_in(&self, now: Tick) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.since(now))
+    }
+}
+
+/// A lock as it is now.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct LockView<'a> {
+    /// Its digest.
+    pub digest: Digest,
+    /// What it locks.
+    pub resource: Resource<'a>,
+    /// How many hold it.
+    pub holders: u32,
+    /// How many conversions wait.
+    pub conversions: u32,
+    /// How many requests wait.
+    pub waiters: u32,
+    /// The strongest mode held; `None` when nobody holds it.
+    pub mode: Option<Mode>,
+    /// A delay after an expiry keeps others out until then.
+    pub closed_until: Option<Tick>,
+}
+
+/// In which part of a lock's queue somebody stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Holds the lock.
+    Holder,
+    /// Waits in the conversion queue (and is listed as a holder, too).
+    Conversion,
+    /// Waits in the wait queue.
+    Waiter,
+}
+
+/// Somebody who holds a lock or waits for it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct EntryView<'a> {
+    /// Holder, conversion or waiter.
+    pub role: Role,
+    /// Position in that part, from 1.
+    pub position: u32,
+    /// Whose it is.
+    pub session: SessionKey,
+    /// Which thread or task of the session.
+    pub owner: OwnerId,
+    /// The mode held; `None` for a waiter that holds nothing.
+    pub mode: Option<Mode>,
+    /// The mode asked for; `None` for a holder.
+    pub asked: Option<Mode>,
+    /// The grant; `None` for a waiter that holds nothing.
+    pub grant: Option<GrantId>,
+    /// The grant's token; `None` for NL and for a waiter that holds nothing.
+    pub token: Option<FencingToken>,
+    /// Since when it holds (to 16 ms) or waits.
+    pub since: Tick,
+    /// The waiting request; `None` for a holder.
+    pub request: Option<RequestId>,
+    /// Levels of re-entry of a holder, 1 when entered once; 0 for who waits.
+    pub levels: u32,
+    /// An operator took the grant and its client has not confirmed yet.
+    pub broken: bool,
+    /// The request's label.
+    pub label: &'a [u8],
+}
+
+impl Table {
+    /// A session as it is now; `None` when it is over.
+    pub fn session_view(&self, key: SessionKey) -> Option<SessionView<'_>> {
+        let session = &self.sessions[self.session_slot(key)?];
+        Some(SessionView {
+            key,
+            id: session.id,
+            secret: session.secret,
+            ttl_ms: session.ttl_ms,
+            lease: session.lease,
+            visiting: session.visiting,
+            identity: &session.about.identity,
+            attributes: session.about.attributes(),
+            grants: session.grant_count,
+            waits: session.wait_count,
+            renewable: session.renewable,
+            replaced: session.replaced,
+            killed: session.killed,
+            seen: session.seen,
+            kept_sent: session.kept_sent,
+            acknowledged: session.acknowledged,
+            deadline: (session.lease_timer != NONE).then_some(session.deadline),
+        })
+    }
+
+    /// The kept answers that a session has not acknowledged, in the order they were first given; none when the
+    /// session is over.
+    pub fn unacknowledged(&self, key: SessionKey) -> impl Iterator<Item = (RequestId, Answer)> + '_ {
+        let session = self.session_slot(key).map(|slot| &self.sessions[slot]);
+        session.into_iter().flat_map(|session| session.kept.iter().copied())
+    }
+
+    /// Whether a grant with this token is alive on this resource.
+    ///
+    /// A walk of the holders; for people and for checks after the fact, not for every write.
+    pub fn is_current(&self, digest: Digest, token: FencingToken) -> bool {
+        let Some(lock) = self.lock_slot(digest) else { return false };
+        self.holders(lock).any(|grant| self.grants[grant].token == token.get())
+    }
+
+    /// Visits locks from `cursor` (0 at first) on until there are no more or the visitor breaks; gives the cursor
+    /// to go on with, `None` at the end. A lock that stays is visited once; others may be missed.
+    pub fn locks(&self, cursor: u64, mut visit: impl FnMut(LockView<'_>) -> ControlFlow<()>) -> Option<u64> {
+        let mut at = u32::try_from(cursor).ok()?;
+        while let Some(slot) = self.locks.next_used(at) {
+            at = slot.checked_add(1)?;
+            if visit(self.lock_view(slot)).is_break() {
+                return Some(u64::from(at));
+            }
+        }
+        None
+    }
+
+    /// One lock; `None` when it is free.
+    pub fn lock(&self, digest: Digest) -> Option<LockView<'_>> {
+        self.lock_slot(digest).map(|slot| self.lock_view(slot))
+    }
+
+    /// Visits sessions as [`Table::locks`] visits locks.
+    pub fn sessions(
+        &self,
+        cursor: u64,
+        mut visit: impl FnMut(SessionView<'_>) -> ControlFlow<()>,
+    ) -> Option<u64> {
+        let mut at = u32::try_from(cursor).ok()?;
+        while let Some(slot) = self.sessions.next_used(at) {
+            at = slot.checked_add(1)?;
+            let view = self.session_view(self.session_key(slot)).expect("the slot is in use");
+            if visit(view).is_break() {
+                return Some(u64::from(at));
+            }
+        }
+        None
+    }
+
+    /// Visits who holds a lock, then who converts, then who waits, each in order, from `cursor` (0 at first) on
+    /// until there are no more or the visitor breaks; gives the cursor to go on with, `None` at the end.
+    ///
+    /// The cursor counts entries: between two pages of a queue that moves, entries may be missed or seen twice.
+    pub fn show(
+        &self,
+        digest: Digest,
+        cursor: u64,
+        mut visit: impl FnMut(EntryView<'_>) -> ControlFlow<()>,
+    ) -> Option<u64> {
+        let lock = self.lock_slot(digest)?;
+        let queue = |conversions: bool| {
+            let ends =
+                self.crowd_of(lock).map(|crowd| if conversions { crowd.conversions } else { crowd.waits });
+            let head = ends.map_or(NONE, |ends| ends.head);
+            crate::list::walk(&self.waiters, head, |waiter| waiter.queue).zip(1..)
+        };
+        let holders = self.holders(lock).zip(1..).map(|(slot, position)| (Role::Holder, slot, position));
+        let converting = queue(true).map(|(slot, position)| (Role::Conversion, slot, position));
+        let waiting = queue(false).map(|(slot, position)| (Role::Waiter, slot, position));
+        let entries = holders.chain(converting).chain(waiting);
+        let start = usize::try_from(cursor).ok()?;
+        for ((role, slot, position), seen) in entries.skip(start).zip(cursor + 1..) {
+            let entry = match role {
+                Role::Holder => self.holder_view(slot, position),
+                Role::Conversion | Role::Waiter => self.waiter_view(role, slot, position),
+            };
+            if visit(entry).is_break() {
+                return Some(seen);
+            }
+        }
+        None
+    }
+
+    /// Gauges and totals.
+    pub fn counts(&self) -> Counts {
+        let mut counts = self.counts;
+        counts.locks = self.locks.len();
+        counts.grants = self.grants.len();
+        counts.waiters = self.waiters.len() - counts.conversions;
+        counts.sessions = self.sessions.len();
+        counts.timers = self.wheel.len();
+        counts.tokens_issued = self.seq - 1;
+        counts.tokens_half_used = self.seq > fairlock_protocol::ids::TOKEN_SEQ_END / 2;
+        counts
+    }
+
+    /// What a lock locks.
+    pub(crate) fn resource(&self, lock: u32) -> Resource<'_> {
+        let record = &self.locks[lock];
+        let name =
+            fairlock_protocol::Name::new(self.names.bytes(record.name)).expect("checked before it was kept");
+        Resource { namespace: self.namespaces.namespace(record.namespace), name }
+    }
+
+    fn lock_view(&self, lock: u32) -> LockView<'_> {
+        let crowd = self.crowd_of(lock);
+        let held = self.held_mask(lock, None);
+        LockView {
+            digest: self.locks[lock].digest,
+            resource: self.resource(lock),
+            holders: self.holder_count(lock),
+            conversions: crowd.map_or(0, |crowd| crowd.converting.iter().sum()),
+            waiters: crowd.map_or(0, |crowd| crowd.waiting.iter().sum()),
+            mode: Mode::ALL.into_iter().rev().find(|&mode| held.has(mode)),
+            closed_until: crowd.and_then(|crowd| crowd.closed.as_ref()).map(|closed| closed.until),
+        }
+    }
+
+    fn holder_view(&self, slot: u32, position: u32) -> EntryView<'_> {
+        let grant = &self.grants[slot];
+        let extra = grant.has(Grant::EXTRA).then(|| self.extra(slot));
+        EntryView {
+            role: Role::Holder,
+            position,
+            session: self.session_key(grant.session()),
+            owner: OwnerId(self.owner(slot)),
+            mode: Some(grant.mode()),
+            asked: None,
+            grant: Some(self.grant_id(slot)),
+            token: grant.fencing_token(),
+            since: since_tick(grant.since, self.wheel.now()),
+            request: None,
+            levels: extra.map_or(1, |extra| extra.levels),
+            broken: grant.has(Grant::BROKEN),
+            label: extra.map_or(&[], |extra| self.names.bytes(extra.label)),
+        }
+    }
+
+    fn waiter_view(&self, role: Role, slot: u32, position: u32) -> EntryView<'_> {
+        let Waiter { session, owner, mode, grant, since, request, label, .. } = self.waiters[slot];
+        let held = (grant != NONE).then(|| &self.grants[grant]);
+        EntryView {
+            role,
+            position,
+            session: self.session_key(session),
+            owner,
+            mode: held.map(Grant::mode),
+            asked: Some(mode),
+            grant: held.map(|_| self.grant_id(grant)),
+            token: held.and_then(Grant::fencing_token),
+            since,
+            request: Some(request),
+            levels: 0,
+            broken: false,
+            label: self.names.bytes(label),
+        }
+    }
+}
