@@ -1,0 +1,63 @@
+//! Why a server did not start, each with what to do about it.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::config::ConfigError;
+use crate::control::BindError;
+use crate::state::StateError;
+
+/// A server did not start. Nothing of it is left running.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration cannot be used.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// The state directory cannot be used.
+    #[error("{0}")]
+    State(#[from] StateError),
+    /// The Unix socket or the admin address cannot be had.
+    #[error("{0}")]
+    Door(#[from] BindError),
+    /// A TCP address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; {}", listen_advice(source))]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The io driver cannot be opened.
+    #[error("cannot open the io driver: {0}; `--io auto` takes epoll where io_uring is blocked")]
+    Driver(#[source] io::Error),
+    /// Threads, descriptors or randomness ran out.
+    #[error("the system is out of a resource: {0}; raise the limits of processes or descriptors")]
+    Resources(#[source] io::Error),
+    /// A thread ended before it served.
+    #[error("a shard's thread ended before it served; its log lines say why")]
+    ThreadDied,
+}
+
+fn listen_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another process has this port: choose another with --listen, or 0 for any",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: choose a higher one with --listen",
+        io::ErrorKind::AddrNotAvailable => "no interface of this host has that address",
+        _ => "choose another address with --listen",
+    }
+}
+
+impl StartError {
+    /// The exit code of `fairlock serve`: 69 when it cannot listen, 78 for a bad configuration or state directory.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            StartError::Config(_) | StartError::State(_) => 78,
+            StartError::Door(_)
+            | StartError::Listen { .. }
+            | StartError::Driver(_)
+            | StartError::Resources(_)
+            | StartError::ThreadDied => 69,
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Lanes between the threads of a server: one bounded ring for each ordered pair, so that nothing mutable is shared
+//! and nobody takes a lock. What does not fit waits with its sender.
+//!
+//! Only rare things travel here: connections that move to their shard, the begin and end of sessions, orders of the
+//! control thread. No lock request ever does: a connection speaks to the shard that owns its names.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc;
+
+use fairlock_locktable::command::Ended;
+use fairlock_protocol::{Secret, SessionId};
+
+use crate::connection::Peer;
+use crate::driver::Waker;
+
+/// Messages one lane holds; a sender with more keeps them back.
+const LANE_MESSAGES: usize = 1024;
+
+/// A connection on its way to its shard, its HELLO received but not answered.
+#[derive(Debug)]
+pub(crate) struct Adoption {
+    /// The connection.
+    pub(crate) socket: OwnedFd,
+    /// Everything received on it so far, from its first byte.
+    pub(crate) received: Vec<u8>,
+    /// Who is at the other end.
+    pub(crate) peer: Peer,
+}
+
+/// A session as its home announces it to the other shards.
+#[derive(Clone, Debug)]
+pub(crate) struct Announcement {
+    pub(crate) id: SessionId,
+    pub(crate) secret: Secret,
+    pub(crate) ttl_ms: u32,
+    pub(crate) liveness: fairlock_protocol::Liveness,
+    pub(crate) identity: Box<[u8]>,
+    pub(crate) reclaim_key: Box<[u8]>,
+    pub(crate) pid: u32,
+    pub(crate) host: Box<[u8]>,
+    pub(crate) exe: Box<[u8]>,
+    pub(crate) label: Box<[u8]>,
+    /// The session with the same identity cannot run any more.
+    pub(crate) predecessor_gone: bool,
+}
+
+/// What a shard is told.
+#[derive(Debug)]
+pub(crate) enum ToShard {
+    /// A connection belongs here.
+    Adopt(Box<Adoption>),
+    /// Another shard opened a session; answer with [`ToShard::SessionKnown`].
+    SessionOpened(Box<Announcement>),
+    /// A shard knows the session its home announced.
+    SessionKnown {
+        /// Which session.
+        id: SessionId,
+    },
+    /// Its home ended the session.
+    SessionOver {
+        /// Which session.
+        id: SessionId,
+        /// Why.
+        why: Ended,
+    },
+    /// A broken grant of this session was not confirmed in time: its home must renew it no more.
+    SessionDoomed {
+        /// Which session.
+        id: SessionId,
+    },
+    /// The client closed its session on a connection of another shard than its home.
+    SessionClosed {
+        /// Which session.
+        id: SessionId,
+    },
+    /// Leases up to this length may be granted now: it is on disk.
+    HorizonRaised {
+        /// Milliseconds.
+        ttl_ms: u32,
+    },
+    /// The server will stop: refuse new requests, tell everybody, report when nobody holds anything.
+    Drain,
+    /// Stop now.
+    Stop,
+}
+
+/// What the control thread is told by shards.
+#[derive(Debug)]
+pub(crate) enum ToControl {
+    /// A client wants a lease longer than the longest on disk; answer with [`ToShard::HorizonRaised`].
+    RaiseHorizon {
+        /// Milliseconds.
+        ttl_ms: u32,
+    },
+    /// While draining: no session has a grant or a wait here any more.
+    Idle {
+        /// Which shard.
+        shard: u16,
+    },
+    /// The shard's thread ended.
+    Stopped {
+        /// Which shard.
+        shard: u16,
+        /// Sessions with a live lease it left behind.
+        live_sessions: u32,
+        /// Why, when it was not asked to.
+        error: Option<std::io::Error>,
+    },
+}
+
+/// The sending end of one lane to a shard.
+#[derive(Debug)]
+pub(crate) struct ShardLane {
+    producer: rtrb::Producer<ToShard>,
+    waker: Waker,
+    kept_back: VecDeque<ToShard>,
+}
+
+/// The receiving end of one lane.
+pub(crate) type Inbox = rtrb::Consumer<ToShard>;
+
+impl ShardLane {
+    /// A lane to the shard that `waker` wakes.
+    pub(crate) fn new(waker: Waker) -> (ShardLane, Inbox) {
+        let (producer, consumer) = rtrb::RingBuffer::new(LANE_MESSAGES);
+        (ShardLane { producer, waker, kept_back: VecDeque::new() }, consumer)
+    }
+
+    /// Sends one message and wakes the shard. Order is kept; nothing is lost while the shard's thread lives.
+    pub(crate) fn send(&mut self, message: ToShard) {
+        self.kept_back.push_back(message);
+        self.flush();
+    }
+
+    /// Whether something waits for room.
+    pub(crate) fn has_backlog(&self) -> bool {
+        !self.kept_back.is_empty()
+    }
+
+    /// Sends what did not fit before; to be called in each pass.
+    pub(crate) fn flush(&mut self) {
+        let mut sent = false;
+        while let Some(message) = self.kept_back.pop_front() {
+            match self.producer.push(message) {
+                Ok(()) => sent = true,
+                Err(rtrb::PushError::Full(message)) => {
+                    self.kept_back.push_front(message);
+                    break;
+                }
+            }
+        }
+        if sent {
+            self.waker.wake();
+        }
+    }
+}
+
+/// A shard's way to the control thread, which sleeps in `poll` on the eventfd of its doorbell.
+#[derive(Clone, Debug)]
+pub(crate) struct ControlLane {
+    sender: mpsc::Sender<ToControl>,
+    doorbell: std::sync::Arc<OwnedFd>,
+}
+
+impl ControlLane {
+    /// A lane to the control thread; the eventfd becomes readable when something was sent.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(crate) fn new() -> std::io::Result<(ControlLane, mpsc::Receiver<ToControl>, std::sync::Arc<OwnedFd>)>
+    {
+        use rustix::event::{EventfdFlags, eventfd};
+        let doorbell = std::sync::Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let (sender, receiver) = mpsc::channel();
+        Ok((ControlLane { sender, doorbell: doorbell.clone() }, receiver, doorbell))
+    }
+
+    /// Sends one message and wakes the control thread; after that thread's end it goes nowhere.
+    pub(crate) fn send(&self, message: ToControl) {
+        if self.sender.send(message).is_ok() {
+            // A full counter cannot happen with less than 2^64 messages unread; the write then still wakes.
+            let _ = rustix::io::write(&*self.doorbell, &1_u64.to_ne_bytes());
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! A shard's thread: one loop that moves bytes between a driver and a [`Shard`], reads the clock once a pass, and
+//! decides nothing.
+//!
+//! One pass: wait as patience allows; hand every received chunk to the shard; *then* read the clock, so that no
+//! request bears a time before it was sent; take the messages of other threads; step the shard; write what came of it,
+//! one send for each connection; close and move connections.
+
+use std::io;
+use std::sync::Arc;
+
+use fairlock_locktable::command::SessionKey;
+use fairlock_protocol::Tick;
+
+use crate::clock;
+use crate::connection::{ConnectionKey, Peer};
+use crate::driver::{Driver, Event, Flush, LinkId, WatchId};
+use crate::lanes::{Adoption, ControlLane, Inbox, ShardLane, ToControl, ToShard};
+use crate::patience::Temper;
+use crate::shard::Shard;
+use crate::stats::ShardStats;
+
+/// Passes between two publications of a busy shard's numbers.
+const PASSES_PER_PUBLICATION: u64 = 64;
+
+/// What connects a shard's thread with the others.
+#[derive(Debug)]
+pub(crate) struct Wiring {
+    /// Messages for this shard, one lane from each other thread.
+    pub(crate) inboxes: Vec<Inbox>,
+    /// Lanes to the shards, by number; `None` for this one.
+    pub(crate) shards: Vec<Option<ShardLane>>,
+    /// The lane to the control thread.
+    pub(crate) control: ControlLane,
+}
+
+/// A shard with its driver.
+pub(crate) struct ShardThread {
+    shard: Shard,
+    driver: Box<dyn Driver>,
+    wiring: Wiring,
+    temper: Temper,
+    stats: Arc<ShardStats>,
+    /// Connection of each link, by the link's slot.
+    links: Vec<Option<(LinkId, ConnectionKey)>>,
+    /// Link of each connection, by the connection's slot.
+    connections: Vec<Option<(ConnectionKey, LinkId)>>,
+    /// Session of each watch, by the watch's slot.
+    watches: Vec<Option<(WatchId, SessionKey)>>,
+    /// Watch of each session, by the session's slot.
+    watched: Vec<Option<(SessionKey, WatchId)>>,
+    events: Vec<Event>,
+    stopping: bool,
+    passes: u64,
+    /// Unwritten bytes beyond which a connection is dropped.
+    write_backlog_bytes: usize,
+}
+
+/// The entry of a slot-indexed list, made long enough.
+fn place<T>(list: &mut Vec<Option<T>>, slot: u32) -> &mut Option<T> {
+    let slot = slot as usize;
+    if list.len() <= slot {
+        list.resize_with(slot + 1, || None);
+    }
+    &mut list[slot]
+}
+
+impl ShardThread {
+    pub(crate) fn new(
+        shard: Shard,
+        driver: Box<dyn Driver>,
+        wiring: Wiring,
+        temper: Temper,
+        stats: Arc<ShardStats>,
+        write_backlog_bytes: usize,
+    ) -> ShardThread {
+        ShardThread {
+            shard,
+            driver,
+            wiring,
+            temper,
+            stats,
+            links: Vec::new(),
+            connections: Vec::new(),
+            watches: Vec::new(),
+            watched: Vec::new(),
+            events: Vec::new(),
+            stopping: false,
+            passes: 0,
+            write_backlog_bytes,
+        }
+    }
+
+    /// Runs until told to stop, and reports how it ended.
+    pub(crate) fn run(mut self, shard: u16) {
+        let mut error = None;
+        while !self.stopping {
+            if let Err(broken) = self.pass() {
+                tracing::error!(shard, error = %broken, "the io driver failed; the server stops");
+                error = Some(broken);
+                break;
+            }
+        }
+        self.hang_up();
+        let live_sessions = self.shard.sessions_with_grants();
+        self.wiring.control.send(ToControl::Stopped { shard, live_sessions, error });
+    }
+
+    fn pass(&mut self) -> io::Result<()> {
+        let before = clock::now();
+        let patience = if self.shard.is_busy() {
+            crate::driver::Patience::Poll
+        } else {
+            self.temper.next(before, self.shard.next_due())
+        };
+        if matches!(patience, crate::driver::Patience::Sleep(_)) {
+            self.publish();
+        }
+        let mut events = std::mem::take(&mut self.events);
+        self.driver.wait(patience, &mut events)?;
+        let now = clock::now();
+        let mut worked = !events.is_empty() || self.shard.is_busy();
+        for event in events.drain(..) {
+            self.event(now, event);
+        }
+        self.events = events;
+        worked |= self.take_messages(now);
+        if worked {
+            self.temper.worked(now);
+        }
+        self.shard.step(now);
+        self.carry_out();
+        self.passes += 1;
+        if self.passes.is_multiple_of(PASSES_PER_PUBLICATION) {
+            self.publish();
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, now: Tick, event: Event) {
+        match event {
+            Event::Received { link, chunk } => {
+                if let Some(connection) = self.connection_of(link) {
+                    self.shard.received(connection, self.driver.bytes(&chunk));
+                }
+                self.driver.recycle(chunk);
+            }
+            Event::Accepted { socket, peer } => {
+                self.adopt(now, Adoption { socket, received: Vec::new(), peer: Peer::Tcp(peer) });
+            }
+            Event::Closed { link, error } => {
+                if let Some(connection) = self.connection_of(link) {
+                    tracing::debug!(connection = connection.slot, ?error, "connection closed by the peer");
+                    self.forget(link, connection);
+                    self.shard.disconnected(connection);
+                }
+            }
+            Event::Gone { watch } => {
+                let known = self.watches.get_mut(watch.slot() as usize).and_then(Option::take);
+                if let Some((id, session)) = known
+                    && id == watch
+                {
+                    *place(&mut self.watched, session.slot) = None;
+                    self.shard.process_gone(now, session);
+                }
+            }
+            Event::Woken => {}
+        }
+    }
+
+    fn take_messages(&mut self, now: Tick) -> bool {
+        let mut any = false;
+        let mut inboxes = std::mem::take(&mut self.wiring.inboxes);
+        for inbox in &mut inboxes {
+            while let Ok(message) = inbox.pop() {
+                any = true;
+                match message {
+                    ToShard::Adopt(adoption) => self.adopt(now, *adoption),
+                    ToShard::Stop => self.stopping = true,
+                    other => self.shard.message(now, other),
+                }
+            }
+        }
+        self.wiring.inboxes = inboxes;
+        any
+    }
+
+    /// Takes a connection in, with what was received on it elsewhere.
+    fn adopt(&mut self, now: Tick, adoption: Adoption) {
+        let link = match self.driver.attach(adoption.socket) {
+            Ok(link) => link,
+            Err(error) => return tracing::warn!(%error, "a connection could not be taken"),
+        };
+        let connection = self.shard.connected(now, adoption.peer);
+        *place(&mut self.links, link.slot()) = Some((link, connection));
+        *place(&mut self.connections, connection.slot) = Some((connection, link));
+        if !adoption.received.is_empty() {
+            self.shard.received(connection, &adoption.received);
+        }
+    }
+
+    fn connection_of(&self, link: LinkId) -> Option<ConnectionKey> {
+        let (known, connection) = (*self.links.get(link.slot() as usize)?)?;
+        (known == link).then_some(connection)
+    }
+
+    fn link_of(&self, connection: ConnectionKey) -> Option<LinkId> {
+        let (known, link) = (*self.connections.get(connection.slot as usize)?)?;
+        (known == connection).then_some(link)
+    }
+
+    fn forget(&mut self, link: LinkId, connection: ConnectionKey) {
+        *place(&mut self.links, link.slot()) = None;
+        *place(&mut self.connections, connection.slot) = None;
+    }
+
+    /// Does what the shard wants done. Bytes first: what is closed or moved afterwards has said its last word.
+    fn carry_out(&mut self) {
+        let mut output = std::mem::take(self.shard.output());
+        for connection in output.dirty.drain(..) {
+            self.write(connection);
+        }
+        for connection in output.read_once.drain(..) {
+            if let Some(link) = self.link_of(connection) {
+                self.driver.read_once(link);
+            }
+        }
+        for connection in output.pause.drain(..) {
+            if let Some(link) = self.link_of(connection) {
+                self.driver.pause(link);
+            }
+        }
+        for connection in output.read_on.drain(..) {
+            if let Some(link) = self.link_of(connection) {
+                self.driver.read_on(link);
+            }
+        }
+        for (connection, flush) in output.close.drain(..) {
+            let flush = if flush { Flush::Queued } else { Flush::Discard };
+            if let Some(link) = self.link_of(connection) {
+                self.driver.close(link, flush);
+                self.forget(link, connection);
+            }
+            self.shard.take_connection(connection);
+        }
+        for (connection, to) in output.moves.drain(..) {
+            self.hand_over(connection, to.0);
+        }
+        for (session, descriptor) in output.watch.drain(..) {
+            self.watch(session, descriptor);
+        }
+        for session in output.unwatch.drain(..) {
+            self.unwatch(session);
+        }
+        for (shard, message) in output.to_shards.drain(..) {
+            if let Some(Some(lane)) = self.wiring.shards.get_mut(usize::from(shard.0)) {
+                lane.send(message);
+            }
+        }
+        for message in output.to_control.drain(..) {
+            self.wiring.control.send(message);
+        }
+        for lane in self.wiring.shards.iter_mut().flatten() {
+            lane.flush();
+        }
+        self.return_output(output);
+    }
+
+    /// Keeps the lists' memory for the next pass, with what closing connections may have added meanwhile.
+    fn return_output(&mut self, output: crate::shard::Output) {
+        let late = std::mem::replace(self.shard.output(), output);
+        let lists = self.shard.output();
+        lists.dirty.extend(late.dirty);
+        lists.close.extend(late.close);
+        lists.to_shards.extend(late.to_shards);
+        lists.unwatch.extend(late.unwatch);
+        lists.watch.extend(late.watch);
+    }
+
+    fn write(&mut self, connection: ConnectionKey) {
+        let Some(link) = self.link_of(connection) else { return };
+        let Some(out) = self.shard.take_out(connection) else { return };
+        self.driver.send(link, out);
+        if self.driver.backlog(link) > self.write_backlog_bytes {
+            tracing::warn!(
+                connection = connection.slot,
+                "a client does not read its answers; connection dropped"
+            );
+            ShardStats::add(&self.stats.dropped_total);
+            self.driver.close(link, Flush::Discard);
+            self.forget(link, connection);
+            self.shard.disconnected(connection);
+        }
+    }
+
+    fn hand_over(&mut self, connection: ConnectionKey, to: u16) {
+        let Some(link) = self.link_of(connection) else { return };
+        self.forget(link, connection);
+        let Some((peer, received)) = self.shard.take_connection(connection) else { return };
+        let Some(socket) = self.driver.detach(link) else { return };
+        if let Some(Some(lane)) = self.wiring.shards.get_mut(usize::from(to)) {
+            lane.send(ToShard::Adopt(Box::new(Adoption { socket, received, peer })));
+        }
+    }
+
+    fn watch(&mut self, session: SessionKey, descriptor: std::os::fd::OwnedFd) {
+        match self.driver.watch(descriptor) {
+            Ok(watch) => {
+                *place(&mut self.watches, watch.slot()) = Some((watch, session));
+                *place(&mut self.watched, session.slot) = Some((session, watch));
+            }
+            Err(error) => {
+                tracing::error!(%error, "a process cannot be watched; its session ends");
+                self.shard.process_gone(clock::now(), session);
+            }
+        }
+    }
+
+    fn unwatch(&mut self, session: SessionKey) {
+        let known = self.watched.get(session.slot as usize).copied().flatten();
+        if let Some((known, watch)) = known
+            && known == session
+        {
+            self.driver.unwatch(watch);
+            *place(&mut self.watched, session.slot) = None;
+            *place(&mut self.watches, watch.slot()) = None;
+        }
+    }
+
+    /// Publishes the shard's numbers for the metrics page.
+    fn publish(&self) {
+        self.shard.publish();
+        ShardStats::set(&self.stats.passes_total, self.passes);
+    }
+
+    /// Ends every connection after what was written to it, at the end of the thread.
+    fn hang_up(&mut self) {
+        self.driver.stop_listening();
+        for (_, link) in self.connections.iter().flatten() {
+            self.driver.close(*link, Flush::Queued);
+        }
+        // One more turn submits the closings; the driver's own end drops what then remains.
+        let _ = self.driver.wait(crate::driver::Patience::Poll, &mut self.events);
+        self.publish();
+    }
+}

@@ -1,0 +1,335 @@
+//! A running server: everything is opened and checked before the first thread serves, so that a server either starts
+//! whole or says why it cannot.
+//!
+//! Order matters at two places. The state directory is locked, read and made durable before any frame can be read, and
+//! a shard's driver is opened by the thread that will use it, because a ring has a single issuer.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use fairlock_locktable::{Limits, Settings as TableSettings, Table};
+use fairlock_protocol::{CellId, DigestKey, ShardId, Tick};
+
+use crate::clock;
+use crate::config::{Config, SHARDS_MAX};
+use crate::control::{Control, ControlParts, ExitReport, Stopper};
+use crate::driver::{self, Waker};
+use crate::error::StartError;
+use crate::lanes::{ControlLane, ShardLane};
+use crate::pass::{ShardThread, Wiring};
+use crate::patience::Temper;
+use crate::shard::{Settings, Shard};
+use crate::state::{Beginning, NodeState, StateDirectory, default_directory};
+use crate::stats::ShardStats;
+
+/// Connections the kernel holds for us until we accept them.
+const ACCEPT_BACKLOG: i32 = 1024;
+/// Descriptors we ask for, when the hard limit allows.
+const DESCRIPTORS_WANTED: u64 = 1 << 20;
+
+/// What a started server tells whoever started it: the fields of the ready line.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Ready {
+    /// TCP addresses it listens on, with the real port.
+    pub tcp: Vec<SocketAddr>,
+    /// Path of its Unix socket.
+    pub socket: Option<PathBuf>,
+    /// Address of the admin page.
+    pub admin: Option<SocketAddr>,
+    /// Number of shards.
+    pub shards: u16,
+    /// Driver in use: `uring` or `epoll`.
+    pub io: &'static str,
+    /// What it is to its cell.
+    pub role: &'static str,
+    /// Its epoch.
+    pub epoch: u32,
+    /// What is left of a quarantine, in milliseconds.
+    pub recovering_ms: u64,
+    /// Process id.
+    pub pid: u32,
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    ready: Ready,
+    control: Control,
+}
+
+/// What a shard's thread needs once every other thread is there.
+struct Start {
+    settings: Settings,
+    limits: Limits,
+    index_key: u64,
+    listeners: Vec<OwnedFd>,
+    wiring: Wiring,
+    stats: Arc<ShardStats>,
+    temper: Temper,
+    write_backlog_bytes: usize,
+}
+
+/// A shard's thread that has opened its driver and waits for the others.
+struct Worker {
+    thread: JoinHandle<()>,
+    start: mpsc::Sender<Start>,
+    waker: Waker,
+    io: &'static str,
+}
+
+impl Server {
+    /// Starts a server and returns when it serves.
+    ///
+    /// # Errors
+    /// [`StartError`], each saying what to do; nothing is left behind then.
+    pub fn start(config: Config) -> Result<Server, StartError> {
+        config.check()?;
+        raise_descriptor_limit();
+        let started = clock::now();
+        let path = match &config.state_dir {
+            Some(path) => path.clone(),
+            None => default_directory()?,
+        };
+        let directory = StateDirectory::open(&path)?;
+        let tcp = config.listen.iter().map(|&address| listen(address)).collect::<Result<Vec<_>, _>>()?;
+        let addresses = tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let doors = crate::control::Doors::open(&config)?;
+        let count = shard_count(&config);
+        let workers = (0..count).map(|shard| spawn_worker(shard, &config)).collect::<Result<Vec<_>, _>>()?;
+        let io = workers.first().map_or("none", |worker| worker.io);
+        let (state, beginning) = NodeState::begin(directory, unix_seconds(), CellId(random()?), clock::now)?;
+        let ready = Ready {
+            tcp: addresses,
+            socket: doors.socket_path(),
+            admin: doors.admin_address(),
+            shards: count,
+            io,
+            role: "standalone",
+            epoch: beginning.epoch.get(),
+            recovering_ms: milliseconds_until(beginning.recovering_until),
+            pid: std::process::id(),
+        };
+        let cell = Cell { beginning, started, digest_key: random_key()?, index_key: random_key()?.0[0] };
+        let listeners = tcp.into_iter().map(OwnedFd::from).collect();
+        let parts = set_off(&config, &cell, workers, listeners)?;
+        let control = Control::start(&config, &ready, doors, state, parts)?;
+        Ok(Server { ready, control })
+    }
+
+    /// What it listens on, and as what.
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// A handle that stops it from any thread.
+    pub fn stopper(&self) -> Stopper {
+        self.control.stopper()
+    }
+
+    /// Waits until it has stopped: by a signal, when the configuration asks for that, or by a [`Stopper`].
+    pub fn wait(self) -> ExitReport {
+        self.control.wait()
+    }
+}
+
+/// What all shards of a run have in common.
+struct Cell {
+    beginning: Beginning,
+    started: Tick,
+    digest_key: DigestKey,
+    index_key: u64,
+}
+
+/// Connects the threads with each other and lets them go.
+fn set_off(
+    config: &Config,
+    cell: &Cell,
+    workers: Vec<Worker>,
+    mut listeners: Vec<OwnedFd>,
+) -> Result<ControlParts, StartError> {
+    let (control_lane, from_shards, doorbell) = ControlLane::new().map_err(StartError::Resources)?;
+    let processors = processors();
+    let wakers: Vec<Waker> = workers.iter().map(|worker| worker.waker.clone()).collect();
+    let mut parts = ControlParts { lanes: vec![], stats: vec![], threads: vec![], from_shards, doorbell };
+    let mut wirings: Vec<Wiring> = Vec::new();
+    for waker in &wakers {
+        let (lane, inbox) = ShardLane::new(waker.clone());
+        parts.lanes.push(lane);
+        wirings.push(Wiring { inboxes: vec![inbox], shards: vec![], control: control_lane.clone() });
+    }
+    for from in 0..wakers.len() {
+        for (to, waker) in wakers.iter().enumerate() {
+            let lane = (to != from).then(|| {
+                let (lane, inbox) = ShardLane::new(waker.clone());
+                wirings[to].inboxes.push(inbox);
+                lane
+            });
+            wirings[from].shards.push(lane);
+        }
+    }
+    for ((worker, wiring), me) in workers.into_iter().zip(wirings).zip(0_u16..) {
+        let stats = Arc::new(ShardStats::default());
+        parts.stats.push(stats.clone());
+        let start = Start {
+            settings: settings(config, cell, ShardId(me), u16::try_from(wakers.len()).unwrap_or(1), worker.io),
+            limits: table_limits(config),
+            write_backlog_bytes: config.limits.write_backlog_bytes,
+            index_key: cell.index_key,
+            // The first shard accepts; a connection moves to the shard it names.
+            listeners: std::mem::take(&mut listeners),
+            wiring,
+            stats,
+            temper: Temper::new(config.poll, processors),
+        };
+        worker.start.send(start).map_err(|_| StartError::ThreadDied)?;
+        parts.threads.push(worker.thread);
+    }
+    Ok(parts)
+}
+
+fn settings(config: &Config, cell: &Cell, me: ShardId, shards: u16, io: &'static str) -> Settings {
+    Settings {
+        me,
+        shards,
+        cell: cell.beginning.cell,
+        epoch: cell.beginning.epoch,
+        digest_key: cell.digest_key,
+        ttl_max: config.ttl_max,
+        horizon_ms: 0,
+        quarantine_until: cell.beginning.recovering_until,
+        unbound_max: config.limits.unbound_connections,
+        unbound_per_address_max: config.limits.unbound_connections_per_address,
+        io,
+        started: cell.started,
+    }
+}
+
+fn table_limits(config: &Config) -> Limits {
+    let mut limits = Limits::default();
+    limits.sessions = config.limits.sessions;
+    limits.locks_per_session = config.limits.locks_per_session;
+    limits.waiters_per_resource = config.limits.waiters_per_resource;
+    limits
+}
+
+/// Starts a shard's thread, which opens its driver and then waits for the rest of the server.
+fn spawn_worker(shard: u16, config: &Config) -> Result<Worker, StartError> {
+    let (start, starting) = mpsc::channel::<Start>();
+    let (opened, opening) = mpsc::channel();
+    let io = config.io;
+    let processor = config.pin.then_some(usize::from(shard));
+    let body = move || {
+        if let Some(processor) = processor {
+            pin(processor);
+        }
+        let driver = match driver::open(io.into()) {
+            Ok(driver) => driver,
+            Err(error) => {
+                // Whoever started us is gone only when it failed itself.
+                let _ = opened.send(Err(error));
+                return;
+            }
+        };
+        let _ = opened.send(Ok((driver.waker(), driver.name())));
+        // The sender is dropped without a word when the start failed elsewhere.
+        if let Ok(start) = starting.recv() {
+            serve(shard, driver, start);
+        }
+    };
+    let thread = std::thread::Builder::new().name(format!("shard-{shard}")).spawn(body);
+    let thread = thread.map_err(StartError::Resources)?;
+    match opening.recv() {
+        Ok(Ok((waker, io))) => Ok(Worker { thread, start, waker, io }),
+        Ok(Err(error)) => Err(StartError::Driver(error)),
+        Err(_) => Err(StartError::ThreadDied),
+    }
+}
+
+/// The life of a shard's thread.
+fn serve(shard: u16, mut driver: Box<dyn driver::Driver>, start: Start) {
+    let Start { settings, limits, index_key, listeners, wiring, stats, temper, write_backlog_bytes } = start;
+    for listener in listeners {
+        if let Err(error) = driver.listen(listener) {
+            tracing::error!(%error, "cannot accept connections on a listener");
+        }
+    }
+    let table = Table::new(TableSettings { epoch: settings.epoch, shard: settings.me, index_key, limits });
+    let entropy = Box::new(|| random().unwrap_or_else(|error| panic!("the kernel gives no randomness: {error}")));
+    let shard_state = Shard::new(settings, table, stats.clone(), entropy);
+    ShardThread::new(shard_state, driver, wiring, temper, stats, write_backlog_bytes).run(shard);
+}
+
+/// One shard for each processor but one, which is the control thread's and everybody else's.
+fn shard_count(config: &Config) -> u16 {
+    let spare = u16::try_from(processors().saturating_sub(1)).unwrap_or(u16::MAX);
+    config.shards.unwrap_or(spare).clamp(1, SHARDS_MAX)
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let open = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // Only over connections of a former server that linger; a living listener is still refused.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(ACCEPT_BACKLOG)?;
+        Ok(socket.into())
+    };
+    open().map_err(|source| StartError::Listen { address, source })
+}
+
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(DESCRIPTORS_WANTED, |hard| hard.min(DESCRIPTORS_WANTED));
+    if limit.current.is_some_and(|soft| soft < wanted) {
+        limit.current = Some(wanted);
+        // What is not granted only means fewer clients; the limit is checked again where it is met.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+}
+
+/// Keeps the calling thread on one processor of those it may use.
+fn pin(index: usize) {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let Ok(allowed) = sched_getaffinity(None) else { return };
+    let processors: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
+    let Some(&cpu) = processors.get(index % processors.len().max(1)) else { return };
+    let mut one = CpuSet::new();
+    one.set(cpu);
+    if let Err(error) = sched_setaffinity(None, &one) {
+        tracing::warn!(cpu, %error, "a shard could not be pinned");
+    }
+}
+
+fn random() -> Result<u128, StartError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| StartError::Resources(std::io::Error::other(error)))?;
+    Ok(u128::from_le_bytes(bytes))
+}
+
+fn random_key() -> Result<DigestKey, StartError> {
+    let bytes = random()?.to_le_bytes();
+    let half = |range: std::ops::Range<usize>| {
+        let mut part = [0; 8];
+        part.copy_from_slice(&bytes[range]);
+        u64::from_le_bytes(part)
+    };
+    Ok(DigestKey([half(0..8), half(8..16)]))
+}
+
+fn unix_seconds() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn milliseconds_until(moment: Tick) -> u64 {
+    u64::try_from(moment.since(clock::now()).as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,90 @@
+//! HELLO and WELCOME: a connection is taken, refused, or sent on to the shard it asked for.
+
+use fairlock_protocol::handshake::FEATURE_ADMIN;
+use fairlock_protocol::reply::Refused;
+use fairlock_protocol::{Hello, Malformed, Refusal, Reply, RequestId, Role, ShardId, Welcome};
+
+use super::Shard;
+use crate::connection::{ConnectionKey, Phase};
+
+impl Shard {
+    /// Answers a HELLO. `false`: the connection belongs to another shard and moves there with its HELLO unread.
+    pub(super) fn hello(&mut self, key: ConnectionKey, hello: &Hello<'_>) -> bool {
+        let version = match hello.agree() {
+            Ok(version) => version,
+            Err(refusal) => {
+                let (min, max) = (hello.version_min, hello.version_max);
+                let detail = format!("the server speaks version 1, the client {min} to {max}");
+                self.refuse(key, RequestId::NOTICE, Refused { detail: &detail, ..refusal.into() });
+                self.end_connection(key, true);
+                return true;
+            }
+        };
+        if hello.shard != ShardId::ANY && hello.shard != self.settings.me {
+            if hello.shard.0 >= self.settings.shards {
+                self.reject(key, RequestId::NOTICE, Malformed::Illegal("shard"));
+                return true;
+            }
+            self.output.moves.push((key, hello.shard));
+            return false;
+        }
+        self.check_memory(hello.cell, hello.epoch);
+        if let Some(connection) = self.connections.at_mut(key) {
+            connection.phase = Phase::Welcomed;
+        }
+        let welcome = self.welcome(version, hello.features);
+        self.reply(key, RequestId::NOTICE, 0, &Reply::Welcome(welcome));
+        self.await_first_frame(key);
+        self.output.read_on.push(key);
+        true
+    }
+
+    fn welcome(&self, version: u16, features: u64) -> Welcome {
+        let settings = &self.settings;
+        Welcome {
+            version,
+            shard: settings.me,
+            shards: settings.shards,
+            role: Role::Standalone,
+            features: features & FEATURE_ADMIN,
+            cell: settings.cell,
+            epoch: settings.epoch.get(),
+            ttl_max_ms: u32::try_from(settings.ttl_max.as_millis()).unwrap_or(u32::MAX),
+            recovering_ms: self.recovering_ms(),
+            digest_key: settings.digest_key,
+        }
+    }
+
+    /// A client that has seen this cell in a later epoch proves that this server forgot something: whatever was
+    /// granted meanwhile may still be held, so nothing is granted until the longest lease is over.
+    pub(super) fn check_memory(&mut self, cell: fairlock_protocol::CellId, epoch: u32) {
+        let ours = cell == self.settings.cell || cell.0 == 0;
+        if self.memory_alarm || !ours || epoch <= self.settings.epoch.get() {
+            return;
+        }
+        self.memory_alarm = true;
+        let granted = self.table.counts().grants_total;
+        tracing::error!(
+            theirs = epoch,
+            ours = self.settings.epoch.get(),
+            granted,
+            "a client knows a later epoch of this cell: the state directory is older than the server's last run"
+        );
+        if granted == 0 {
+            let wait = fairlock_protocol::tick::quarantine(self.settings.ttl_max);
+            self.settings.quarantine_until = self.settings.quarantine_until.max(self.now.after(wait));
+        }
+    }
+
+    /// What is left of a quarantine, in milliseconds, rounded up.
+    pub(crate) fn recovering_ms(&self) -> u32 {
+        let left = self.settings.quarantine_until.since(self.now);
+        u32::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
+    }
+
+    /// Refuses a request that would have to be granted in a quarantine, and says how long it lasts.
+    pub(super) fn refuse_recovering(&mut self, key: ConnectionKey, request: RequestId) {
+        let retry_after_ms = self.recovering_ms();
+        self.refuse(key, request, Refused { retry_after_ms, ..Refusal::Recovering.into() });
+    }
+}

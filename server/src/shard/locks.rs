@@ -1,0 +1,67 @@
+//! Requests for locks: what the door checks before the table decides.
+
+use std::time::Duration;
+
+use fairlock_locktable::command::{Acquire as AcquireCommand, Command, SessionKey};
+use fairlock_protocol::limits::LOCK_DELAY_MAX;
+use fairlock_protocol::reply::Refused;
+use fairlock_protocol::request::Acquire;
+use fairlock_protocol::{Digest, Refusal, RequestId, Resource};
+
+use super::Shard;
+use crate::connection::ConnectionKey;
+
+impl Shard {
+    /// An ACQUIRE.
+    pub(super) fn acquire(
+        &mut self,
+        key: ConnectionKey,
+        session: SessionKey,
+        request: RequestId,
+        acquire: &Acquire<'_>,
+    ) {
+        let Some(digest) = self.digest_here(key, request, acquire.resource) else { return };
+        if self.draining {
+            return self.refuse(key, request, Refusal::Draining.into());
+        }
+        if self.now < self.settings.quarantine_until {
+            return self.refuse_recovering(key, request);
+        }
+        if Duration::from_millis(acquire.lock_delay_ms.into()) > LOCK_DELAY_MAX {
+            let detail = "a lock delay is at most 60 s";
+            return self.refuse(key, request, Refused { detail, ..Refusal::BadRequest.into() });
+        }
+        self.apply(Command::Acquire(AcquireCommand {
+            session,
+            request,
+            digest,
+            resource: acquire.resource,
+            mode: acquire.mode,
+            wait: acquire.wait,
+            owner: acquire.owner,
+            reentrant: acquire.reentrant,
+            notify: acquire.notify,
+            lock_delay_ms: acquire.lock_delay_ms,
+            max_hold_ms: acquire.max_hold_ms,
+            label: acquire.label,
+        }));
+    }
+
+    /// The server's own digest of a name, when the name belongs to this shard; else the request is refused.
+    pub(super) fn digest_here(
+        &mut self,
+        key: ConnectionKey,
+        request: RequestId,
+        resource: Resource<'_>,
+    ) -> Option<Digest> {
+        let digest = self.settings.digest_key.digest(resource);
+        let owner = digest.shard(self.settings.shards);
+        if owner == self.settings.me {
+            return Some(digest);
+        }
+        let detail =
+            format!("this name belongs to shard {}, the connection to {}", owner.0, self.settings.me.0);
+        self.refuse(key, request, Refused { detail: &detail, ..Refusal::BadRequest.into() });
+        None
+    }
+}

@@ -1,0 +1,92 @@
+//! What other threads tell a shard: sessions that begin and end elsewhere, the disk, and the end of the server.
+
+use fairlock_locktable::command::{Command, Ended};
+use fairlock_protocol::reply::Refused;
+use fairlock_protocol::{Refusal, Reply, RequestId, SessionId, Tick};
+
+use super::Shard;
+use crate::connection::Phase;
+use crate::lanes::{Announcement, ToShard};
+
+impl Shard {
+    /// Takes one message of another thread. Connections that move here, and the order to stop, are for the driver.
+    pub(crate) fn message(&mut self, now: Tick, message: ToShard) {
+        self.now = now;
+        match message {
+            ToShard::SessionOpened(new) => self.session_opened(&new),
+            ToShard::SessionKnown { id } => self.session_known(id),
+            ToShard::SessionOver { id, why } => self.end_by_id(id, why),
+            ToShard::SessionClosed { id } => self.end_by_id(id, Ended::Closed),
+            ToShard::SessionDoomed { id } => {
+                if let Some(session) = self.table.session(id) {
+                    self.apply(Command::Doom { session });
+                }
+            }
+            ToShard::HorizonRaised { ttl_ms } => self.horizon_raised(ttl_ms),
+            ToShard::Drain => self.drain(),
+            ToShard::Adopt(_) | ToShard::Stop => unreachable!("the driver keeps these"),
+        }
+    }
+
+    /// Another shard opened a session: it is entered here before its home answers the client.
+    fn session_opened(&mut self, new: &Announcement) {
+        let home = new.id.home();
+        assert_ne!(home, self.settings.me, "a home does not announce to itself");
+        // A full table refuses the session: it is then over everywhere, and its client is told by the home.
+        let known = match self.enter(new, true) {
+            Ok(_) => ToShard::SessionKnown { id: new.id },
+            Err(refusal) => {
+                tracing::warn!(session = %new.id, %refusal, "a session opened elsewhere could not be entered");
+                ToShard::SessionClosed { id: new.id }
+            }
+        };
+        self.output.to_shards.push((home, known));
+    }
+
+    /// One more shard knows a session of ours; the last one completes its OPEN.
+    fn session_known(&mut self, id: SessionId) {
+        let Some(opening) = self.openings.get_mut(&id) else { return };
+        assert!(opening.missing > 0, "no shard answers twice");
+        opening.missing -= 1;
+        if opening.missing == 0
+            && let Some(opening) = self.openings.remove(&id)
+            && let Some(session) = self.table.session(id)
+        {
+            self.opened(opening.connection, opening.request, session);
+        }
+    }
+
+    fn end_by_id(&mut self, id: SessionId, why: Ended) {
+        if let Some(opening) = self.openings.remove(&id) {
+            let refused =
+                Refused { detail: "a shard could not take one more session", ..Refusal::Quota.into() };
+            self.refuse(opening.connection, opening.request, refused);
+        }
+        if let Some(session) = self.table.session(id) {
+            self.apply(Command::End { session, why });
+        }
+    }
+
+    /// The server will stop: everybody is told, nothing new is granted.
+    fn drain(&mut self) {
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
+        for key in self.connections.keys() {
+            if self.connections.at(key).is_some_and(|c| !matches!(c.phase, Phase::Greeting | Phase::Ending)) {
+                self.reply(key, RequestId::NOTICE, 0, &Reply::Draining);
+            }
+        }
+    }
+
+    /// How many sessions would lose a grant if the server stopped now.
+    pub(crate) fn sessions_with_grants(&self) -> u32 {
+        let mut live = 0;
+        let end = self.table.sessions(0, |view| {
+            live += u32::from(view.grants > 0);
+            std::ops::ControlFlow::Continue(())
+        });
+        assert!(end.is_none(), "nobody stopped the visit");
+        live
+    }
+}

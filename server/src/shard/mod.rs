@@ -1,0 +1,431 @@
+//! A shard: the single-threaded state machine that owns a set of names, without a socket, a clock or a thread.
+//!
+//! Whoever drives it (a shard's thread, or a simulator) appends what connections received, calls [`Shard::step`] with
+//! the moment, and carries out the [`Output`]. Everything that decides is here and below: handshake, sessions, locks,
+//! operators' questions, times. Between `received` and `out` nobody can tell one transport from another.
+//!
+//! Order of a step: every waiting request first, then what time has decided. A request that arrived before a wait or a
+//! lease ran out is therefore served before it does, and the moment is read after the last byte arrived.
+
+mod admin;
+mod effects;
+mod handshake;
+mod locks;
+mod messages;
+mod resume;
+mod sessions;
+#[cfg(test)]
+mod tests;
+mod times;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlock_locktable::command::{Command, SessionKey};
+use fairlock_locktable::{Effects, Table};
+use fairlock_protocol::limits::{READ_BACKLOG_BYTES_MAX, REQUESTS_PER_PASS};
+use fairlock_protocol::reply::Refused;
+use fairlock_protocol::{
+    CellId, DigestKey, Epoch, Frame, Malformed, Refusal, Reply, Request, RequestId, SessionId, ShardId, Tick,
+};
+
+use crate::connection::{Connection, ConnectionKey, Connections, Peer, Phase};
+use crate::lanes::{ToControl, ToShard};
+use crate::stats::ShardStats;
+use sessions::{Opening, Parked, Presence};
+use times::Timeouts;
+
+/// What a shard is told at its start and never again.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Which shard this is.
+    pub(crate) me: ShardId,
+    /// How many there are.
+    pub(crate) shards: u16,
+    /// The cell.
+    pub(crate) cell: CellId,
+    /// Its epoch.
+    pub(crate) epoch: Epoch,
+    /// Key of the digests.
+    pub(crate) digest_key: DigestKey,
+    /// Longest lease granted.
+    pub(crate) ttl_max: Duration,
+    /// Longest lease that may be granted without asking the control thread, in milliseconds.
+    pub(crate) horizon_ms: u32,
+    /// Until when nothing is granted, after a loss of memory.
+    pub(crate) quarantine_until: Tick,
+    /// Connections without a session, in all and from one address.
+    pub(crate) unbound_max: usize,
+    /// The same from one address.
+    pub(crate) unbound_per_address_max: usize,
+    /// Which driver moves the bytes, for `status`.
+    pub(crate) io: &'static str,
+    /// When the server started.
+    pub(crate) started: Tick,
+}
+
+/// What the driver of a shard has to do after a step.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    /// Connections with bytes to write.
+    pub(crate) dirty: Vec<ConnectionKey>,
+    /// Connections to read from until further notice.
+    pub(crate) read_on: Vec<ConnectionKey>,
+    /// Connections to read once more from.
+    pub(crate) read_once: Vec<ConnectionKey>,
+    /// Connections to stop reading from for a while.
+    pub(crate) pause: Vec<ConnectionKey>,
+    /// Connections to close; `true`: after what is queued was written.
+    pub(crate) close: Vec<(ConnectionKey, bool)>,
+    /// Connections that belong to another shard, with everything received on them.
+    pub(crate) moves: Vec<(ConnectionKey, ShardId)>,
+    /// Processes and pipes whose end is the end of a session.
+    pub(crate) watch: Vec<(SessionKey, OwnedFd)>,
+    /// Sessions that need no watching any more.
+    pub(crate) unwatch: Vec<SessionKey>,
+    /// Messages to other shards.
+    pub(crate) to_shards: Vec<(ShardId, ToShard)>,
+    /// Messages to the control thread.
+    pub(crate) to_control: Vec<ToControl>,
+}
+
+/// One shard.
+pub(crate) struct Shard {
+    settings: Settings,
+    table: Table,
+    effects: Effects,
+    connections: Connections,
+    /// What the doors know of a session beyond the table, by the session's slot.
+    presences: Vec<Presence>,
+    /// Connections with whole frames, in the order in which they came.
+    ready: VecDeque<ConnectionKey>,
+    timeouts: Timeouts,
+    /// Sessions that other shards have yet to learn of.
+    openings: BTreeMap<SessionId, Opening>,
+    /// OPENs that wait until their lease is on disk.
+    parked: VecDeque<Parked>,
+    session_seq: u32,
+    /// Sessions here whose home is another shard.
+    visiting: u64,
+    draining: bool,
+    idle_told: bool,
+    now: Tick,
+    passes: u64,
+    /// A lease or token of a cell or epoch that this server does not remember was seen.
+    memory_alarm: bool,
+    entropy: Box<dyn FnMut() -> u128 + Send>,
+    stats: Arc<ShardStats>,
+    output: Output,
+}
+
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shard").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Shard {
+    /// A shard with an empty table. `entropy` gives secrets and must not repeat.
+    pub(crate) fn new(
+        settings: Settings,
+        table: Table,
+        stats: Arc<ShardStats>,
+        entropy: Box<dyn FnMut() -> u128 + Send>,
+    ) -> Shard {
+        assert!(settings.shards > 0 && settings.me.0 < settings.shards, "a shard is one of those there are");
+        Shard {
+            settings,
+            table,
+            effects: Effects::default(),
+            connections: Connections::default(),
+            presences: Vec::new(),
+            ready: VecDeque::new(),
+            timeouts: Timeouts::default(),
+            openings: BTreeMap::new(),
+            parked: VecDeque::new(),
+            session_seq: 0,
+            visiting: 0,
+            draining: false,
+            idle_told: false,
+            now: Tick::ZERO,
+            passes: 0,
+            memory_alarm: false,
+            entropy,
+            stats,
+            output: Output::default(),
+        }
+    }
+
+    /// A connection was made; its HELLO is to come. One too many costs the oldest that is bound to no session.
+    pub(crate) fn connected(&mut self, now: Tick, peer: Peer) -> ConnectionKey {
+        self.now = now;
+        ShardStats::add(&self.stats.accepts_total);
+        self.make_room(peer.address());
+        let due = now.after(fairlock_protocol::limits::HANDSHAKE_TIME);
+        let key = self.connections.insert(Connection::new(peer, due));
+        let address = self.connections.at(key).and_then(|connection| connection.peer.address());
+        self.timeouts.greeting(due, key, address);
+        key
+    }
+
+    /// Bytes arrived on a connection.
+    pub(crate) fn received(&mut self, key: ConnectionKey, bytes: &[u8]) {
+        let Some(connection) = self.connections.at_mut(key) else { return };
+        if connection.phase == Phase::Ending {
+            return;
+        }
+        connection.receive(bytes);
+        if !connection.paused && connection.unread().len() > READ_BACKLOG_BYTES_MAX {
+            connection.paused = true;
+            self.output.pause.push(key);
+        }
+        if !connection.ready {
+            connection.ready = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    /// A connection is gone. Its session, if it had one, lives on.
+    pub(crate) fn disconnected(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.remove(key) else { return };
+        if connection.is_unbound() {
+            self.timeouts.bound(connection.peer.address());
+        }
+        if let Some(session) = connection.session() {
+            self.unbind(session, key);
+        }
+    }
+
+    /// Serves what waits and what is due.
+    pub(crate) fn step(&mut self, now: Tick) {
+        assert!(now >= self.now, "time does not go back");
+        self.now = now;
+        self.passes += 1;
+        let sources = self.ready.len();
+        if sources > 1 {
+            let first = usize::try_from(self.passes % sources as u64).expect("less than a usize");
+            self.ready.rotate_left(first);
+        }
+        for _ in 0..sources {
+            if let Some(key) = self.ready.pop_front() {
+                self.serve(key);
+            }
+        }
+        self.run_due();
+        self.report_idle();
+    }
+
+    /// Takes at most one pass's share of requests from one connection.
+    fn serve(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.at_mut(key) else { return };
+        connection.ready = false;
+        let (inbound, mut at) = connection.take_inbound();
+        for _ in 0..REQUESTS_PER_PASS {
+            match Connection::frame_at(&inbound, at) {
+                Ok(None) => break,
+                Ok(Some((frame, next))) => {
+                    if !self.frame(key, &frame) {
+                        break;
+                    }
+                    at = next;
+                }
+                Err(malformed) => {
+                    self.reject(key, RequestId::NOTICE, malformed);
+                    break;
+                }
+            }
+        }
+        self.served(key, inbound, at);
+    }
+
+    /// Puts the rest of the input back and decides when this connection's turn is next.
+    fn served(&mut self, key: ConnectionKey, inbound: Vec<u8>, taken: usize) {
+        let now = self.now;
+        let Some(connection) = self.connections.at_mut(key) else { return };
+        connection.give_inbound(inbound, taken);
+        if connection.phase == Phase::Ending {
+            return;
+        }
+        if connection.has_frame() && !self.output.moves.iter().any(|&(moved, _)| moved == key) {
+            connection.ready = true;
+            connection.partial_since = None;
+            self.ready.push_back(key);
+        } else if connection.unread().is_empty() {
+            connection.partial_since = None;
+        } else if taken > 0 || connection.partial_since.is_none() {
+            if connection.phase != Phase::Greeting {
+                connection.partial_since = Some(now);
+                self.timeouts.partial(now, key);
+            } else {
+                self.output.read_once.push(key);
+            }
+        }
+        if connection.paused && connection.unread().len() < READ_BACKLOG_BYTES_MAX / 2 {
+            connection.paused = false;
+            self.output.read_on.push(key);
+        }
+    }
+
+    /// One whole frame. `false`: the connection is not to be read any further in this pass, and the frame stays.
+    fn frame(&mut self, key: ConnectionKey, frame: &Frame<'_>) -> bool {
+        ShardStats::add(&self.stats.frames_total);
+        let Some(connection) = self.connections.at_mut(key) else { return false };
+        let phase = connection.phase;
+        if phase == Phase::Welcomed {
+            connection.phase = Phase::Talking;
+        }
+        match (phase, Request::decode(frame)) {
+            (Phase::Ending, _) => return false,
+            (Phase::Greeting, Ok(Request::Hello(hello))) => return self.hello(key, &hello),
+            (Phase::Greeting, Ok(_)) => {
+                self.reject(key, frame.request, Malformed::Illegal("HELLO comes first"))
+            }
+            (_, Ok(Request::Hello(_))) => {
+                self.reject(key, frame.request, Malformed::Illegal("a second HELLO"))
+            }
+            (Phase::Bound(session), Ok(request)) => self.bound_request(key, session, frame, &request),
+            (_, Ok(request)) => self.unbound_request(key, frame.request, &request),
+            (phase, Err(malformed)) if malformed.is_confined() && phase != Phase::Greeting => {
+                self.refuse(key, frame.request, malformed.refusal().into());
+            }
+            (_, Err(malformed)) => self.reject(key, frame.request, malformed),
+        }
+        true
+    }
+
+    /// A request on a connection that acts for a session.
+    fn bound_request(
+        &mut self,
+        key: ConnectionKey,
+        session: SessionKey,
+        frame: &Frame<'_>,
+        request: &Request<'_>,
+    ) {
+        if !self.acknowledge(session, frame.ack) {
+            return self.reject(key, frame.request, Malformed::Illegal("ack"));
+        }
+        self.renew(session);
+        match *request {
+            Request::Open(_) | Request::Resume { .. } => {
+                self.reject(
+                    key,
+                    frame.request,
+                    Malformed::Illegal("the connection acts for a session already"),
+                );
+            }
+            Request::Keepalive => self.keepalive(key, session, frame.request),
+            Request::Close => self.close_session(key, session, frame.request),
+            Request::Acquire(ref acquire) => self.acquire(key, session, frame.request, acquire),
+            Request::Release(grant) => {
+                self.apply(Command::Release { session, request: frame.request, grant });
+            }
+            Request::Convert { grant, mode, wait } => {
+                self.apply(Command::Convert { session, request: frame.request, grant, mode, wait });
+            }
+            Request::Cancel(target) => {
+                self.apply(Command::Cancel { session, request: frame.request, target })
+            }
+            Request::Confirm(grant) => self.apply(Command::Confirm { session, grant }),
+            ref other => self.operator_request(key, frame.request, other),
+        }
+    }
+
+    /// A request on a connection that acts for no session.
+    fn unbound_request(&mut self, key: ConnectionKey, request: RequestId, message: &Request<'_>) {
+        match *message {
+            Request::Open(ref open) => self.open(key, request, open),
+            Request::Resume { session, secret, received } => {
+                self.resume(key, request, session, secret, received)
+            }
+            Request::Close
+            | Request::Keepalive
+            | Request::Acquire(_)
+            | Request::Release(_)
+            | Request::Convert { .. }
+            | Request::Cancel(_)
+            | Request::Confirm(_) => self.refuse(key, request, Refusal::SessionUnknown.into()),
+            ref other => self.operator_request(key, request, other),
+        }
+    }
+
+    /// Answers on a connection, if it is still there.
+    fn reply(&mut self, key: ConnectionKey, request: RequestId, flags: u8, reply: &Reply<'_>) {
+        if let Some(out) = self.out(key) {
+            reply.encode(request, flags, out);
+        }
+    }
+
+    /// Refuses one request.
+    fn refuse(&mut self, key: ConnectionKey, request: RequestId, refused: Refused<'_>) {
+        ShardStats::add(&self.stats.refusals_total);
+        self.reply(key, request, 0, &Reply::Refused(refused));
+    }
+
+    /// Tells a peer what was wrong with its bytes and ends the connection; its session is not touched.
+    fn reject(&mut self, key: ConnectionKey, request: RequestId, malformed: Malformed) {
+        ShardStats::add(&self.stats.malformed_total);
+        let detail = malformed.to_string();
+        self.refuse(key, request, Refused { detail: &detail, ..malformed.refusal().into() });
+        self.end_connection(key, true);
+    }
+
+    /// Ends a connection, after what is queued when `flush`.
+    fn end_connection(&mut self, key: ConnectionKey, flush: bool) {
+        let Some(connection) = self.connections.at_mut(key) else { return };
+        let session = connection.session();
+        let unbound = connection.is_unbound();
+        connection.phase = Phase::Ending;
+        let address = connection.peer.address();
+        if let Some(session) = session {
+            self.unbind(session, key);
+        }
+        if unbound {
+            self.timeouts.bound(address);
+        }
+        self.output.close.push((key, flush));
+    }
+
+    /// The buffer of a connection, which is then written at the end of the pass.
+    fn out(&mut self, key: ConnectionKey) -> Option<&mut Vec<u8>> {
+        let connection = self.connections.at_mut(key)?;
+        if !connection.dirty {
+            connection.dirty = true;
+            self.output.dirty.push(key);
+        }
+        Some(&mut connection.out)
+    }
+
+    /// What is to be done outside after a step; the caller empties it.
+    pub(crate) fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
+
+    /// Takes the bytes that are to be written to a connection.
+    pub(crate) fn take_out(&mut self, key: ConnectionKey) -> Option<&mut Vec<u8>> {
+        let connection = self.connections.at_mut(key)?;
+        connection.dirty = false;
+        Some(&mut connection.out)
+    }
+
+    /// Lets a connection go that was closed or moved, with everything received on it.
+    pub(crate) fn take_connection(&mut self, key: ConnectionKey) -> Option<(Peer, Vec<u8>)> {
+        let connection = self.connections.remove(key)?;
+        if connection.is_unbound() {
+            self.timeouts.bound(connection.peer.address());
+        }
+        let unread = connection.unread().to_vec();
+        Some((connection.peer, unread))
+    }
+
+    /// Whether requests are waiting that no step has taken yet.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// The lock table, for whoever checks it.
+    pub(crate) fn table(&self) -> &Table {
+        &self.table
+    }
+}
