@@ -10,12 +10,14 @@ extern crate alloc;
 extern crate std;
 
 pub mod admin;
+pub mod bundle;
 pub mod digest;
 pub mod handshake;
 pub mod ids;
 pub mod limits;
 pub mod mode;
 pub mod name;
+mod opening;
 pub mod refusal;
 pub mod reply;
 pub mod request;

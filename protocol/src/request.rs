@@ -1,13 +1,17 @@
 //! What a client can say after the handshake: sessions, locks, and the questions of an operator.
 
+use crate::bundle::Items;
 use crate::handshake::{HELLO, Hello};
 use crate::ids::{FencingToken, GrantId, OwnerId, RequestId, Secret, SessionId};
-use crate::limits::{ATTRIBUTE_BYTES_MAX, IDENTITY_BYTES_MAX, LABEL_BYTES_MAX, NAME_BYTES_MAX};
+use crate::limits::{LABEL_BYTES_MAX, NAME_BYTES_MAX};
 use crate::mode::Mode;
 use crate::name::Resource;
+use crate::opening::{read_open, write_open};
 use crate::refusal::Refusal;
 use crate::wire::{Frame, Malformed, Reader, Writer};
 use alloc::vec::Vec;
+
+pub use crate::opening::{Liveness, Open};
 
 /// Kind numbers of requests.
 #[allow(missing_docs, reason = "each is the request of the same name")]
@@ -22,6 +26,7 @@ pub mod kind {
     pub const CANCEL: u8 = 0x13;
     pub const VALIDATE: u8 = 0x14;
     pub const CONFIRM: u8 = 0x15;
+    pub const ACQUIRE_ALL: u8 = 0x16;
     pub const LIST: u8 = 0x20;
     pub const SHOW: u8 = 0x21;
     pub const SESSIONS: u8 = 0x22;
@@ -69,62 +74,6 @@ impl Wait {
     }
 }
 
-/// What ends a session whose client says nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Liveness {
-    /// Silence for one ttl. The only one over TCP.
-    Heartbeat = 0,
-    /// The end of the process, seen by the server on the same host; silence alone never.
-    Process = 1,
-    /// The last holder of a pipe's write end closing it; its read end came with the HELLO.
-    Inherit = 2,
-}
-
-impl Liveness {
-    /// The liveness with this wire number.
-    pub const fn from_wire(number: u8) -> Option<Liveness> {
-        match number {
-            0 => Some(Liveness::Heartbeat),
-            1 => Some(Liveness::Process),
-            2 => Some(Liveness::Inherit),
-            _ => None,
-        }
-    }
-
-    /// The word the command line takes.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Liveness::Heartbeat => "heartbeat",
-            Liveness::Process => "process",
-            Liveness::Inherit => "inherit",
-        }
-    }
-}
-
-/// Opens a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Open<'a> {
-    /// Lease asked for, in milliseconds; 0 for the default. The server may grant less.
-    pub ttl_ms: u32,
-    /// What ends it.
-    pub liveness: Liveness,
-    /// The program asserts that the session with the same identity cannot run any more.
-    pub predecessor_gone: bool,
-    /// Process id on its host, for people.
-    pub pid: u32,
-    /// Who it is across restarts; empty for nobody in particular.
-    pub identity: &'a [u8],
-    /// What lets a successor take its place.
-    pub reclaim_key: &'a [u8],
-    /// Host name.
-    pub host: &'a [u8],
-    /// Path of the program.
-    pub exe: &'a [u8],
-    /// What the program calls itself.
-    pub label: &'a [u8],
-}
-
 /// Asks for a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Acquire<'a> {
@@ -144,6 +93,19 @@ pub struct Acquire<'a> {
     pub lock_delay_ms: u32,
     /// End the grant by time after this many milliseconds; 0 for never.
     pub max_hold_ms: u32,
+    /// For people.
+    pub label: &'a [u8],
+}
+
+/// Asks for several locks of one shard, all or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcquireAll<'a> {
+    /// How long to wait for all of them together.
+    pub wait: Wait,
+    /// Which thread or task.
+    pub owner: OwnerId,
+    /// What, in canonical order.
+    pub items: Items<'a>,
     /// For people.
     pub label: &'a [u8],
 }
@@ -170,6 +132,8 @@ pub enum Request<'a> {
     Keepalive,
     /// Asks for a lock.
     Acquire(Acquire<'a>),
+    /// Asks for several locks, all or none.
+    AcquireAll(AcquireAll<'a>),
     /// Gives a grant back.
     Release(GrantId),
     /// Changes a grant's mode.
@@ -231,7 +195,6 @@ pub enum Request<'a> {
 
 const ACQUIRE_REENTRANT: u8 = 1;
 const ACQUIRE_NOTIFY: u8 = 2;
-const OPEN_PREDECESSOR_GONE: u8 = 1;
 
 impl<'a> Request<'a> {
     /// Reads the message of a frame.
@@ -245,6 +208,7 @@ impl<'a> Request<'a> {
             HELLO => return Hello::read(r).map(Request::Hello),
             kind::ACQUIRE => return read_acquire(r).map(Request::Acquire),
             kind::RELEASE => Request::Release(read_grant(&mut r)?),
+            kind::ACQUIRE_ALL => return read_acquire_all(r).map(Request::AcquireAll),
             kind::OPEN => return read_open(r).map(Request::Open),
             kind::RESUME => Request::Resume {
                 session: read_session(&mut r)?,
@@ -301,6 +265,7 @@ impl<'a> Request<'a> {
             Request::Close => begin(out, kind::CLOSE).finish(),
             Request::Keepalive => begin(out, kind::KEEPALIVE).finish(),
             Request::Acquire(acquire) => write_acquire(&acquire, begin(out, kind::ACQUIRE)),
+            Request::AcquireAll(all) => write_acquire_all(&all, begin(out, kind::ACQUIRE_ALL)),
             Request::Release(grant) => write_number(begin(out, kind::RELEASE), grant.get()),
             Request::Convert { grant, mode, wait } => {
                 let mut w = begin(out, kind::CONVERT);
@@ -390,7 +355,7 @@ fn short(bytes: &[u8]) -> u8 {
     u8::try_from(bytes.len()).expect("a namespace has at most 64 bytes")
 }
 
-fn long(bytes: &[u8]) -> u16 {
+pub(crate) fn long(bytes: &[u8]) -> u16 {
     u16::try_from(bytes.len()).expect("names and texts have at most 1024 bytes")
 }
 
@@ -434,48 +399,20 @@ fn write_acquire(acquire: &Acquire<'_>, mut w: Writer<'_>) {
     w.finish();
 }
 
-fn read_open(mut r: Reader<'_>) -> Result<Open<'_>, Malformed> {
-    let ttl_ms = r.u32("ttl")?;
-    let liveness = Liveness::from_wire(r.u8("liveness")?).ok_or(Malformed::Illegal("liveness"))?;
-    let flags = r.u8("flags")?;
-    let pid = r.u32("pid")?;
-    let mut lengths = [0_usize; 5];
-    for length in &mut lengths {
-        *length = usize::from(r.u16("text_length")?);
-    }
-    let limits =
-        [IDENTITY_BYTES_MAX, IDENTITY_BYTES_MAX, ATTRIBUTE_BYTES_MAX, ATTRIBUTE_BYTES_MAX, LABEL_BYTES_MAX];
-    if flags & !OPEN_PREDECESSOR_GONE != 0 {
-        return Err(Malformed::Illegal("flags"));
-    }
-    if lengths.iter().zip(limits).any(|(&length, limit)| length > limit) {
+fn read_acquire_all(mut r: Reader<'_>) -> Result<AcquireAll<'_>, Malformed> {
+    let owner = OwnerId(r.u64("owner")?);
+    let wait = Wait::from_wire(r.u32("wait")?);
+    let (count, label_length) = (r.u16("item_count")?, usize::from(r.u16("label_length")?));
+    let label = r.bytes(label_length, "label")?;
+    if label.len() > LABEL_BYTES_MAX {
         return Err(Malformed::Refused(Refusal::TooLong));
     }
-    let open = Open {
-        ttl_ms,
-        liveness,
-        predecessor_gone: flags & OPEN_PREDECESSOR_GONE != 0,
-        pid,
-        identity: r.bytes(lengths[0], "identity")?,
-        reclaim_key: r.bytes(lengths[1], "reclaim_key")?,
-        host: r.bytes(lengths[2], "host")?,
-        exe: r.bytes(lengths[3], "exe")?,
-        label: r.bytes(lengths[4], "label")?,
-    };
-    r.end()?;
-    Ok(open)
+    Ok(AcquireAll { wait, owner, items: Items::read(count, r)?, label })
 }
 
-fn write_open(open: &Open<'_>, mut w: Writer<'_>) {
-    let flags = if open.predecessor_gone { OPEN_PREDECESSOR_GONE } else { 0 };
-    w.u32(open.ttl_ms).u8(open.liveness as u8).u8(flags).u32(open.pid);
-    let texts = [open.identity, open.reclaim_key, open.host, open.exe, open.label];
-    for text in texts {
-        w.u16(long(text));
-    }
-    for text in texts {
-        w.bytes(text);
-    }
+fn write_acquire_all(all: &AcquireAll<'_>, mut w: Writer<'_>) {
+    w.u64(all.owner.0).u32(all.wait.wire()).u16(all.items.count()).u16(long(all.label)).bytes(all.label);
+    all.items.write(&mut w);
     w.finish();
 }
 

@@ -318,6 +318,7 @@ impl Shard {
             Request::Keepalive => self.keepalive(key, session, frame.request),
             Request::Close => self.close_session(key, session, frame.request),
             Request::Acquire(ref acquire) => self.acquire(key, session, frame.request, acquire),
+            Request::AcquireAll(_) => self.refuse(key, frame.request, Refusal::Unsupported.into()),
             Request::Release(grant) => {
                 self.apply(Command::Release { session, request: frame.request, grant });
             }
@@ -342,6 +343,7 @@ impl Shard {
             Request::Close
             | Request::Keepalive
             | Request::Acquire(_)
+            | Request::AcquireAll(_)
             | Request::Release(_)
             | Request::Convert { .. }
             | Request::Cancel(_)
