@@ -67,6 +67,9 @@ impl ItemsBuffer {
     /// # Errors
     /// [`Malformed::Illegal`] when there is none, when there are more than 256, or when one is named twice;
     /// [`Refusal::TooLong`] when their names do not fit one frame.
+    ///
+    /// # Panics
+    /// Never: a [`Resource`] is within its limits.
     pub fn new(mut items: alloc::vec::Vec<(Resource<'_>, Mode)>) -> Result<ItemsBuffer, Malformed> {
         items.sort_by_key(|&(resource, _)| resource);
         if items.is_empty() || items.len() > ACQUIRE_ALL_MAX {

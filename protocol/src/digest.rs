@@ -37,7 +37,10 @@ impl Digest {
     pub const fn shard(self, shards: u16) -> ShardId {
         assert!(shards > 0, "a server has at least one shard");
         let high = self.0[0] >> 32;
-        ShardId(((high * shards as u64) >> 32) as u16)
+        let shard = (high * shards as u64) >> 32;
+        assert!(shard < shards as u64, "scaling keeps below the number of shards");
+        #[expect(clippy::cast_possible_truncation, reason = "less than a u16, asserted above")]
+        ShardId(shard as u16)
     }
 }
 

@@ -42,11 +42,11 @@ pub const TTL_DEFAULT: Duration = Duration::from_secs(5);
 /// Shortest lease: below this, scheduling noise ends sessions.
 pub const TTL_MIN: Duration = Duration::from_millis(200);
 /// Longest lease the protocol knows.
-pub const TTL_MAX: Duration = Duration::from_secs(3600);
+pub const TTL_MAX: Duration = Duration::from_hours(1);
 /// Longest lease a server grants by default*: an unclean restart waits as long as the longest one granted.
-pub const TTL_CELL_MAX: Duration = Duration::from_secs(60);
+pub const TTL_CELL_MAX: Duration = Duration::from_mins(1);
 /// Longest lock delay.
-pub const LOCK_DELAY_MAX: Duration = Duration::from_secs(60);
+pub const LOCK_DELAY_MAX: Duration = Duration::from_mins(1);
 /// A client renews when this fraction of its lease is over (with jitter): four tries fit before the deadline.
 pub const KEEPALIVE_DIVISOR: u32 = 5;
 

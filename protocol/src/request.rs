@@ -49,10 +49,10 @@ pub enum Wait {
 impl Wait {
     /// From a duration, rounded up to whole milliseconds; zero is a try.
     pub const fn up_to(duration: core::time::Duration) -> Wait {
-        match duration.as_nanos().div_ceil(1_000_000) {
+        let part = duration.subsec_nanos().div_ceil(1_000_000) as u64;
+        match duration.as_secs().saturating_mul(1000).saturating_add(part) {
             0 => Wait::Try,
-            ms if ms > u64::MAX as u128 => Wait::Forever,
-            ms => Wait::Millis(ms as u64),
+            ms => Wait::Millis(ms),
         }
     }
 

@@ -39,8 +39,8 @@ impl Tick {
     /// This much later; stays at the end of time rather than wrapping.
     #[must_use]
     pub const fn after(self, duration: Duration) -> Tick {
-        let ns = duration.as_nanos();
-        Tick(self.0.saturating_add(if ns > u64::MAX as u128 { u64::MAX } else { ns as u64 }))
+        let seconds_ns = duration.as_secs().saturating_mul(1_000_000_000);
+        Tick(self.0.saturating_add(seconds_ns).saturating_add(duration.subsec_nanos() as u64))
     }
 
     /// This much later, in milliseconds.
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_quarantine_outlives_every_lease_on_the_slowest_clock() {
-        let ttl = Duration::from_secs(60);
+        let ttl = Duration::from_mins(1);
         let quarantine_real_ns =
             quarantine(ttl).as_nanos() * 1_000_000 / u128::from(1_000_000 + RATE_ERROR_PPM);
         let lease_real_ns = certain(ttl).as_nanos() * 1_000_000 / u128::from(1_000_000 - RATE_ERROR_PPM);

@@ -1,7 +1,6 @@
 //! Why a server did not start, each with what to do about it.
 
 use std::io;
-use std::net::SocketAddr;
 
 use crate::config::ConfigError;
 use crate::control::BindError;
@@ -17,17 +16,9 @@ pub enum StartError {
     /// The state directory cannot be used.
     #[error("{0}")]
     State(#[from] StateError),
-    /// The Unix socket or the admin address cannot be had.
+    /// A TCP address, the Unix socket or the admin address cannot be had.
     #[error("{0}")]
     Door(#[from] BindError),
-    /// A TCP address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; {}", listen_advice(source))]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the kernel said.
-        source: io::Error,
-    },
     /// The io driver cannot be opened.
     #[error("cannot open the io driver: {0}; `--io auto` takes epoll where io_uring is blocked")]
     Driver(#[source] io::Error),
@@ -39,22 +30,12 @@ pub enum StartError {
     ThreadDied,
 }
 
-fn listen_advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "another process has this port: choose another with --listen, or 0 for any",
-        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: choose a higher one with --listen",
-        io::ErrorKind::AddrNotAvailable => "no interface of this host has that address",
-        _ => "choose another address with --listen",
-    }
-}
-
 impl StartError {
     /// The exit code of `fairlock serve`: 69 when it cannot listen, 78 for a bad configuration or state directory.
     pub const fn exit_code(&self) -> u8 {
         match self {
             StartError::Config(_) | StartError::State(_) => 78,
             StartError::Door(_)
-            | StartError::Listen { .. }
             | StartError::Driver(_)
             | StartError::Resources(_)
             | StartError::ThreadDied => 69,

@@ -17,20 +17,20 @@
 mod clock;
 pub mod config;
 mod connection;
-// mod control;
+mod control;
 mod driver;
-// mod error;
+mod error;
 mod lanes;
-// mod metrics;
+mod metrics;
 mod pass;
 mod patience;
-// mod server;
+mod server;
 mod shard;
 mod state;
 mod stats;
 
 pub use config::{Config, ConfigError, IoChoice, Poll};
-// pub use control::{BindError, ExitReport, Stopper};
-// pub use error::StartError;
-// pub use server::{Ready, Server};
+pub use control::{BindError, ExitReport, StopReason, Stopper};
+pub use error::StartError;
+pub use server::{Ready, Server};
 pub use state::{StateError, default_directory};

@@ -4,7 +4,7 @@
 //! Order matters at two places. The state directory is locked, read and made durable before any frame can be read, and
 //! a shard's driver is opened by the thread that will use it, because a ring has a single issuer.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
@@ -15,7 +15,7 @@ use fairlock_protocol::{CellId, DigestKey, ShardId, Tick};
 
 use crate::clock;
 use crate::config::{Config, SHARDS_MAX};
-use crate::control::{Control, ControlParts, ExitReport, Stopper};
+use crate::control::{Alarms, Control, ControlParts, ExitReport, Stopper, bind_tcp};
 use crate::driver::{self, Waker};
 use crate::error::StartError;
 use crate::lanes::{ControlLane, ShardLane};
@@ -25,8 +25,6 @@ use crate::shard::{Settings, Shard};
 use crate::state::{Beginning, NodeState, StateDirectory, default_directory};
 use crate::stats::ShardStats;
 
-/// Connections the kernel holds for us until we accept them.
-const ACCEPT_BACKLOG: i32 = 1024;
 /// Descriptors we ask for, when the hard limit allows.
 const DESCRIPTORS_WANTED: u64 = 1 << 20;
 
@@ -69,6 +67,7 @@ struct Start {
     listeners: Vec<OwnedFd>,
     wiring: Wiring,
     stats: Arc<ShardStats>,
+    alarms: Alarms,
     temper: Temper,
     write_backlog_bytes: usize,
 }
@@ -95,7 +94,7 @@ impl Server {
             None => default_directory()?,
         };
         let directory = StateDirectory::open(&path)?;
-        let tcp = config.listen.iter().map(|&address| listen(address)).collect::<Result<Vec<_>, _>>()?;
+        let tcp = config.listen.iter().map(|&address| bind_tcp(address)).collect::<Result<Vec<_>, _>>()?;
         let addresses = tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let doors = crate::control::Doors::open(&config)?;
         let count = shard_count(&config);
@@ -154,7 +153,9 @@ fn set_off(
     let (control_lane, from_shards, doorbell) = ControlLane::new().map_err(StartError::Resources)?;
     let processors = processors();
     let wakers: Vec<Waker> = workers.iter().map(|worker| worker.waker.clone()).collect();
-    let mut parts = ControlParts { lanes: vec![], stats: vec![], threads: vec![], from_shards, doorbell };
+    let alarms = Alarms::default();
+    let mut parts =
+        ControlParts { lanes: vec![], stats: vec![], threads: vec![], from_shards, doorbell, alarms };
     let mut wirings: Vec<Wiring> = Vec::new();
     for waker in &wakers {
         let (lane, inbox) = ShardLane::new(waker.clone());
@@ -175,14 +176,21 @@ fn set_off(
         let stats = Arc::new(ShardStats::default());
         parts.stats.push(stats.clone());
         let start = Start {
-            settings: settings(config, cell, ShardId(me), u16::try_from(wakers.len()).unwrap_or(1), worker.io),
-            limits: table_limits(config),
+            settings: settings(
+                config,
+                cell,
+                ShardId(me),
+                u16::try_from(wakers.len()).unwrap_or(1),
+                worker.io,
+            ),
+            limits: config.table_limits(),
             write_backlog_bytes: config.limits.write_backlog_bytes,
             index_key: cell.index_key,
             // The first shard accepts; a connection moves to the shard it names.
             listeners: std::mem::take(&mut listeners),
             wiring,
             stats,
+            alarms: parts.alarms.clone(),
             temper: Temper::new(config.poll, processors),
         };
         worker.start.send(start).map_err(|_| StartError::ThreadDied)?;
@@ -206,14 +214,6 @@ fn settings(config: &Config, cell: &Cell, me: ShardId, shards: u16, io: &'static
         io,
         started: cell.started,
     }
-}
-
-fn table_limits(config: &Config) -> Limits {
-    let mut limits = Limits::default();
-    limits.sessions = config.limits.sessions;
-    limits.locks_per_session = config.limits.locks_per_session;
-    limits.waiters_per_resource = config.limits.waiters_per_resource;
-    limits
 }
 
 /// Starts a shard's thread, which opens its driver and then waits for the rest of the server.
@@ -251,15 +251,17 @@ fn spawn_worker(shard: u16, config: &Config) -> Result<Worker, StartError> {
 
 /// The life of a shard's thread.
 fn serve(shard: u16, mut driver: Box<dyn driver::Driver>, start: Start) {
-    let Start { settings, limits, index_key, listeners, wiring, stats, temper, write_backlog_bytes } = start;
+    let Start { settings, limits, index_key, listeners, wiring, stats, alarms, temper, write_backlog_bytes } =
+        start;
     for listener in listeners {
         if let Err(error) = driver.listen(listener) {
             tracing::error!(%error, "cannot accept connections on a listener");
         }
     }
     let table = Table::new(TableSettings { epoch: settings.epoch, shard: settings.me, index_key, limits });
-    let entropy = Box::new(|| random().unwrap_or_else(|error| panic!("the kernel gives no randomness: {error}")));
-    let shard_state = Shard::new(settings, table, stats.clone(), entropy);
+    let entropy =
+        Box::new(|| random().unwrap_or_else(|error| panic!("the kernel gives no randomness: {error}")));
+    let shard_state = Shard::new(settings, table, stats.clone(), alarms, entropy);
     ShardThread::new(shard_state, driver, wiring, temper, stats, write_backlog_bytes).run(shard);
 }
 
@@ -271,19 +273,6 @@ fn shard_count(config: &Config) -> u16 {
 
 fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let open = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        // Only over connections of a former server that linger; a living listener is still refused.
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(ACCEPT_BACKLOG)?;
-        Ok(socket.into())
-    };
-    open().map_err(|source| StartError::Listen { address, source })
 }
 
 fn raise_descriptor_limit() {

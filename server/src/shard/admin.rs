@@ -106,7 +106,7 @@ impl Shard {
     fn status(&mut self, key: ConnectionKey, request: RequestId) {
         let counts = self.table.counts();
         let settings = &self.settings;
-        let alarms = self.alarms();
+        let alarms = self.alarm_lines();
         let status = Status {
             version: env!("CARGO_PKG_VERSION"),
             io: settings.io,
@@ -131,20 +131,15 @@ impl Shard {
     }
 
     /// Conditions somebody should look at, one a line.
-    fn alarms(&self) -> String {
-        let mut alarms = String::new();
-        if self.memory_alarm {
-            alarms.push_str(
-                "a client knows a later epoch: the state directory is older than the server's last run\n",
-            );
-        }
+    fn alarm_lines(&self) -> String {
+        let mut lines = self.alarms.texts();
         if self.table.counts().overtakes_total > 0 {
-            alarms.push_str("somebody was served before one who came earlier: please report this\n");
+            lines.push("somebody was served before one who came earlier: please report this".into());
         }
         if !self.parked.is_empty() {
-            alarms.push_str("sessions wait for the state directory to be written\n");
+            lines.push("sessions wait for the state directory to be written".into());
         }
-        alarms
+        lines.join("\n")
     }
 
     /// Sessions whose home this shard is.

@@ -64,12 +64,10 @@ impl Shard {
         }
         self.memory_alarm = true;
         let granted = self.table.counts().grants_total;
-        tracing::error!(
-            theirs = epoch,
-            ours = self.settings.epoch.get(),
-            granted,
-            "a client knows a later epoch of this cell: the state directory is older than the server's last run"
-        );
+        let ours = self.settings.epoch.get();
+        let text =
+            format!("a client knows epoch {epoch} of this cell, the state directory only {ours}: it is old");
+        self.alarms.raise("memory", text);
         if granted == 0 {
             let wait = fairlock_protocol::tick::quarantine(self.settings.ttl_max);
             self.settings.quarantine_until = self.settings.quarantine_until.max(self.now.after(wait));

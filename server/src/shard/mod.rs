@@ -32,6 +32,7 @@ use fairlock_protocol::{
 };
 
 use crate::connection::{Connection, ConnectionKey, Connections, Peer, Phase};
+use crate::control::Alarms;
 use crate::lanes::{ToControl, ToShard};
 use crate::stats::ShardStats;
 use sessions::{Opening, Parked, Presence};
@@ -117,6 +118,8 @@ pub(crate) struct Shard {
     memory_alarm: bool,
     entropy: Box<dyn FnMut() -> u128 + Send>,
     stats: Arc<ShardStats>,
+    /// What is wrong with the server, for `status`.
+    alarms: Alarms,
     output: Output,
 }
 
@@ -132,6 +135,7 @@ impl Shard {
         settings: Settings,
         table: Table,
         stats: Arc<ShardStats>,
+        alarms: Alarms,
         entropy: Box<dyn FnMut() -> u128 + Send>,
     ) -> Shard {
         assert!(settings.shards > 0 && settings.me.0 < settings.shards, "a shard is one of those there are");
@@ -154,6 +158,7 @@ impl Shard {
             memory_alarm: false,
             entropy,
             stats,
+            alarms,
             output: Output::default(),
         }
     }
@@ -427,6 +432,7 @@ impl Shard {
     }
 
     /// The lock table, for whoever checks it.
+    #[cfg(test)]
     pub(crate) fn table(&self) -> &Table {
         &self.table
     }

@@ -179,7 +179,7 @@ fn closing_on_any_shard_ends_the_session_everywhere() {
 #[test]
 fn a_lease_longer_than_the_disk_knows_waits_for_the_disk() {
     let mut world = World::with(1, |settings| settings.horizon_ms = 1000);
-    let (_, ..) = world.open(0, 1000);
+    world.open(0, 1000);
     let line = world.greet(0);
     world.send(line, 1, 0, &Request::Open(open(5000)));
     assert!(world.heard(line).is_empty());

@@ -15,6 +15,7 @@ use fairlock_protocol::{
 };
 
 use crate::connection::{ConnectionKey, Peer};
+use crate::control::Alarms;
 use crate::lanes::{ToControl, ToShard};
 use crate::shard::{Settings, Shard};
 use crate::stats::ShardStats;
@@ -93,7 +94,7 @@ impl World {
                 seed += 1;
                 seed
             });
-            Shard::new(settings, table, Arc::new(ShardStats::default()), entropy)
+            Shard::new(settings, table, Arc::new(ShardStats::default()), Alarms::default(), entropy)
         };
         World {
             shards: (0..count).map(shard).collect(),
