@@ -152,7 +152,7 @@ impl Run {
     pub fn stopped(&self, live_sessions: u32) -> Record {
         let clean = live_sessions == 0 && !self.in_quarantine;
         let ttl_horizon = if clean { Duration::ZERO } else { self.record.ttl_horizon };
-        let record = Record { clean, ttl_horizon, ..self.record };
+        let record = Record { ttl_horizon, clean, ..self.record };
         assert!(record.clean || record.ttl_horizon >= self.granted, "an unclean stop keeps the horizon");
         record
     }

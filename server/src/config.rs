@@ -187,7 +187,8 @@ impl Config {
             ));
         }
         if !self.insecure {
-            for address in self.listen.iter().filter(|address| !address.ip().is_loopback()) {
+            let exposed = self.listen.iter().find(|address| !address.ip().is_loopback());
+            if let Some(address) = exposed {
                 return Err(ConfigError::Exposed { key: "listen", address: *address });
             }
             if let Some(address) = self.admin.filter(|address| !address.ip().is_loopback()) {

@@ -31,7 +31,7 @@ fn what_is_printed_loads_again_as_the_same() {
         admin: Some("127.0.0.1:9".parse().unwrap()),
         drain: Duration::from_millis(1250),
         insecure: true,
-        ttl_max: Duration::from_secs(7200 / 4),
+        ttl_max: Duration::from_mins(30),
         signals: false,
         limits: Limits { sessions: 7, ..Limits::default() },
     };

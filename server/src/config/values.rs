@@ -9,7 +9,7 @@ use serde::Deserializer;
 use serde::de::{Error, Visitor};
 
 /// Longest duration that can be written: beyond it, a typing error is likelier than a wish.
-const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+const DURATION_MAX: Duration = Duration::from_hours(366 * 24);
 
 /// The text is not a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -86,7 +86,7 @@ impl BindError {
         }
     }
 
-    fn of(place: impl ToString, doing: &'static str, error: &io::Error) -> BindError {
+    fn of(place: &dyn std::fmt::Display, doing: &'static str, error: &io::Error) -> BindError {
         let place = place.to_string();
         match Errno::from_io_error(error) {
             Some(Errno::ACCESS | Errno::PERM) => BindError::NoPermission { place, doing },
@@ -141,14 +141,14 @@ impl Drop for SocketFile {
 /// # Errors
 /// [`BindError`].
 pub(crate) fn bind_unix(path: &Path, mode: u32, group: Option<&str>) -> Result<UnixDoor, BindError> {
-    let fault = |doing| move |error: io::Error| BindError::of(path.display(), doing, &error);
+    let fault = |doing| move |error: io::Error| BindError::of(&path.display(), doing, &error);
     let too_long = path.as_os_str().len() > SOCKET_PATH_BYTES_MAX;
     let address = (!too_long).then(|| SocketAddrUnix::new(path).ok()).flatten();
     let address = address.ok_or_else(|| BindError::TooLong { path: path.into() })?;
     let group = group.map(gid_of).transpose()?;
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(parent);
-        made.map_err(fault("make the directory of the socket"))?;
+        let created = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(parent);
+        created.map_err(fault("make the directory of the socket"))?;
     }
     clear_the_way(path, &address)?;
     let listener = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SOCKET_FLAGS, None)
@@ -159,8 +159,8 @@ pub(crate) fn bind_unix(path: &Path, mode: u32, group: Option<&str>) -> Result<U
         Err(Errno::ADDRINUSE) => return Err(BindError::Live { path: path.into() }),
         Err(errno) => return Err(fault("make the socket")(errno.into())),
     }
-    let made = std::fs::symlink_metadata(path).map_err(fault("find the socket"))?;
-    let file = SocketFile { path: path.into(), device: made.dev(), inode: made.ino() };
+    let found = std::fs::symlink_metadata(path).map_err(fault("find the socket"))?;
+    let file = SocketFile { path: path.into(), device: found.dev(), inode: found.ino() };
     if group.is_some() {
         let owned = rustix::fs::chown(path, None, group);
         owned.map_err(|errno| fault("set the group of the socket")(errno.into()))?;
@@ -173,7 +173,7 @@ pub(crate) fn bind_unix(path: &Path, mode: u32, group: Option<&str>) -> Result<U
 
 /// Removes the socket of a dead server; refuses everything else that is in the way.
 fn clear_the_way(path: &Path, address: &SocketAddrUnix) -> Result<(), BindError> {
-    let fault = |doing| move |error: io::Error| BindError::of(path.display(), doing, &error);
+    let fault = |doing| move |error: io::Error| BindError::of(&path.display(), doing, &error);
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(fault("look")(error)),
@@ -234,7 +234,7 @@ pub(crate) fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
         })
         .map_err(|errno| match errno {
             Errno::ADDRINUSE => BindError::InUse { address },
-            errno => BindError::of(address, "listen", &errno.into()),
+            errno => BindError::of(&address, "listen", &errno.into()),
         })?;
     Ok(TcpListener::from(listener))
 }

@@ -111,7 +111,7 @@ impl Greetings {
         }
         let greeting = self.open.remove(&id)?;
         match progress {
-            Progress::Wants(shard) => return Some((shard, greeting.adoption())),
+            Progress::Wants(shard) => return Some((shard, Box::new(greeting.adoption()))),
             Progress::Refused(refusal, detail) => self.refuse(&greeting, refusal, &detail),
             Progress::More | Progress::Gone => {}
         }
@@ -221,10 +221,10 @@ impl Greeting {
         Ok(message.bytes)
     }
 
-    fn adoption(self) -> Box<Adoption> {
+    fn adoption(self) -> Adoption {
         let Greeting { socket, credentials, pidfd, pipe, received, .. } = self;
         let peer = Peer::Unix(Box::new(UnixPeer { credentials, pidfd, pipe }));
-        Box::new(Adoption { socket, received, peer })
+        Adoption { socket, received, peer }
     }
 }
 

@@ -151,7 +151,7 @@ impl Steward {
             }
             self.pass_time(now);
             self.lanes.iter_mut().for_each(ShardLane::flush);
-            if self.shards.are_over(&self.phase, now) {
+            if self.shards.are_over(self.phase, now) {
                 return self.end();
             }
         }
@@ -208,7 +208,7 @@ impl Steward {
             lanes_full.then(|| clock::now().after(LANE_RETRY_TIME)),
             // After a failure both wait for the next try.
             self.retry_at.or(self.quarantine_until),
-            self.shards.next_look(&self.phase),
+            self.next_look(),
         ];
         all.into_iter().flatten().min()
     }
@@ -229,8 +229,9 @@ impl Steward {
             }
             Source::Door => {
                 if let Some(door) = &mut self.door {
-                    let accepted = door.acceptor.accept(now);
-                    accepted.into_iter().for_each(|socket| door.greetings.accept(socket, now));
+                    for socket in door.acceptor.accept(now) {
+                        door.greetings.accept(socket, now);
+                    }
                 }
             }
             Source::Greeting(id) => self.greet(id),
@@ -269,12 +270,11 @@ impl Steward {
             shard = door.next_shard % shards.max(1);
             door.next_shard = (shard + 1) % shards.max(1);
         }
-        match self.lanes.get_mut(usize::from(shard)) {
-            Some(lane) => lane.send(ToShard::Adopt(adoption)),
-            None => {
-                let detail = format!("there is no shard {shard}, the server has {shards}");
-                door.greetings.refuse_adoption(&adoption, Refusal::BadRequest, &detail);
-            }
+        if let Some(lane) = self.lanes.get_mut(usize::from(shard)) {
+            lane.send(ToShard::Adopt(adoption));
+        } else {
+            let detail = format!("there is no shard {shard}, the server has {shards}");
+            door.greetings.refuse_adoption(&adoption, Refusal::BadRequest, &detail);
         }
     }
 

@@ -35,7 +35,7 @@ struct Stage {
     /// Dropping one ends the thread of that shard.
     lives: Vec<Option<mpsc::Sender<()>>>,
     /// Their wakers are rung by the lanes.
-    _drivers: Vec<Box<dyn Driver>>,
+    drivers: Vec<Box<dyn Driver>>,
 }
 
 impl Stage {
@@ -44,14 +44,16 @@ impl Stage {
     }
 
     fn with(shards: u16, room: TempDir, adjust: impl FnOnce(&mut Config)) -> Stage {
-        let mut config = Config::default();
-        config.socket = Some(room.path().join("s"));
-        config.admin = Some("127.0.0.1:0".parse().unwrap());
-        config.drain = PATIENCE;
+        let mut config = Config {
+            socket: Some(room.path().join("s")),
+            admin: Some("127.0.0.1:0".parse().unwrap()),
+            drain: PATIENCE,
+            ..Config::default()
+        };
         adjust(&mut config);
         let doors = Doors::open(&config).unwrap();
         let directory = StateDirectory::open(&room.path().join("state")).unwrap();
-        let (state, beginning) = NodeState::begin(directory, 1_800_000_000, CellId(5), clock::now).unwrap();
+        let (node, beginning) = NodeState::begin(directory, 1_800_000_000, CellId(5), clock::now).unwrap();
         let (lane, from_shards, doorbell) = ControlLane::new().unwrap();
         let (socket, admin) = (room.path().join("s"), doors.admin_address().unwrap());
         let alarms = Alarms::default();
@@ -65,7 +67,7 @@ impl Stage {
             socket,
             admin,
             lives: vec![],
-            _drivers: vec![],
+            drivers: vec![],
         };
         let mut parts =
             ControlParts { lanes: vec![], stats: vec![], threads: vec![], from_shards, doorbell, alarms };
@@ -75,10 +77,10 @@ impl Stage {
             let (life, ends) = mpsc::channel::<()>();
             parts.lanes.push(to_shard);
             parts.stats.push(Arc::default());
-            parts.threads.push(std::thread::spawn(move || drop(ends.recv())));
+            parts.threads.push(std::thread::spawn(move || while ends.recv().is_ok() {}));
             stage.inboxes.push(inbox);
             stage.lives.push(Some(life));
-            stage._drivers.push(driver);
+            stage.drivers.push(driver);
         }
         stage.stats.clone_from(&parts.stats);
         let ready = Ready {
@@ -92,7 +94,7 @@ impl Stage {
             recovering_ms: 0,
             pid: 1,
         };
-        stage.control = Some(Control::start(&config, &ready, doors, state, parts).unwrap());
+        stage.control = Some(Control::start(&config, &ready, doors, node, parts).unwrap());
         stage
     }
 
@@ -146,6 +148,7 @@ impl Drop for Stage {
         if let Some(control) = self.control.take() {
             control.stopper().stop();
             self.lives.clear();
+            self.drivers.clear();
         }
     }
 }

@@ -53,20 +53,11 @@ impl Shards {
     }
 
     /// Every shard has stopped, or its thread is gone, or they had their time.
-    pub(super) fn are_over(&self, phase: &Phase, now: Tick) -> bool {
+    pub(super) fn are_over(&self, phase: Phase, now: Tick) -> bool {
         let gone = |shard: &ShardThread| {
             shard.left.is_some() || shard.thread.as_ref().is_none_or(JoinHandle::is_finished)
         };
-        matches!(*phase, Phase::Stopping { until } if now >= until || self.all.iter().all(gone))
-    }
-
-    /// When to look after them.
-    pub(super) fn next_look(&self, phase: &Phase) -> Option<Tick> {
-        match *phase {
-            Phase::Serving => None,
-            Phase::Draining { until } => Some(until),
-            Phase::Stopping { until } => Some(until.min(clock::now().after(LOOK_EVERY))),
-        }
+        matches!(phase, Phase::Stopping { until } if now >= until || self.all.iter().all(gone))
     }
 
     /// Joins the threads that are over; `None` when one did not say what it left behind.
@@ -88,6 +79,15 @@ impl Shards {
 }
 
 impl Steward {
+    /// When the end needs looking after although nothing happens.
+    pub(super) fn next_look(&self) -> Option<Tick> {
+        match self.phase {
+            Phase::Serving => None,
+            Phase::Draining { until } => Some(until),
+            Phase::Stopping { until } => Some(until.min(clock::now().after(LOOK_EVERY))),
+        }
+    }
+
     /// Somebody wants the server to end; `at_once` without waiting for holders.
     pub(super) fn asked_to_stop(&mut self, reason: StopReason, at_once: bool, now: Tick) {
         match self.phase {
