@@ -1,1 +1,45 @@
-//! placeholder
+//! What the tests of the whole system stand on: real servers and commands as child processes, clients that speak raw
+//! frames, witnesses that write down what they saw, and the checkers that read it.
+//!
+//! Nothing here asserts a longest time of our own code. [`WATCHDOG`] only turns a hang into a failure. Everything a test
+//! starts is ended by its `Drop`, also on the way out of a panic, by process id.
+#![forbid(unsafe_code)]
+#![allow(clippy::missing_panics_doc, reason = "a test that cannot go on panics, and that is how it fails")]
+
+pub mod bytes;
+pub mod command;
+pub mod fuzz;
+pub mod history;
+pub mod metrics;
+pub mod random;
+pub mod raw;
+pub mod scratch;
+pub mod server;
+pub mod workspace;
+
+use std::time::{Duration, Instant};
+
+/// After this long a test that waits for something is hanging.
+pub const WATCHDOG: Duration = Duration::from_mins(1);
+
+/// Waits until `probe` gives something.
+///
+/// # Panics
+/// When it has given nothing for [`WATCHDOG`].
+pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(begun.elapsed() < WATCHDOG, "hangs: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Nanoseconds on CLOCK_BOOTTIME, which every process of a machine shares.
+pub fn boottime_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let (seconds, ns) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
+    seconds.expect("the clock starts at 0") * 1_000_000_000 + ns.expect("a part of a second")
+}

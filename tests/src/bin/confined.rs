@@ -1,0 +1,41 @@
+//! Starts a program with something denied to it: `io_uring` (as container profiles do), or descriptors. The program
+//! also dies with whoever started it, so that a test run that is killed leaves no server behind.
+//!
+//! `confined [--without-uring] [--nofile N] -- PROGRAM ARGUMENT…`
+
+use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+fn main() {
+    let mut arguments = std::env::args_os().skip(1);
+    set_parent_process_death_signal(Some(Signal::KILL)).expect("a process may ask for that");
+    while let Some(argument) = arguments.next() {
+        match argument.to_str() {
+            Some("--without-uring") => forbid_uring(),
+            Some("--nofile") => {
+                let number =
+                    arguments.next().and_then(|text| text.to_str()?.parse().ok()).expect("--nofile N");
+                setrlimit(Resource::Nofile, Rlimit { current: Some(number), maximum: Some(number) })
+                    .expect("a limit may be lowered");
+            }
+            Some("--") => break,
+            other => panic!("unknown argument {other:?}"),
+        }
+    }
+    let program = arguments.next().expect("a program is named");
+    let error = Command::new(&program).args(arguments).exec();
+    panic!("{}: {error}", program.display());
+}
+
+/// The three calls of `io_uring` fail with EPERM, like under the default profile of the container engines.
+fn forbid_uring() {
+    let calls = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+    let rules = calls.into_iter().map(|call| (call, Vec::new())).collect();
+    let denied = SeccompAction::Errno(u32::try_from(libc::EPERM).expect("a small number"));
+    let here = std::env::consts::ARCH.try_into().expect("an architecture with seccomp");
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, denied, here).expect("a sound filter");
+    let program: BpfProgram = filter.try_into().expect("it compiles");
+    seccompiler::apply_filter(&program).expect("filters may be added");
+}

@@ -1,0 +1,118 @@
+//! The messages behind the examples of docs/wire-format.md, and the kind numbers with their names.
+
+use fairlock_protocol::handshake::{FEATURE_ADMIN, HELLO, WELCOME};
+use fairlock_protocol::reply::{self, Grant, Refused};
+use fairlock_protocol::request::{self, Acquire, Open};
+use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
+use fairlock_protocol::{
+    CellId, DigestKey, Epoch, FencingToken, Frame, GrantId, Hello, Liveness, Mode, OwnerId, Refusal, Reply,
+    Request, RequestId, Resource, Role, Secret, SessionId, ShardId, Wait, Welcome,
+};
+
+fn request(number: u64, ack: u16, message: &Request<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    message.encode(RequestId(number), ack, &mut out);
+    let (frame, _) = Frame::split(&out).unwrap().unwrap();
+    assert_eq!(Request::decode(&frame), Ok(*message), "what is written is what is read");
+    out
+}
+
+fn reply(number: u64, flags: u8, message: &Reply<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    message.encode(RequestId(number), flags, &mut out);
+    let (frame, _) = Frame::split(&out).unwrap().unwrap();
+    assert_eq!(Reply::decode(&frame), Ok(*message), "what is written is what is read");
+    out
+}
+
+/// Every example, in the order of the document.
+pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
+    let epoch = Epoch::new(1000).unwrap();
+    let session = SessionId::new(epoch, ShardId(0), 7).unwrap();
+    let secret = Secret(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
+    let grant_id = GrantId::from_raw(0x0000_0001_0000_0002).unwrap();
+    let token = FencingToken::new(epoch, 1).unwrap();
+    let welcome = Welcome {
+        version: 1,
+        shard: ShardId(0),
+        shards: 1,
+        role: Role::Standalone,
+        features: FEATURE_ADMIN,
+        cell: CellId(1),
+        epoch: 1000,
+        ttl_max_ms: 60_000,
+        recovering_ms: 0,
+        digest_key: DigestKey([0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908]),
+    };
+    let open = Open {
+        ttl_ms: 5000,
+        liveness: Liveness::Heartbeat,
+        predecessor_gone: false,
+        pid: 42,
+        identity: b"",
+        reclaim_key: b"",
+        host: b"h1",
+        exe: b"/bin/x",
+        label: b"nightly",
+    };
+    let acquire = Acquire {
+        resource: Resource::new(b"", b"demo").unwrap(),
+        mode: Mode::EX,
+        wait: Wait::Forever,
+        owner: OwnerId(0),
+        reentrant: false,
+        notify: false,
+        lock_delay_ms: 0,
+        max_hold_ms: 0,
+        label: b"",
+    };
+    let granted = Grant {
+        grant: grant_id,
+        token: Some(token),
+        fence: token.get() - 1,
+        mode: Mode::EX,
+        waited_us: 0,
+        previous_owner_died: false,
+        reentered: false,
+    };
+    let refused = Refused { refusal: Refusal::WouldBlock, retry_after_ms: 0, cycle: None, detail: "" };
+    let opened = Reply::Opened { session, secret, ttl_ms: 5000, home: ShardId(0) };
+    vec![
+        ("hello", request(0, 0, &Request::Hello(Hello::to(ShardId::ANY)))),
+        ("welcome", reply(0, 0, &Reply::Welcome(welcome))),
+        ("open", request(1, 0, &Request::Open(open))),
+        ("opened", reply(1, FLAG_RENEWED, &opened)),
+        ("acquire", request(2, 0, &Request::Acquire(acquire))),
+        ("granted", reply(2, FLAG_RENEWED | FLAG_KEPT, &Reply::Granted(granted))),
+        ("keepalive", request(3, 1, &Request::Keepalive)),
+        ("alive", reply(3, FLAG_RENEWED, &Reply::Alive)),
+        ("release", request(4, 1, &Request::Release(grant_id))),
+        ("released", reply(4, FLAG_RENEWED | FLAG_KEPT, &Reply::Released { remaining: 0 })),
+        ("resume", request(1, 0, &Request::Resume { session, secret, received: 2 })),
+        ("resumed", reply(1, FLAG_RENEWED, &Reply::Resumed { ttl_ms: 5000, seen: 4, following: 0 })),
+        ("refused", reply(5, 0, &Reply::Refused(refused))),
+    ]
+}
+
+/// An example as it should stand in the document: the header on the first line, then sixteen bytes a line.
+pub(crate) fn block(name: &str, bytes: &[u8]) -> String {
+    let line = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+    let lines: Vec<String> = bytes.chunks(16).map(line).collect();
+    format!("```vector {name}\n{}\n```\n\n", lines.join("\n"))
+}
+
+/// Kind numbers and names.
+pub(crate) fn kinds() -> Vec<(u8, &'static str)> {
+    macro_rules! named {
+        ($($side:ident: $($name:ident)*;)*) => { vec![$($(($side::kind::$name, stringify!($name)),)*)*] };
+    }
+    let mut kinds = named! {
+        request: OPEN RESUME CLOSE KEEPALIVE ACQUIRE RELEASE CONVERT CANCEL VALIDATE CONFIRM ACQUIRE_ALL LIST SHOW SESSIONS
+            STATUS BREAK KILL;
+        reply: OPENED RESUMED CLOSED ALIVE GRANTED RELEASED CONVERTED WITHDRAWN VALIDATED REFUSED LISTED SHOWN
+            SESSIONS STATUS BROKE KILLED NOTE_BLOCKING NOTE_BROKEN NOTE_HOLD_OVER NOTE_KILLED NOTE_OVER
+            NOTE_DRAINING;
+    };
+    kinds.extend([(HELLO, "HELLO"), (WELCOME, "WELCOME")]);
+    kinds
+}
