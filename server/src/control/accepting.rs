@@ -103,3 +103,38 @@ impl Acceptor {
 fn spare() -> io::Result<OwnedFd> {
     Ok(eventfd(0, EventfdFlags::CLOEXEC)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn without_descriptors_a_peer_sees_an_end_and_the_reserve_is_kept() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut acceptor = Acceptor::new(listener.into()).unwrap();
+        let mut peers: Vec<_> = (0..2).map(|_| TcpStream::connect(address).unwrap()).collect();
+        assert!(acceptor.turn_away());
+        assert_eq!(peers[0].read(&mut [0; 1]).unwrap(), 0);
+        assert!(acceptor.spare.is_some() && acceptor.turned_away == 1);
+        assert_eq!(acceptor.accept(Tick::ZERO).len(), 1, "the second one is served");
+        assert!(acceptor.turn_away(), "nobody waits: nothing to do");
+        assert!(acceptor.accept(Tick::ZERO).is_empty());
+    }
+
+    #[test]
+    fn a_rest_ends_by_time_and_is_not_waited_on_before() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut acceptor = Acceptor::new(listener.into()).unwrap();
+        assert!(acceptor.listener().is_some());
+        acceptor.resting_until = Some(Tick(10));
+        acceptor.rested(Tick(9));
+        assert!(acceptor.listener().is_none());
+        assert_eq!(acceptor.resting_until(), Some(Tick(10)));
+        acceptor.rested(Tick(10));
+        assert!(acceptor.listener().is_some());
+    }
+}

@@ -50,17 +50,18 @@ impl NodeState {
         let quarantined = !start.quarantine.is_zero();
         let recovering_until = if quarantined { clock().after(start.quarantine) } else { Tick::ZERO };
         let Record { cell, epoch, ttl_horizon, .. } = start.record;
+        let beginning = Beginning { cell, epoch, new_cell: start.new_cell, recovering_until };
         let (path, number) = (directory.path().display(), epoch.get());
-        if start.new_cell {
+        if beginning.new_cell {
             tracing::info!(%path, %cell, epoch = number, "this is a new cell: the state directory was empty");
         } else {
             tracing::info!(%path, %cell, epoch = number, "state read");
         }
         if quarantined {
-            let (wait, ttl) = (start.quarantine, ttl_horizon);
-            tracing::warn!(?wait, longest_lease = ?ttl, "the last run did not stop cleanly: no grants until its leases are over");
+            let (wait, longest_lease) = (start.quarantine, ttl_horizon);
+            let why = "the last run did not stop cleanly: no grants until its leases are over";
+            tracing::warn!(?wait, ?longest_lease, "{why}");
         }
-        let beginning = Beginning { cell, epoch, new_cell: start.new_cell, recovering_until };
         Ok((NodeState { directory, run: Run::begun(&start), recovering_until }, beginning))
     }
 
