@@ -144,11 +144,14 @@ impl Table {
                 listed += 1;
             }
         }
-        list::audit(&self.extras, crowd.told, |extra| extra.notice);
-        for extra in list::walk(&self.extras, crowd.told.head, |extra| extra.notice) {
-            assert_eq!(self.extras[extra].notify, Notify::Told);
-            assert!(crowd.is_waited_for(), "who was told is told again when nobody waits any more");
-            listed += 1;
+        for (mode, &ends) in Mode::ALL.into_iter().zip(&crowd.told) {
+            list::audit(&self.extras, ends, |extra| extra.notice);
+            for extra in list::walk(&self.extras, ends.head, |extra| extra.notice) {
+                let extra = &self.extras[extra];
+                assert_eq!((self.grants[extra.grant].mode(), extra.notify), (mode, Notify::Told));
+                assert!(crowd.blocked_by(mode) > 0, "who blocks nobody any more is told again next time");
+                listed += 1;
+            }
         }
         let wants =
             |&grant: &u32| self.grants[grant].has(Grant::EXTRA) && self.extra(grant).notify != Notify::Off;

@@ -112,8 +112,8 @@ pub enum Effect {
         /// What.
         notice: Notice,
     },
-    /// From here on the session is renewed no more: it was replaced, or did not confirm in time. Its home lets its
-    /// lease run out.
+    /// From here on the session is renewed no more: it was replaced, or its client did not confirm in time. Its home
+    /// lets its lease run out; a shard that is not its home tells the home.
     Doomed {
         /// Its key at this table.
         session: SessionKey,

@@ -57,9 +57,9 @@ const fn slot_of(entry: u64) -> u32 {
 }
 
 /// Where an entry would like to stand: its tag, scaled to the number of places.
-#[expect(clippy::cast_possible_truncation, reason = "below `places`, which is a length")]
-const fn home(entry: u64, places: usize) -> usize {
-    ((entry >> 32) * places as u64 >> 32) as usize
+fn home(entry: u64, places: usize) -> usize {
+    let place = ((entry >> 32) * places as u64) >> 32;
+    usize::try_from(place).expect("below `places`, which is a length")
 }
 
 impl Index {

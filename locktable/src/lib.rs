@@ -15,6 +15,7 @@ extern crate std;
 mod acquire;
 mod admin;
 mod audit;
+mod blocking;
 mod chunks;
 pub mod command;
 mod convert;

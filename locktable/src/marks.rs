@@ -11,7 +11,7 @@ use fairlock_protocol::Digest;
 /// Resources whose last writing holder died.
 #[derive(Debug)]
 pub(crate) struct Marks {
-    marks: Slab<Mark, 8>,
+    slab: Slab<Mark, 8>,
     by_digest: Index,
     order: Ends,
     most: usize,
@@ -36,7 +36,7 @@ impl Record for Mark {
 
 impl Marks {
     pub(crate) fn new(most: usize) -> Marks {
-        Marks { marks: Slab::new(), by_digest: Index::new(4), order: Ends::EMPTY, most }
+        Marks { slab: Slab::new(), by_digest: Index::new(4), order: Ends::EMPTY, most }
     }
 
     /// Remembers a death.
@@ -49,9 +49,9 @@ impl Marks {
             let oldest = self.order.head;
             self.remove(key, oldest);
         }
-        let slot = self.marks.insert(Mark { digest, link: Link::NONE, vacant: false });
+        let slot = self.slab.insert(Mark { digest, link: Link::NONE, vacant: false });
         self.by_digest.insert(key.hash(digest.0[0], digest.0[1]), slot);
-        list::push_back(&mut self.marks, &mut self.order, slot, |mark| &mut mark.link);
+        list::push_back(&mut self.slab, &mut self.order, slot, |mark| &mut mark.link);
     }
 
     /// Whether a death is remembered; it is not any more then.
@@ -68,30 +68,30 @@ impl Marks {
 
     /// Digests, oldest death first.
     pub(crate) fn digests(&self) -> impl Iterator<Item = Digest> + '_ {
-        list::walk(&self.marks, self.order.head, |mark| mark.link).map(|slot| self.marks[slot].digest)
+        list::walk(&self.slab, self.order.head, |mark| mark.link).map(|slot| self.slab[slot].digest)
     }
 
     pub(crate) fn memory(&self) -> usize {
-        self.marks.memory() + self.by_digest.memory()
+        self.slab.memory() + self.by_digest.memory()
     }
 
     pub(crate) fn audit(&self, key: IndexKey) {
-        self.marks.audit();
+        self.slab.audit();
         self.by_digest.audit();
-        let listed = list::audit(&self.marks, self.order, |mark| mark.link);
-        assert_eq!(listed, self.marks.len(), "every mark is in the order");
+        let listed = list::audit(&self.slab, self.order, |mark| mark.link);
+        assert_eq!(listed, self.slab.len(), "every mark is in the order");
         assert_eq!(self.by_digest.len(), listed as usize, "every mark is filed");
         assert!(listed as usize <= self.most, "marks are bounded");
         assert!(self.digests().all(|digest| self.find(key, digest).is_some()), "every mark is found");
     }
 
     fn find(&self, key: IndexKey, digest: Digest) -> Option<u32> {
-        self.by_digest.find(key.hash(digest.0[0], digest.0[1]), |slot| self.marks[slot].digest == digest)
+        self.by_digest.find(key.hash(digest.0[0], digest.0[1]), |slot| self.slab[slot].digest == digest)
     }
 
     fn remove(&mut self, key: IndexKey, slot: u32) {
-        list::unlink(&mut self.marks, &mut self.order, slot, |mark| &mut mark.link);
-        let mark = self.marks.remove(slot);
+        list::unlink(&mut self.slab, &mut self.order, slot, |mark| &mut mark.link);
+        let mark = self.slab.remove(slot);
         self.by_digest.remove(key.hash(mark.digest.0[0], mark.digest.0[1]), slot);
     }
 }

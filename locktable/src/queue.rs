@@ -6,18 +6,14 @@
 
 use crate::chunks::NONE;
 use crate::command::Wait;
-use crate::effect::{Answer, Effect, Effects, Notice};
-use crate::list::{self, Ends};
-use crate::record::{Lock, Notify, Waiter};
+use crate::effect::{Answer, Effects};
+use crate::list;
+use crate::record::{Lock, Waiter};
 use crate::seat::Seat;
 use crate::slab::Record;
 use crate::table::{Generations, Table};
 use crate::wheel::Alarm;
-use fairlock_protocol::{Mode, RequestId, Tick};
-
-/// Entries of a queue looked at for the first one that a holder blocks; a notice names the strongest mode waited
-/// for when none of them is it.
-const FIRST_BLOCKED_SEARCH_MAX: usize = 8;
+use fairlock_protocol::{RequestId, Tick};
 
 impl Table {
     /// Puts a request at the end of its queue. Number, generation and links are given here.
@@ -68,7 +64,6 @@ impl Table {
         };
         asked[mode as usize] -= 1;
         list::unlink(&mut self.waiters, ends, slot, |waiter| &mut waiter.queue);
-        let unwanted = !crowd.is_waited_for();
         let ends = &mut self.sessions[session].waits;
         list::unlink(&mut self.waiters, ends, slot, |waiter| &mut waiter.sibling);
         self.sessions[session].wait_count -= 1;
@@ -82,9 +77,7 @@ impl Table {
             self.extras[extra].conversion = NONE;
         }
         self.counts.conversions -= u32::from(converts);
-        if unwanted {
-            self.quieten(crowd_slot);
-        }
+        self.quieten(crowd_slot, mode);
         self.waiters.remove(slot)
     }
 
@@ -187,69 +180,6 @@ impl Table {
             Answer::Converted(self.granted(waiter.grant, waited_us, died))
         };
         self.answer(waiter.session, waiter.request, answer, effects);
-    }
-
-    /// Tells holders that want to know, once, that they block somebody.
-    pub(crate) fn tell_blocking(&mut self, lock: u32, effects: &mut Effects) {
-        let crowd_slot = self.locks[lock].crowd;
-        for mode in Mode::ALL {
-            let crowd = &self.crowds[crowd_slot];
-            let (mut at, blocked) = (crowd.quiet[mode as usize].head, crowd.blocked_by(mode));
-            while at != NONE && blocked > 0 {
-                let extra = &self.extras[at];
-                let next = extra.notice.next;
-                let own = extra.conversion;
-                let own_blocked = own != NONE && !self.waiters[own].mode.compatible(mode);
-                let waiters = blocked - u32::from(own_blocked);
-                if waiters > 0 {
-                    let grant = extra.grant;
-                    let notice = Notice::Blocking {
-                        grant: self.grant_id(grant),
-                        wanted: self.first_blocked(crowd_slot, mode, own),
-                        waiters,
-                    };
-                    let session = self.session_key(self.grants[grant].session());
-                    effects.push(Effect::Told { session, notice });
-                    let crowd = &mut self.crowds[crowd_slot];
-                    let quiet = &mut crowd.quiet[mode as usize];
-                    list::unlink(&mut self.extras, quiet, at, |extra| &mut extra.notice);
-                    list::push_back(&mut self.extras, &mut crowd.told, at, |extra| &mut extra.notice);
-                    self.extras[at].notify = Notify::Told;
-                }
-                at = next;
-            }
-        }
-    }
-
-    /// What the first one that a holder of `mode` blocks asks for, in the order of service.
-    fn first_blocked(&self, crowd: u32, mode: Mode, own: u32) -> Mode {
-        let crowd = &self.crowds[crowd];
-        let queue = |ends: Ends| {
-            list::walk(&self.waiters, ends.head, |waiter| waiter.queue).take(FIRST_BLOCKED_SEARCH_MAX)
-        };
-        let blocked = |&waiter: &u32| waiter != own && !self.waiters[waiter].mode.compatible(mode);
-        let first = queue(crowd.conversions).chain(queue(crowd.waits)).find(blocked);
-        first.map_or_else(
-            || {
-                let asked = |&asked: &Mode| {
-                    let waiting = crowd.converting[asked as usize] + crowd.waiting[asked as usize];
-                    waiting > 0 && !asked.compatible(mode)
-                };
-                Mode::ALL.into_iter().rev().find(asked).expect("somebody is blocked")
-            },
-            |waiter| self.waiters[waiter].mode,
-        )
-    }
-
-    /// Nobody waits any more: who was told is told again next time.
-    fn quieten(&mut self, crowd: u32) {
-        while !self.crowds[crowd].told.is_empty() {
-            let extra = self.crowds[crowd].told.head;
-            let told = &mut self.crowds[crowd].told;
-            list::unlink(&mut self.extras, told, extra, |extra| &mut extra.notice);
-            self.extras[extra].notify = Notify::Quiet;
-            self.hush(self.extras[extra].grant);
-        }
     }
 
     /// A record of a waiter, to be completed by the caller.

@@ -74,7 +74,6 @@ impl Grant {
         session | (mode as u32) << 24
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a record's fields")]
     pub(crate) const fn new(
         token: u64,
         owner: u64,
@@ -137,7 +136,7 @@ pub(crate) enum Notify {
     Off,
     /// It will be, and is in its mode's list of the crowd (if there is a crowd).
     Quiet,
-    /// It was, and is in the crowd's list of those.
+    /// It was, and is in its mode's other list.
     Told,
 }
 
@@ -167,8 +166,8 @@ pub(crate) struct Crowd {
     pub(crate) served: u64,
     /// Holders to be told when they block somebody, by mode.
     pub(crate) quiet: [Ends; 6],
-    /// Holders told already.
-    pub(crate) told: Ends,
+    /// Holders told already, and blocking somebody still, by mode.
+    pub(crate) told: [Ends; 6],
     /// The owners of all grants are filed.
     pub(crate) staked: bool,
     /// What keeps others out after an expiry.
@@ -200,7 +199,7 @@ impl Crowd {
             enqueued: 1,
             served: 0,
             quiet: [Ends::EMPTY; 6],
-            told: Ends::EMPTY,
+            told: [Ends::EMPTY; 6],
             staked: false,
             closed: None,
         }

@@ -96,7 +96,7 @@ impl Table {
     pub(crate) fn reseat(&mut self, slot: u32, mode: Mode, up: bool) {
         let (old, lock) = (self.grants[slot].mode(), self.grants[slot].lock);
         debug_assert!(self.held_mask(lock, Some(slot)).admits(mode), "a grant goes with those beside it");
-        let listed = self.unhush(slot);
+        let notify = self.unhush(slot);
         self.count_out(slot);
         self.grants[slot].set_mode(mode);
         if up {
@@ -106,8 +106,10 @@ impl Table {
             self.grants[slot].token = 0;
         }
         self.count_in(slot);
-        if listed {
-            self.hush(slot);
+        if notify == Notify::Told && self.blocked_by_grant(slot) > 0 {
+            self.list_notice(slot, Notify::Told);
+        } else if notify != Notify::Off {
+            self.list_notice(slot, Notify::Quiet);
         }
         if let Some(stake) = self.stake_of(slot) {
             self.stakes[stake].held[old as usize] -= 1;
@@ -204,42 +206,6 @@ impl Table {
         if mode == Mode::PR && crowd.held[mode as usize] == 0 {
             crowd.run_first = 0;
         }
-    }
-
-    /// Puts a grant among those to be told when they block somebody, if it wants to know.
-    pub(crate) fn hush(&mut self, slot: u32) {
-        let grant = &self.grants[slot];
-        let crowd = self.locks[grant.lock].crowd;
-        if crowd == NONE || !grant.has(Grant::EXTRA) {
-            return;
-        }
-        let (extra, mode) = (self.extra_slot(slot), grant.mode() as usize);
-        if self.extras[extra].notify != Notify::Off {
-            self.extras[extra].notify = Notify::Quiet;
-            let quiet = &mut self.crowds[crowd].quiet[mode];
-            list::push_back(&mut self.extras, quiet, extra, |extra| &mut extra.notice);
-        }
-    }
-
-    /// Takes a grant from those to be told; false when it was told already and stays so, or does not want to know.
-    fn unhush(&mut self, slot: u32) -> bool {
-        let grant = &self.grants[slot];
-        let crowd = self.locks[grant.lock].crowd;
-        if crowd == NONE || !grant.has(Grant::EXTRA) {
-            return false;
-        }
-        let (extra, mode) = (self.extra_slot(slot), grant.mode() as usize);
-        let crowd = &mut self.crowds[crowd];
-        match self.extras[extra].notify {
-            Notify::Off => return false,
-            Notify::Quiet => {
-                list::unlink(&mut self.extras, &mut crowd.quiet[mode], extra, |extra| &mut extra.notice);
-            }
-            Notify::Told => {
-                list::unlink(&mut self.extras, &mut crowd.told, extra, |extra| &mut extra.notice);
-            }
-        }
-        true
     }
 
     /// Puts a grant into its session's list, and its owner's stake where the lock has stakes.

@@ -11,7 +11,7 @@ use crate::chunks::NONE;
 use crate::command::{Attributes, Ended, Lease, Open, SessionKey};
 use crate::effect::{Answer, Effect, Effects};
 use crate::list::{self, Ends, Link};
-use crate::record::{Grant, Lock};
+use crate::record::{Grant, Lock, SESSION_SLOTS};
 use crate::slab::Record;
 use crate::table::{Generations, Table};
 use crate::wheel::Alarm;
@@ -22,6 +22,7 @@ use fairlock_protocol::{Refusal, RequestId, Secret, SessionId, Tick};
 
 /// One session.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "four independent facts, none a state of another")]
 pub(crate) struct Session {
     /// 0 for a vacant record.
     pub(crate) generation: u32,
@@ -178,49 +179,43 @@ impl Table {
 
     /// Deals with the sessions that have this identity already, and with the bound on sessions.
     fn make_way(&mut self, now: Tick, open: &Open<'_>, effects: &mut Effects) -> Result<(), Refusal> {
-        let twin = if open.identity.is_empty() { None } else { self.newest_twin(open.identity) };
-        let same_key =
-            |table: &Table, twin: u32| *table.sessions[twin].about.reclaim_key == *open.reclaim_key;
-        if let Some(newest) = twin {
-            // What a session's home has let in, no other shard refuses.
-            if !open.visiting && !same_key(self, newest) {
-                return Err(Refusal::Denied);
-            }
-            let replaces = !open.reclaim_key.is_empty() && same_key(self, newest);
-            let makes_room = replaces && open.predecessor_gone;
-            if !open.visiting && !makes_room && self.sessions.len() >= self.limits.sessions {
-                return Err(Refusal::Quota);
-            }
-            if replaces {
-                self.replace_twins(now, open, effects);
-            }
+        let newest = self.newest_twin(open.identity).unwrap_or(NONE);
+        let twins = || list::walk(&self.sessions, newest, |session| session.twins);
+        let same_key = |&twin: &u32| *self.sessions[twin].about.reclaim_key == *open.reclaim_key;
+        // What a session's home has let in, no other shard refuses.
+        if !open.visiting && !twins().all(|twin| same_key(&twin)) {
+            return Err(Refusal::Denied);
         }
-        if !open.visiting && self.sessions.len() >= self.limits.sessions {
+        let replaces = !open.reclaim_key.is_empty() && twins().any(|twin| same_key(&twin));
+        let makes_room = replaces && open.predecessor_gone;
+        if !open.visiting && !makes_room && self.sessions.len() >= self.limits.sessions {
             return Err(Refusal::Quota);
         }
-        assert!(
-            self.sessions.len() < crate::record::SESSION_SLOTS - 1,
-            "no more sessions than a grant can name"
-        );
+        if replaces {
+            self.replace_twins(now, newest, open, effects);
+        }
+        assert!(self.sessions.len() < SESSION_SLOTS - 1, "no more sessions than a grant can name");
         Ok(())
     }
 
-    /// The sessions of this identity are renewed no more; they end at once when they cannot run any more.
-    fn replace_twins(&mut self, now: Tick, open: &Open<'_>, effects: &mut Effects) {
-        let mut twin = self.newest_twin(open.identity);
-        while let Some(slot) = twin {
-            let next = self.sessions[slot].twins.next;
-            twin = (next != NONE).then_some(next);
+    /// The sessions of this identity and key, newest first, are renewed no more; when they cannot run any more they
+    /// end at once, all of them before anybody is granted what they had.
+    fn replace_twins(&mut self, now: Tick, newest: u32, open: &Open<'_>, effects: &mut Effects) {
+        let mut twin = newest;
+        while twin != NONE {
+            let slot = twin;
+            twin = self.sessions[slot].twins.next;
             if *self.sessions[slot].about.reclaim_key != *open.reclaim_key {
                 continue;
             }
             if open.predecessor_gone {
-                self.end(now, slot, Ended::Replaced, effects);
+                self.strip(now, slot, Ended::Replaced, effects);
             } else {
                 self.sessions[slot].replaced = true;
                 self.refuse_renewals(now, slot, effects);
             }
         }
+        self.settle_touched(now, effects);
     }
 
     /// From here on a session is renewed no more, and its lease runs.
@@ -314,8 +309,14 @@ impl Table {
         kept.find(|(number, _)| *number == request).map(|&(_, answer)| answer)
     }
 
-    /// A session ends, and everything it has with it.
+    /// A session ends, and everything it has with it; then what it had passes on.
     pub(crate) fn end(&mut self, now: Tick, slot: u32, why: Ended, effects: &mut Effects) {
+        self.strip(now, slot, why, effects);
+        self.settle_touched(now, effects);
+    }
+
+    /// A session ends, and everything it has with it. The freed locks are noted, not scanned.
+    fn strip(&mut self, now: Tick, slot: u32, why: Ended, effects: &mut Effects) {
         let (session, id) = (self.session_key(slot), self.sessions[slot].id);
         effects.push(Effect::Over { session, id, why });
         match why {
@@ -345,7 +346,6 @@ impl Table {
         self.by_id.remove(self.key.hash(id.get(), 0), slot);
         let gone = self.sessions.remove(slot);
         assert!(gone.grant_count == 0 && gone.wait_count == 0, "nothing of an ended session is left");
-        self.settle_touched(now, effects);
     }
 
     /// What the end of its session means for whoever holds this lock next.
@@ -387,7 +387,11 @@ impl Table {
         })
     }
 
+    /// The newest session of an identity; nobody in particular has no twins.
     fn newest_twin(&self, identity: &[u8]) -> Option<u32> {
+        if identity.is_empty() {
+            return None;
+        }
         let is = |slot: u32| *self.sessions[slot].about.identity == *identity;
         self.by_identity.find(self.identity_hash(identity), is)
     }

@@ -17,6 +17,7 @@ use fairlock_protocol::{
 /// A session as it is now.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
+#[expect(clippy::struct_excessive_bools, reason = "four independent facts, none a state of another")]
 pub struct SessionView<'a> {
     /// Its key at this table.
     pub key: SessionKey,
@@ -191,8 +192,8 @@ impl Table {
         let mut at = u32::try_from(cursor).ok()?;
         while let Some(slot) = self.sessions.next_used(at) {
             at = slot.checked_add(1)?;
-            let view = self.session_view(self.session_key(slot)).expect("the slot is in use");
-            if visit(view).is_break() {
+            let view = self.session_view(self.session_key(slot));
+            if view.is_some_and(|view| visit(view).is_break()) {
                 return Some(u64::from(at));
             }
         }

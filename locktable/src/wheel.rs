@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn a_timer_centuries_away_rings_in_its_time() {
         let mut wheel = Wheel::new();
-        let far = Tick::from_millis(5 << 32 | 77);
+        let far = Tick::from_millis((5 << 32) + 77);
         wheel.arm(far, Alarm::Wait(1));
         let mut sleeps = 0;
         while let Some(next) = wheel.next_due().filter(|&next| next < far) {

@@ -101,12 +101,12 @@ fn an_up_conversion_from_nl_is_a_new_request() {
 fn conversions_are_served_before_the_wait_queue() {
     let mut story = Story::new();
     let (a, b, c) = (story.open(), story.open(), story.open());
-    let x = story.hold(a, Mode::CR);
-    let y = story.hold(b, Mode::PW);
+    let reader = story.hold(a, Mode::CR);
+    let writer = story.hold(b, Mode::PW);
     let blocked = story.queue(c, Mode::PR);
-    let (up, effects) = story.convert(a, x.grant, Mode::PR);
+    let (up, effects) = story.convert(a, reader.grant, Mode::PR);
     assert!(effects.is_empty());
-    assert_eq!(grants(&story.release(b, y.grant)), [up, blocked]);
+    assert_eq!(grants(&story.release(b, writer.grant)), [up, blocked]);
 }
 
 #[test]

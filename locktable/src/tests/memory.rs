@@ -1,6 +1,7 @@
 //! What a lock costs, and that nothing is left of locks that are gone.
 
 use super::*;
+use crate::views::Role::{Conversion, Holder, Waiter};
 
 fn sixteen(number: u64) -> [u8; 16] {
     let mut name = *b"lock/0000000000/";
@@ -101,7 +102,6 @@ fn a_queue_is_shown_with_holders_conversions_and_waiters_in_order() {
             core::ops::ControlFlow::Break(())
         });
     }
-    use crate::views::Role::{Conversion, Holder, Waiter};
     let expected = [
         (Holder, 1, Some(Mode::PR), None, Vec::new()),
         (Holder, 2, Some(Mode::PR), None, b"report".to_vec()),
