@@ -1,14 +1,23 @@
-//! One process's presence at a server.
+//! One process's presence at a server: the handle a program shares among its threads and tasks.
 
 use crate::builder::Builder;
+use crate::clock;
 use crate::endpoint::Endpoint;
+use crate::engine::{Anchor, Core};
 use crate::error::ConnectError;
 use crate::lock::LockRequest;
 use fairlock_protocol::SessionId;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// One process's presence at a server: a session, its connections, and what keeps it alive.
+/// One process's presence at a server: a session, its connections, and what keeps it alive. Cheap to clone and share.
+///
+/// When the last clone and the last guard are gone, the session is closed in the background; [`Client::close`] does it
+/// now and waits. After `fork` the child's copy is closed and touches nothing: connect again there.
 #[derive(Clone, Debug)]
-pub struct Client {}
+pub struct Client {
+    anchor: Arc<Anchor>,
+}
 
 /// How a client stands with its server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +25,7 @@ pub struct Client {}
 pub enum ClientState {
     /// Connected; guards are valid.
     Connected,
-    /// Not connected at the moment; the lease runs, guards are still held.
+    /// Not connected at the moment: the lease runs, guards are still held.
     Suspended,
     /// The session is over; the next acquire opens a new one.
     Lost,
@@ -28,7 +37,7 @@ impl Client {
     /// Connects with defaults and opens a session.
     ///
     /// # Errors
-    /// [`ConnectError`].
+    /// [`ConnectError`], which says whether there was no server, no answer, or a no.
     pub fn connect<E>(endpoint: E) -> Result<Client, ConnectError>
     where
         E: TryInto<Endpoint>,
@@ -37,35 +46,49 @@ impl Client {
         Client::builder().connect(endpoint)
     }
 
-    /// Says more before connecting.
+    /// Says more before connecting: lease, label, identity, liveness, transport.
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    pub(crate) fn open(_builder: Builder, _endpoint: &Endpoint) -> Result<Client, ConnectError> {
-        Err(ConnectError::Unsupported("not yet"))
+    pub(crate) fn open(builder: Builder, endpoint: &Endpoint) -> Result<Client, ConnectError> {
+        Ok(Client { anchor: Core::start(builder, endpoint)? })
     }
 
-    /// A request for the lock `name`: exclusive and waiting for ever, unless said otherwise.
+    /// A request for the lock `name` (1 to 1024 bytes): exclusive and waiting for ever, unless said otherwise.
     pub fn lock(&self, name: impl AsRef<[u8]>) -> LockRequest {
-        LockRequest::new(name.as_ref())
+        LockRequest::new(Arc::clone(&self.anchor), name.as_ref())
     }
 
-    /// The session.
+    /// The session's number, as `fairlock sessions` shows it. It changes when a lost session is followed by a new one.
     pub fn session(&self) -> SessionId {
-        SessionId::from_raw(1).expect("one is not zero")
+        self.anchor.core.session().passport.session
     }
 
-    /// How long the lease is, as the server granted it.
-    pub fn ttl(&self) -> std::time::Duration {
-        std::time::Duration::ZERO
+    /// Length of the lease, as the server granted it.
+    pub fn ttl(&self) -> Duration {
+        self.anchor.core.session().lease.ttl()
     }
 
     /// How the client stands with its server.
     pub fn state(&self) -> ClientState {
-        ClientState::Closed
+        let core = &self.anchor.core;
+        if core.mark.is_child() || core.is_closing() {
+            return ClientState::Closed;
+        }
+        let session = core.session();
+        match session.lease.check(clock::now()) {
+            Err(_) => ClientState::Lost,
+            Ok(_) if session.is_reachable() => ClientState::Connected,
+            Ok(_) => ClientState::Suspended,
+        }
     }
 
-    /// Ends the session: every guard is lost, every waiting acquire fails with `Closed`; everything is given back.
-    pub fn close(&self) {}
+    /// Ends the session: every guard is lost at once, every waiting acquire fails with `Closed`, and then the server is
+    /// told. Waits for its answer, at most for the client's deadline.
+    pub fn close(&self) {
+        if !self.anchor.core.mark.is_child() {
+            self.anchor.core.close();
+        }
+    }
 }

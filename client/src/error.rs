@@ -165,12 +165,19 @@ pub enum AcquireError {
 }
 
 impl AcquireError {
+    /// What the end of the session means to a request that waited.
+    pub(crate) fn from_lost(cause: LostCause) -> AcquireError {
+        match cause {
+            LostCause::Closed | LostCause::Forked => AcquireError::Closed,
+            cause => AcquireError::Lost(cause),
+        }
+    }
+
     /// The code of the protocol's closed list that fits best.
     pub fn refusal(&self) -> Refusal {
         match self {
-            AcquireError::Refused(refusal) => *refusal,
+            AcquireError::Refused(refusal) | AcquireError::Lost(LostCause::Session(refusal)) => *refusal,
             AcquireError::Deadlock(_) => Refusal::Deadlock,
-            AcquireError::Lost(LostCause::Session(refusal)) => *refusal,
             AcquireError::Lost(_) => Refusal::LeaseGuard,
             AcquireError::Closed => Refusal::Closed,
             AcquireError::Connection(error) => error.refusal().unwrap_or(Refusal::Unavailable),
@@ -197,6 +204,8 @@ pub enum LostCause {
     Closed,
     /// The process forked: the guard belongs to the parent.
     Forked,
+    /// It was given back, by its holder.
+    Released,
 }
 
 impl fmt::Display for LostCause {
@@ -209,6 +218,7 @@ impl fmt::Display for LostCause {
             LostCause::Session(refusal) => write!(f, "the server ended the session, {refusal}"),
             LostCause::Closed => f.write_str("the client was closed"),
             LostCause::Forked => f.write_str("the process forked, the guard is its parent's"),
+            LostCause::Released => f.write_str("it was given back"),
         }
     }
 }

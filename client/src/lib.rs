@@ -4,10 +4,15 @@
 pub mod admin;
 mod builder;
 mod client;
+mod clock;
+mod dial;
 mod endpoint;
+mod engine;
 mod error;
 mod guard;
 mod lock;
+mod session;
+mod transport;
 
 pub use builder::{Builder, Notice, Transport};
 pub use client::{Client, ClientState};

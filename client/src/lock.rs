@@ -1,100 +1,243 @@
-//! Asking for a lock.
+//! Asking for a lock: what is asked, and the three ways to wait for it.
 
+use crate::clock;
+use crate::engine::{Anchor, Outcome, Slot, ask_for, await_slot, cancel, undo};
 use crate::error::AcquireError;
 use crate::guard::Guard;
-use fairlock_protocol::{Mode, OwnerId};
+use crate::session::Spec;
+use fairlock_protocol::limits::{LABEL_BYTES_MAX, LOCK_DELAY_MAX};
+use fairlock_protocol::{Mode, OwnerId, Refusal, Wait};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// A request for a lock, not yet sent.
+///
+/// ```no_run
+/// use fairlock::{AcquireError, Client, Mode, Refusal};
+/// use std::time::Duration;
+///
+/// let client = Client::connect("tcp://127.0.0.1:7411")?;
+/// match client.lock("orders/42").mode(Mode::PR).wait(Duration::from_secs(1)).acquire() {
+///     Ok(guard) => println!("reading under token {}", guard.token().get()),
+///     Err(AcquireError::Refused(Refusal::Timeout)) => println!("somebody writes for long"),
+///     Err(error) => return Err(error.into()),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing is asked before `acquire`"]
-pub struct LockRequest {}
+pub struct LockRequest {
+    anchor: Arc<Anchor>,
+    spec: Spec,
+    slot: Arc<Slot>,
+}
 
 /// Withdraws one acquire from another thread.
 #[derive(Clone, Debug)]
-pub struct Canceller {}
+pub struct Canceller {
+    anchor: Arc<Anchor>,
+    slot: Arc<Slot>,
+}
 
 impl Canceller {
-    /// The acquire fails at once with [`fairlock_protocol::Refusal::Cancelled`]; a grant that raced in is given back.
-    /// Does nothing once the guard was returned.
-    pub fn cancel(&self) {}
+    /// The acquire fails at once with [`Refusal::Cancelled`], also one that has not begun; a grant that is on its way
+    /// is given back. Does nothing once the acquire has its outcome.
+    pub fn cancel(&self) {
+        if !self.anchor.core.mark.is_child() {
+            cancel(&self.anchor.core, &self.slot);
+        }
+    }
 }
 
 impl LockRequest {
-    pub(crate) fn new(_name: &[u8]) -> LockRequest {
-        LockRequest {}
+    pub(crate) fn new(anchor: Arc<Anchor>, name: &[u8]) -> LockRequest {
+        let spec = Spec {
+            namespace: "".into(),
+            name: name.into(),
+            label: "".into(),
+            mode: Mode::EX,
+            wait: Wait::Forever,
+            owner: OwnerId::default(),
+            reentrant: false,
+            notify: false,
+            lock_delay_ms: 0,
+            max_hold_ms: 0,
+        };
+        LockRequest { anchor, spec, slot: Slot::new() }
     }
-    /// In which namespace (default `default`).
-    pub fn namespace(self, _namespace: impl Into<String>) -> LockRequest {
+
+    /// In which namespace: 1 to 64 of `[a-z0-9._-]` (default `default`).
+    pub fn namespace(mut self, namespace: impl Into<String>) -> LockRequest {
+        self.spec.namespace = namespace.into().into_boxed_str();
         self
     }
+
     /// In which mode (default [`Mode::EX`]).
-    pub fn mode(self, _mode: Mode) -> LockRequest {
+    pub fn mode(mut self, mode: Mode) -> LockRequest {
+        self.spec.mode = mode;
         self
     }
-    /// Wait at most this long (default: for ever); the server counts.
-    pub fn wait(self, _wait: Duration) -> LockRequest {
+
+    /// Wait at most this long (default: for ever), counted by the server; zero is a try.
+    pub fn wait(mut self, wait: Duration) -> LockRequest {
+        self.spec.wait = Wait::up_to(wait);
         self
     }
-    /// For which thread or task (default: the session's common owner).
-    pub fn owner(self, _owner: OwnerId) -> LockRequest {
+
+    /// For which thread or task (default: the session's common owner). Decides re-entry and deadlock detection.
+    pub fn owner(mut self, owner: OwnerId) -> LockRequest {
+        self.spec.owner = owner;
         self
     }
-    /// The same owner may enter again.
-    pub fn reentrant(self, _reentrant: bool) -> LockRequest {
+
+    /// The same owner may enter again, in the same or a weaker mode; every guard has to be released.
+    pub fn reentrant(mut self, reentrant: bool) -> LockRequest {
+        self.spec.reentrant = reentrant;
         self
     }
-    /// Asks for a notice when the grant begins to block somebody.
-    pub fn notify(self, _notify: bool) -> LockRequest {
+
+    /// Asks for a [`Notice::Blocking`](crate::Notice::Blocking) when the grant begins to block somebody.
+    pub fn notify(mut self, notify: bool) -> LockRequest {
+        self.spec.notify = notify;
         self
     }
-    /// After this session's *expiry* keep others out this long.
-    pub fn lock_delay(self, _delay: Duration) -> LockRequest {
+
+    /// After this session's *expiry* (never after a release) keep others out this long, at most 60 s: for resources
+    /// that cannot check tokens.
+    pub fn lock_delay(mut self, delay: Duration) -> LockRequest {
+        self.spec.lock_delay_ms = millis(delay.min(LOCK_DELAY_MAX));
         self
     }
-    /// End the grant by time.
-    pub fn max_hold(self, _hold: Duration) -> LockRequest {
+
+    /// End the grant by time, this long after it was granted (default: never).
+    pub fn max_hold(mut self, hold: Duration) -> LockRequest {
+        self.spec.max_hold_ms = millis(hold);
         self
     }
-    /// What operators see beside this request.
-    pub fn label(self, _label: impl Into<String>) -> LockRequest {
+
+    /// What operators see beside this request, at most 256 bytes (default: the client's label).
+    pub fn label(mut self, label: impl Into<String>) -> LockRequest {
+        self.spec.label = label.into().into_boxed_str();
         self
     }
+
     /// A handle that withdraws this acquire from another thread.
     pub fn canceller(&self) -> Canceller {
-        Canceller {}
+        Canceller { anchor: Arc::clone(&self.anchor), slot: Arc::clone(&self.slot) }
     }
-    /// Waits for the lock.
+
+    /// Waits for the lock. The calling thread reads the answer itself.
     ///
     /// # Errors
-    /// [`AcquireError`].
+    /// [`AcquireError`]; with [`LockRequest::wait`] also [`Refusal::Timeout`].
     pub fn acquire(self) -> Result<Guard, AcquireError> {
-        Err(AcquireError::Closed)
+        self.check()?;
+        // The wait runs at the server; the deadline bounds only how long its answer may take beyond it.
+        let deadline = self.anchor.core.config.deadline;
+        let longest = match self.spec.wait {
+            Wait::Try => Some(deadline),
+            Wait::Millis(ms) => Some(deadline.saturating_add(Duration::from_millis(ms))),
+            Wait::Forever => None,
+        };
+        let give_up = longest.map(|longest| clock::now().after(longest));
+        let is_timed = matches!(self.spec.wait, Wait::Millis(_));
+        let spec = Arc::new(self.spec);
+        ask_for(&self.anchor.core, &spec, &self.slot, false);
+        match await_slot(&self.anchor.core, &self.slot, give_up) {
+            Some(outcome) => guard(&self.anchor, outcome),
+            None if is_timed => Err(AcquireError::Refused(Refusal::Timeout)),
+            None => Err(AcquireError::Unanswered { after: deadline }),
+        }
     }
-    /// Takes the lock if nobody stands in the way.
+
+    /// Takes the lock if nobody holds it against us and nobody waits before us.
     ///
     /// # Errors
-    /// [`AcquireError`].
-    pub fn try_acquire(self) -> Result<Guard, AcquireError> {
-        Err(AcquireError::Closed)
+    /// [`AcquireError::Refused`] with [`Refusal::WouldBlock`] when somebody does; else as [`LockRequest::acquire`].
+    pub fn try_acquire(mut self) -> Result<Guard, AcquireError> {
+        self.spec.wait = Wait::Try;
+        self.acquire()
     }
-    /// Asks now, and resolves to the guard; dropping the future withdraws the request.
+
+    /// Asks now, and resolves to the guard, on any executor. Dropping the future withdraws the request; a grant that
+    /// raced in is given back.
     pub fn acquire_async(self) -> Acquiring {
-        Acquiring {}
+        let refused = self.check().err();
+        let LockRequest { anchor, spec, slot } = self;
+        if refused.is_none() {
+            ask_for(&anchor.core, &Arc::new(spec), &slot, true);
+        }
+        Acquiring { anchor, slot, refused, finished: false }
+    }
+
+    /// What can be refused without asking.
+    fn check(&self) -> Result<(), AcquireError> {
+        let core = &self.anchor.core;
+        if core.mark.is_child() || core.is_closing() {
+            return Err(AcquireError::Closed);
+        }
+        self.spec.resource().map_err(AcquireError::Refused)?;
+        if self.spec.label.len() > LABEL_BYTES_MAX {
+            return Err(AcquireError::Refused(Refusal::TooLong));
+        }
+        Ok(())
     }
 }
 
-/// A lock being waited for; dropping it withdraws the request.
+/// Whole milliseconds, rounded up.
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
+}
+
+fn guard(anchor: &Arc<Anchor>, outcome: Outcome) -> Result<Guard, AcquireError> {
+    match outcome {
+        Outcome::Granted(session, hold) => Ok(Guard::new(Arc::clone(anchor), session, hold)),
+        Outcome::Failed(error) => Err(error),
+        Outcome::Converted => unreachable!("only a conversion is answered so, and it has a slot of its own"),
+    }
+}
+
+/// A lock being waited for. Dropping it withdraws the request.
 #[derive(Debug)]
 #[must_use = "dropping it withdraws the request"]
-pub struct Acquiring {}
+pub struct Acquiring {
+    anchor: Arc<Anchor>,
+    slot: Arc<Slot>,
+    /// Refused before it was asked.
+    refused: Option<AcquireError>,
+    finished: bool,
+}
 
 impl Future for Acquiring {
     type Output = Result<Guard, AcquireError>;
-    fn poll(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(Err(AcquireError::Closed))
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        assert!(!self.finished, "a future is not polled after it was ready");
+        if self.anchor.core.mark.is_child() {
+            self.finished = true;
+            return Poll::Ready(Err(AcquireError::Closed));
+        }
+        if let Some(refused) = self.refused.take() {
+            self.finished = true;
+            return Poll::Ready(Err(refused));
+        }
+        match self.slot.take_or_wake(context.waker()) {
+            Some(outcome) => {
+                self.finished = true;
+                Poll::Ready(guard(&self.anchor, outcome))
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Acquiring {
+    fn drop(&mut self) {
+        if !self.finished && !self.anchor.core.mark.is_child() {
+            drop(undo(&self.anchor.core, &self.slot));
+        }
     }
 }

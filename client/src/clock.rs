@@ -1,0 +1,37 @@
+//! The one clock of the client: CLOCK_BOOTTIME, which counts the time a machine sleeps, because leases do.
+
+use fairlock_protocol::Tick;
+use rustix::event::Timespec;
+use rustix::time::{ClockId, clock_gettime};
+use std::time::Duration;
+
+/// The present moment.
+#[inline]
+pub(crate) fn now() -> Tick {
+    let time = clock_gettime(ClockId::Boottime);
+    // Both parts are positive since boot, and 2^64 ns are 584 years.
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
+    Tick(seconds * 1_000_000_000 + nanos)
+}
+
+/// A timeout as poll takes it, rounded up by nothing: poll itself never returns early.
+pub(crate) fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(duration.subsec_nanos()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_goes_on() {
+        let before = now();
+        assert!(before > Tick::ZERO);
+        assert!(now() >= before);
+        assert_eq!(timespec(Duration::from_millis(1500)).tv_nsec, 500_000_000);
+    }
+}

@@ -1,0 +1,267 @@
+//! First words, spoken by a thread that has nothing else to do: connect, HELLO, OPEN, one answer each.
+//!
+//! Used to open a session and for an operator's questions. Taking a session up again after a broken connection is
+//! not done here, because leases run meanwhile and nobody may sit and wait for one socket.
+
+use crate::clock;
+use crate::error::ConnectError;
+use crate::session::Fault;
+use crate::transport::{self, Target};
+use fairlock_protocol::limits::FRAME_BYTES_MAX;
+use fairlock_protocol::{Class, Frame, Hello, Malformed, Reply, Request, RequestId, ShardId, Tick, Welcome};
+use rustix::event::{PollFd, PollFlags};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a wait looks whether it is still wanted.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// Bytes read at once at first; frames are mostly small, pages are not.
+const INBOX_BYTES: usize = 16 * 1024;
+
+/// Bytes received and not yet taken.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Inbox {
+    /// Forgets everything, for another connection.
+    pub(crate) fn clear(&mut self) {
+        (self.start, self.end) = (0, 0);
+    }
+
+    /// Room for more; never more than a largest frame and what came with it.
+    pub(crate) fn room(&mut self) -> &mut [u8] {
+        if self.start == self.end {
+            self.clear();
+        }
+        if self.end == self.bytes.len() {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            if self.end * 2 >= self.bytes.len() {
+                let larger = (self.bytes.len() * 2).clamp(INBOX_BYTES, 2 * FRAME_BYTES_MAX);
+                self.bytes.resize(larger, 0);
+            }
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    /// So many bytes were put into the room.
+    pub(crate) fn filled(&mut self, count: usize) {
+        self.end += count;
+        assert!(self.end <= self.bytes.len(), "no more is received than there was room for");
+    }
+
+    /// The first whole frame, not yet taken, and its length.
+    pub(crate) fn frame(&self) -> Result<Option<(Frame<'_>, usize)>, Malformed> {
+        Frame::split(&self.bytes[self.start..self.end])
+    }
+
+    /// The frame of this length is dealt with.
+    pub(crate) fn taken(&mut self, length: usize) {
+        self.start += length;
+        assert!(self.start <= self.end, "only what was received can be taken");
+    }
+}
+
+/// One connection whose owner waits for each answer.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(crate) socket: OwnedFd,
+    pub(crate) inbox: Inbox,
+    pub(crate) endpoint: String,
+    /// When whatever is under way must be done, and how long it was given.
+    pub(crate) until: Tick,
+    pub(crate) allowed: Duration,
+    sent: u64,
+}
+
+impl Wire {
+    /// Connects, within `allowed`, unless `wanted` says no meanwhile.
+    pub(crate) fn connect(
+        target: &Target,
+        allowed: Duration,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Wire, ConnectError> {
+        let endpoint = target.to_string();
+        let until = clock::now().after(allowed);
+        let unreachable = |source: io::Error| ConnectError::Unreachable {
+            endpoint: endpoint.clone(),
+            source: Arc::new(source),
+        };
+        let (socket, stands) = transport::begin(target).map_err(unreachable)?;
+        let wire = Wire { socket, inbox: Inbox::default(), endpoint, until, allowed, sent: 0 };
+        if !stands {
+            wire.wait(PollFlags::OUT, wanted)?;
+            let endpoint = wire.endpoint.clone();
+            transport::concluded(wire.socket.as_fd())
+                .map_err(|source| ConnectError::Unreachable { endpoint, source: Arc::new(source) })?;
+        }
+        Ok(wire)
+    }
+
+    /// Gives what comes next so much time.
+    pub(crate) fn allow(&mut self, allowed: Duration) {
+        self.allowed = allowed;
+        self.until = clock::now().after(allowed);
+    }
+
+    fn wait(&self, what: PollFlags, wanted: &dyn Fn() -> bool) -> Result<(), ConnectError> {
+        loop {
+            let left = self.until.since(clock::now());
+            if left.is_zero() {
+                return Err(ConnectError::TimedOut { endpoint: self.endpoint.clone(), after: self.allowed });
+            }
+            if !wanted() {
+                return Err(ConnectError::Closed);
+            }
+            let mut fds = [PollFd::new(&self.socket, what)];
+            transport::wait(&mut fds, Some(left.min(LOOK_AROUND))).map_err(|source| self.broken(source))?;
+            if transport::is_ready(&fds[0]) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn broken(&self, source: io::Error) -> ConnectError {
+        ConnectError::Broken { endpoint: self.endpoint.clone(), source: Arc::new(source) }
+    }
+
+    /// What a fault of the server means to whoever connects.
+    pub(crate) fn fault(&self, fault: Fault, expected: &'static str) -> ConnectError {
+        let endpoint = self.endpoint.clone();
+        match fault {
+            Fault::Malformed(source) => ConnectError::NotFairlock { endpoint, source },
+            Fault::OutOfTurn(said) => ConnectError::OutOfTurn { endpoint, said, expected },
+        }
+    }
+
+    /// Sends these bytes, and with the first of them a descriptor.
+    pub(crate) fn send(
+        &mut self,
+        mut bytes: &[u8],
+        mut pass: Option<&OwnedFd>,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<(), ConnectError> {
+        while !bytes.is_empty() {
+            let sent = match pass.take() {
+                Some(pass) => transport::write_with(self.socket.as_fd(), bytes, pass.as_fd()),
+                None => transport::write(self.socket.as_fd(), bytes),
+            };
+            match sent.map_err(|source| self.broken(source))? {
+                Some(sent) => bytes = &bytes[sent..],
+                None => self.wait(PollFlags::OUT, wanted)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks one question; the number it got.
+    pub(crate) fn ask(
+        &mut self,
+        request: &Request<'_>,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<u64, ConnectError> {
+        let mut out = Vec::new();
+        self.sent += 1;
+        request.encode(RequestId(self.sent), 0, &mut out);
+        self.send(&out, None, wanted)?;
+        Ok(self.sent)
+    }
+
+    /// Waits for one frame that is no notice, or is a refusal, and shows it with its flags and its number.
+    pub(crate) fn answer<R>(
+        &mut self,
+        wanted: &dyn Fn() -> bool,
+        look: impl FnOnce(&Reply<'_>, u8, u64) -> R,
+    ) -> Result<R, ConnectError> {
+        loop {
+            let malformed = |source| ConnectError::NotFairlock { endpoint: self.endpoint.clone(), source };
+            if let Some((frame, length)) = self.inbox.frame().map_err(malformed)? {
+                let reply = Reply::decode(&frame).map_err(malformed)?;
+                if matches!(reply, Reply::Draining | Reply::Blocking { .. }) {
+                    self.inbox.taken(length);
+                    continue;
+                }
+                let seen = look(&reply, frame.flags, frame.request.0);
+                self.inbox.taken(length);
+                return Ok(seen);
+            }
+            match transport::read(self.socket.as_fd(), self.inbox.room()) {
+                Ok(Some(0)) => return Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
+                Ok(Some(count)) => self.inbox.filled(count),
+                Ok(None) => self.wait(PollFlags::IN, wanted)?,
+                Err(source) => return Err(self.broken(source)),
+            }
+        }
+    }
+
+    /// HELLO and WELCOME.
+    pub(crate) fn greet(
+        &mut self,
+        hello: Hello<'_>,
+        pass: Option<&OwnedFd>,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Welcome, ConnectError> {
+        let mut out = Vec::new();
+        Request::Hello(hello).encode(RequestId::NOTICE, 0, &mut out);
+        self.send(&out, pass, wanted)?;
+        let endpoint = self.endpoint.clone();
+        self.answer(wanted, |reply, _, _| match *reply {
+            Reply::Welcome(welcome) => Ok(welcome),
+            Reply::Refused(refused) => Err(ConnectError::Refused {
+                endpoint,
+                refusal: refused.refusal,
+                detail: refused.detail.to_owned(),
+            }),
+            _ => Err(ConnectError::OutOfTurn { endpoint, said: "something else", expected: "WELCOME" }),
+        })?
+    }
+}
+
+/// Tries the targets in their order until one of them takes us or `allowed` is over. One that cannot be reached, or
+/// that says it is not the one to ask, leads to the next; refusals for the moment are waited out as long as there is time.
+pub(crate) fn first_that<R>(
+    targets: &[Target],
+    allowed: Duration,
+    wanted: &dyn Fn() -> bool,
+    mut attempt: impl FnMut(usize, &Target, Duration) -> Result<R, ConnectError>,
+) -> Result<R, ConnectError> {
+    assert!(!targets.is_empty(), "an endpoint has a member");
+    let until = clock::now().after(allowed);
+    loop {
+        let mut last = ConnectError::Closed;
+        let mut pause = None;
+        for (index, target) in targets.iter().enumerate() {
+            let others = u32::try_from(targets.len() - index).unwrap_or(u32::MAX);
+            let share = until.since(clock::now()) / others;
+            match attempt(index, target, share.max(Duration::from_millis(1))) {
+                Ok(done) => return Ok(done),
+                Err(error @ ConnectError::Closed) => return Err(error),
+                Err(error) => {
+                    if error.refusal().is_some_and(|refusal| refusal.class() == Class::Retry) {
+                        pause = Some(LOOK_AROUND / 2);
+                    }
+                    last = error;
+                }
+            }
+        }
+        match pause {
+            Some(pause) if clock::now().after(pause) < until && wanted() => std::thread::sleep(pause),
+            _ => return Err(last),
+        }
+    }
+}
+
+/// A shard number as a server's WELCOME gives it must exist at that server.
+pub(crate) fn shard_of(welcome: &Welcome) -> Result<ShardId, Fault> {
+    if welcome.shard.0 < welcome.shards {
+        Ok(welcome.shard)
+    } else {
+        Err(Fault::OutOfTurn("a shard beyond its own number of shards"))
+    }
+}

@@ -1,0 +1,223 @@
+//! The path of a thread that waits for its own request: write, read until it is settled, pass the place on.
+
+use super::core::{Core, Orphan};
+use super::lane::{Cover, Lane, LaneState, Session};
+use super::slot::{Outcome, Place, Slot};
+use crate::clock;
+use crate::error::AcquireError;
+use crate::session::{Ask, Hold, Spec};
+use crate::transport::{self, Link};
+use fairlock_protocol::{GrantId, Mode, Refusal, Tick, Wait};
+use rustix::event::{PollFd, PollFlags};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+/// Asks for a lock; the slot is settled when it is known how it came out. `tended`: nobody will read for it.
+pub(crate) fn ask_for(core: &Core, spec: &Arc<Spec>, slot: &Arc<Slot>, tended: bool) {
+    let session = core.session();
+    let alive = session.lease.check(clock::now()).is_ok();
+    if !(alive && place(core, &session, spec, slot, tended)) {
+        core.leave(Orphan { spec: Arc::clone(spec), slot: Arc::clone(slot), tended });
+    }
+}
+
+/// Hands a request to the session's stream; `false` when the session is over.
+pub(super) fn place(
+    core: &Core,
+    session: &Arc<Session>,
+    spec: &Arc<Spec>,
+    slot: &Arc<Slot>,
+    tended: bool,
+) -> bool {
+    submit(core, session, session.lane_of(spec), Ask::Acquire(Arc::clone(spec)), slot, tended)
+}
+
+/// Asks for another mode of a grant; `false` when the session is over.
+pub(crate) fn ask_to_convert(
+    core: &Core,
+    session: &Arc<Session>,
+    lane: &Lane,
+    (grant, mode, wait): (GrantId, Mode, Wait),
+    slot: &Arc<Slot>,
+) -> bool {
+    submit(core, session, lane, Ask::Convert { grant, mode, wait }, slot, false)
+}
+
+fn submit(
+    core: &Core,
+    session: &Arc<Session>,
+    lane: &Lane,
+    ask: Ask,
+    slot: &Arc<Slot>,
+    tended: bool,
+) -> bool {
+    // Read before the frame can be on its way: a confirmation counts from here.
+    let now = clock::now();
+    let placed = lane.with(session, core, |stream| {
+        let Some(id) = stream.submit(now, ask, Some(Arc::clone(slot)), tended) else { return false };
+        let wanted = slot.put(Place { session: Arc::clone(session), shard: lane.shard, id });
+        if !wanted {
+            stream.abandon(now, id);
+        }
+        true
+    });
+    if placed {
+        let state = lane.state();
+        let unread = tended && !state.reader && state.cover != Cover::Watched;
+        if unread || !state.stream.is_live() {
+            drop(state);
+            core.ring();
+        }
+    }
+    placed
+}
+
+/// Waits for the outcome, reading for it when nobody else does. After `give_up` the request is withdrawn: `None`.
+pub(crate) fn await_slot(core: &Core, slot: &Arc<Slot>, give_up: Option<Tick>) -> Option<Outcome> {
+    let mut parked = false;
+    let outcome = loop {
+        if let Some(outcome) = slot.take_or_unpark() {
+            break Some(outcome);
+        }
+        let left = give_up.map(|give_up| give_up.since(clock::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            break undo(core, slot);
+        }
+        match slot.place().and_then(|place| take_turn(slot, place, &mut parked).map(|link| (place, link))) {
+            Some((place, link)) => {
+                let lane = place.session.lane(place.shard);
+                read_until_settled(core, place, lane, slot, &link, give_up);
+                let mut state = lane.state();
+                state.reader = false;
+                hand_over(core, &mut state);
+            }
+            None if slot.is_settled() => {}
+            None => park(left),
+        }
+    };
+    if parked && let Some(place) = slot.place() {
+        let mut state = place.session.lane(place.shard).state();
+        state.parked.retain(|other| !Arc::ptr_eq(other, slot));
+        hand_over(core, &mut state);
+    }
+    outcome
+}
+
+/// Without a timeout only an unpark ends it; whoever settles the slot, or leaves the reader's place, gives one.
+fn park(left: Option<Duration>) {
+    match left {
+        Some(left) => thread::park_timeout(left),
+        None => thread::park(),
+    }
+}
+
+/// Takes the reader's place, or a place among those who wait for it.
+fn take_turn(slot: &Arc<Slot>, place: &Place, parked: &mut bool) -> Option<Arc<Link>> {
+    let mut state = place.session.lane(place.shard).state();
+    let free = !state.reader && state.stream.is_live();
+    let link = if free { state.link.clone() } else { None };
+    match (&link, *parked) {
+        (Some(_), was_parked) => {
+            if was_parked {
+                state.parked.retain(|other| !Arc::ptr_eq(other, slot));
+                *parked = false;
+            }
+            state.reader = true;
+            state.activity += 1;
+        }
+        (None, false) => {
+            state.parked.push(Arc::clone(slot));
+            *parked = true;
+        }
+        (None, true) => {}
+    }
+    link
+}
+
+/// Reads, settling whatever comes, until our own is settled, the link is gone, or it is time to give up.
+fn read_until_settled(
+    core: &Core,
+    place: &Place,
+    lane: &Lane,
+    slot: &Slot,
+    link: &Arc<Link>,
+    give_up: Option<Tick>,
+) {
+    while !slot.is_settled() {
+        let left = give_up.map(|give_up| give_up.since(clock::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return;
+        }
+        let mut fds = [PollFd::new(link, PollFlags::IN), PollFd::new(&lane.bell, PollFlags::IN)];
+        if let Err(error) = transport::wait(&mut fds, left) {
+            tracing::error!(%error, "poll refused; the tender reads instead");
+            return;
+        }
+        let [socket, bell] = fds.map(|fd| transport::is_ready(&fd));
+        if bell {
+            lane.bell.hear();
+        }
+        if socket && !lane.pump(&place.session, core, link, true) {
+            return;
+        }
+    }
+}
+
+/// The reader's place is, or may be, free: somebody who waits takes it, else the tender sees to the lane.
+fn hand_over(core: &Core, state: &mut LaneState) {
+    if state.reader {
+        return;
+    }
+    if let Some(next) = state.parked.first() {
+        next.nudge();
+        return;
+    }
+    match state.cover {
+        Cover::Watched => {}
+        Cover::Napping(_) if state.stream.tended() == 0 => {}
+        Cover::Napping(_) | Cover::Called => {
+            state.cover = Cover::Napping(Tick::ZERO);
+            core.ring();
+        }
+    }
+}
+
+/// Withdraws a request from another thread than the one that waits.
+pub(crate) fn cancel(core: &Core, slot: &Arc<Slot>) {
+    let cancelled = Outcome::Failed(AcquireError::Refused(Refusal::Cancelled));
+    if slot.settle(cancelled).is_err() {
+        return;
+    }
+    if let Some(place) = slot.place() {
+        withdraw(core, place);
+        place.session.lane(place.shard).ring_reader();
+    }
+}
+
+/// Nobody waits any more. What came in meanwhile is given back, or, if it is no grant, shown.
+pub(crate) fn undo(core: &Core, slot: &Arc<Slot>) -> Option<Outcome> {
+    match slot.leave() {
+        Some(Outcome::Granted(session, hold)) => {
+            give_back(core, &session, &hold);
+            None
+        }
+        Some(outcome) => Some(outcome),
+        None => {
+            if let Some(place) = slot.place() {
+                withdraw(core, place);
+            }
+            None
+        }
+    }
+}
+
+fn withdraw(core: &Core, place: &Place) {
+    let lane = place.session.lane(place.shard);
+    lane.with(&place.session, core, |stream| stream.abandon(clock::now(), place.id));
+}
+
+/// Gives one guard of a grant back, without waiting for the answer.
+pub(crate) fn give_back(core: &Core, session: &Arc<Session>, hold: &Arc<Hold>) {
+    session.lane_of(&hold.spec).release(session, core, hold);
+}

@@ -1,0 +1,129 @@
+//! Opening a session: the one talk during which nothing is held yet, so that a thread may simply wait for it.
+
+use super::core::Config;
+use super::lane::{Lane, Session};
+use crate::clock;
+use crate::dial::{self, Wire};
+use crate::error::ConnectError;
+use crate::session::{Fault, Jitter, Lease, Passport, Stream};
+use crate::transport::{Link, Target};
+use fairlock_protocol::limits::{ATTRIBUTE_BYTES_MAX, TTL_MAX, TTL_MIN};
+use fairlock_protocol::request::Open;
+use fairlock_protocol::wire::FLAG_KEPT;
+use fairlock_protocol::{Hello, Reply, Request, Secret, SessionId, ShardId, Tick};
+use fairlock_shm::fork::ForkMark;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+/// What OPENED said.
+struct Opened {
+    session: SessionId,
+    secret: Secret,
+    ttl: Duration,
+    home: ShardId,
+    kept: bool,
+}
+
+/// Connects to the first of the targets that takes us, and opens a session there.
+pub(super) fn open(
+    config: &Config,
+    targets: &[Target],
+    mark: &Arc<ForkMark>,
+    wanted: &dyn Fn() -> bool,
+) -> Result<Arc<Session>, ConnectError> {
+    dial::first_that(targets, config.deadline, wanted, |index, target, allowed| {
+        let mut wire = Wire::connect(target, allowed, wanted)?;
+        let hello = Hello::to(ShardId::ANY);
+        let welcome = wire.greet(hello, config.inherit.as_ref(), wanted)?;
+        let shard = dial::shard_of(&welcome).map_err(|fault| wire.fault(fault, "WELCOME"))?;
+        // Read before the first byte of OPEN can be on its way: the lease counts from here.
+        let sent = clock::now();
+        let opened = say_open(config, &mut wire, wanted)?;
+        if opened.home != shard {
+            return Err(wire.fault(Fault::OutOfTurn("another home than the shard that was asked"), "OPENED"));
+        }
+        let passport = Passport {
+            session: opened.session,
+            secret: opened.secret,
+            home: opened.home,
+            shards: welcome.shards,
+            digest_key: welcome.digest_key,
+            cell: welcome.cell,
+            epoch: AtomicU32::new(welcome.epoch),
+        };
+        assemble(wire, passport, sent, &opened, (index, mark))
+    })
+}
+
+fn say_open(config: &Config, wire: &mut Wire, wanted: &dyn Fn() -> bool) -> Result<Opened, ConnectError> {
+    let host = rustix::system::uname();
+    let exe = std::fs::read_link("/proc/self/exe").unwrap_or_default();
+    let open = Open {
+        ttl_ms: config.ttl_ms,
+        liveness: config.liveness,
+        predecessor_gone: config.predecessor_gone,
+        pid: std::process::id(),
+        identity: &config.identity,
+        reclaim_key: &config.reclaim_key,
+        host: cut(host.nodename().to_bytes()),
+        exe: cut(exe.as_os_str().as_bytes()),
+        label: config.label.as_bytes(),
+    };
+    wire.ask(&Request::Open(open), wanted)?;
+    let endpoint = wire.endpoint.clone();
+    wire.answer(wanted, |reply, flags, _| match *reply {
+        Reply::Opened { session, secret, ttl_ms, home } => {
+            let ttl = Duration::from_millis(ttl_ms.into());
+            if !(TTL_MIN..=TTL_MAX).contains(&ttl) {
+                return Err(ConnectError::OutOfTurn {
+                    endpoint,
+                    said: "a lease out of bounds",
+                    expected: "OPENED",
+                });
+            }
+            Ok(Opened { session, secret, ttl, home, kept: flags & FLAG_KEPT != 0 })
+        }
+        Reply::Refused(refused) => Err(ConnectError::Refused {
+            endpoint,
+            refusal: refused.refusal,
+            detail: refused.detail.to_owned(),
+        }),
+        _ => Err(ConnectError::OutOfTurn { endpoint, said: "something else", expected: "OPENED" }),
+    })?
+}
+
+/// An attribute as far as a server keeps it.
+fn cut(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.len().min(ATTRIBUTE_BYTES_MAX)]
+}
+
+/// Builds the session around its first connection.
+fn assemble(
+    wire: Wire,
+    passport: Passport,
+    sent: Tick,
+    opened: &Opened,
+    (target, mark): (usize, &Arc<ForkMark>),
+) -> Result<Arc<Session>, ConnectError> {
+    let mut seed = [0; 8];
+    if getrandom::fill(&mut seed).is_err() {
+        // Only deviations hang on it; the id differs between clients too.
+        seed = passport.session.get().to_le_bytes();
+    }
+    let seed = u64::from_le_bytes(seed);
+    let (passport, lease) = (Arc::new(passport), Arc::new(Lease::new(sent, opened.ttl)));
+    let lanes = (0..passport.shards).map(|index| {
+        let (shard, jitter) = (ShardId(index), Jitter::new(seed.rotate_left(index.into())));
+        let stream = Stream::new(shard, Arc::clone(&passport), Arc::clone(&lease), jitter.clone());
+        let stream = if shard == opened.home { stream.opened(1, opened.kept.into()) } else { stream };
+        Lane::new(stream, shard, target, jitter)
+    });
+    let lanes = lanes
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|source| ConnectError::System { what: "a descriptor", source: Arc::new(source) })?;
+    let session = Session::new(passport, lease, lanes);
+    session.home().adopt(|number| Link::new(wire.socket, mark, number), wire.inbox);
+    Ok(Arc::new(session))
+}

@@ -1,0 +1,343 @@
+//! The one thread that does what nobody waits for: renewals, the end of the lease, new connections, longest holds,
+//! requests that rest, and reading where no thread in the foreground does.
+//!
+//! It never blocks on one thing: every pass looks at everything, works out the earliest moment at which something is
+//! due, and polls until then. The one exception is opening a new session, when there is nothing to keep alive.
+
+use super::core::Core;
+use super::foreground;
+use super::lane::{Cover, Lane, Outlet, Session, break_link};
+use super::opening;
+use super::slot::Outcome;
+use crate::clock;
+use crate::error::{AcquireError, LostCause};
+use crate::session::{Ask, Beat, Jitter, Pulse};
+use crate::transport::{self, Link};
+use fairlock_protocol::Tick;
+use rustix::event::{PollFd, PollFlags};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long a lane may be left to threads that come and go before somebody looks whether they still do. Bounds how
+/// late a notice is read that arrives between two of their calls; 100 looks a second cost a busy client 0.1 % of a core.
+const NAP: Duration = Duration::from_millis(10);
+/// How long a connection may take until the session is resumed on it, before another one is tried.
+const RESUME_TIME: Duration = Duration::from_secs(1);
+/// How long a session that is over anyway may take to say so to its server.
+const FAREWELL_TIME: Duration = Duration::from_secs(1);
+
+/// One session and what the tender remembers of it.
+#[derive(Debug)]
+struct Tended {
+    session: Arc<Session>,
+    pulse: Pulse,
+    /// Activity of each lane when its present nap began.
+    seen: Vec<u64>,
+    /// Once the session is over: how long its last word may take.
+    farewell: Option<Tick>,
+    finished: bool,
+}
+
+/// The thread.
+#[derive(Debug)]
+pub(super) struct Tender {
+    core: Arc<Core>,
+    tended: Vec<Tended>,
+}
+
+/// A descriptor to poll, and whose it is.
+struct Watch {
+    tended: usize,
+    lane: usize,
+    link: Arc<Link>,
+    flags: PollFlags,
+}
+
+impl Tended {
+    fn new(session: Arc<Session>) -> Tended {
+        let confirmed = session.lease.confirmed().unwrap_or_else(clock::now);
+        let jitter = Jitter::new(session.passport.session.get().rotate_left(17));
+        let pulse = Pulse::new(session.lease.ttl(), confirmed, jitter);
+        let seen = vec![0; session.lanes.len()];
+        Tended { session, pulse, seen, farewell: None, finished: false }
+    }
+
+    /// Looks at everything; the earliest moment at which something is due.
+    fn pass(&mut self, core: &Core, now: Tick) -> Tick {
+        let session = Arc::clone(&self.session);
+        let mut due = Tick(u64::MAX);
+        match session.lease.check(now) {
+            Ok(deadline) => due = due.min(deadline),
+            Err(cause) => session.end(core, cause),
+        }
+        if session.is_ended() {
+            due = due.min(self.say_farewell(core, now));
+            if self.finished {
+                return due;
+            }
+        }
+        let may_dial = !session.is_ended() || core.is_closing();
+        for (lane, seen) in session.lanes.iter().zip(&mut self.seen) {
+            due = due.min(look_after(core, &session, lane, now, seen, may_dial));
+        }
+        let live = session.home().state().stream.is_live();
+        session.reachable.store(live, Ordering::Relaxed);
+        if let Some(confirmed) = session.lease.confirmed() {
+            due = due.min(self.beat(core, now, confirmed, live));
+        }
+        due
+    }
+
+    fn beat(&mut self, core: &Core, now: Tick, confirmed: Tick, live: bool) -> Tick {
+        let session = &self.session;
+        match self.pulse.beat(now, confirmed, live) {
+            Beat::Wait(due) => due,
+            Beat::Send(due) => {
+                session.home().with(session, core, |stream| stream.submit(now, Ask::Keepalive, None, true));
+                due
+            }
+            Beat::Break => {
+                tracing::warn!("no renewal was answered; the connection is given up for another");
+                session.home().break_now(core, Duration::ZERO, false);
+                now
+            }
+        }
+    }
+
+    /// The session is over. Its CLOSE gets a moment to arrive, then every connection is hung up.
+    fn say_farewell(&mut self, core: &Core, now: Tick) -> Tick {
+        let closing = core.is_closing();
+        let time = if closing { core.config.deadline } else { FAREWELL_TIME.min(core.config.deadline) };
+        let until = *self.farewell.get_or_insert_with(|| now.after(time));
+        let cause = self.session.lease.check(now).err();
+        let nothing_to_say = matches!(cause, Some(LostCause::Session(_)));
+        let nobody_there = !closing && self.session.home().state().link.is_none();
+        let said = self.session.closed.load(Ordering::Acquire);
+        if said || nothing_to_say || nobody_there || now >= until {
+            for lane in &self.session.lanes {
+                lane.hang_up();
+            }
+            self.finished = true;
+        }
+        until
+    }
+}
+
+/// One lane: its timers, its connection, and whether the tender reads it.
+fn look_after(
+    core: &Core,
+    session: &Arc<Session>,
+    lane: &Lane,
+    now: Tick,
+    seen: &mut u64,
+    may_dial: bool,
+) -> Tick {
+    let is_home = lane.shard == session.passport.home;
+    let mut state = lane.state();
+    state.stream.tick(now);
+    let mut due = state.stream.due().unwrap_or(Tick(u64::MAX));
+    if let Some(link) = &state.link
+        && !state.stream.is_live()
+    {
+        if now >= state.resume_by {
+            let number = link.number;
+            break_link(&mut state, number, Duration::ZERO);
+        } else {
+            due = due.min(state.resume_by);
+        }
+    }
+    let wanted = is_home || state.stream.is_wanted();
+    let mut dial = false;
+    if state.link.is_none() && may_dial && wanted {
+        dial = state.redial <= now;
+        due = due.min(state.redial);
+    }
+    state.cover = cover(&state, now, seen);
+    if let Cover::Napping(until) = state.cover {
+        due = due.min(until);
+    }
+    let events = state.stream.take_events();
+    drop(state);
+    lane.flush(core);
+    session.follow(core, lane, events, false);
+    if dial { dial_now(core, lane, now).min(due) } else { due }
+}
+
+/// How the lane is to be covered from here on.
+fn cover(state: &super::lane::LaneState, now: Tick, seen: &mut u64) -> Cover {
+    let quiet = *seen == state.activity;
+    let mut nap = || {
+        *seen = state.activity;
+        Cover::Napping(now.after(NAP))
+    };
+    if !state.stream.is_live() {
+        return Cover::Watched;
+    }
+    if state.reader {
+        return match state.cover {
+            Cover::Napping(until) if now < until => state.cover,
+            Cover::Napping(_) if quiet => Cover::Called,
+            Cover::Called => Cover::Called,
+            _ => nap(),
+        };
+    }
+    match state.cover {
+        Cover::Watched => Cover::Watched,
+        _ if state.stream.tended() > 0 => Cover::Watched,
+        Cover::Napping(until) if now < until => state.cover,
+        _ if quiet => Cover::Watched,
+        _ => nap(),
+    }
+}
+
+/// Begins a new connection for a lane that has none. When to look again.
+fn dial_now(core: &Core, lane: &Lane, now: Tick) -> Tick {
+    let targets = core.targets();
+    let target = &targets[lane.state().target % targets.len()];
+    match transport::begin(target) {
+        Ok((socket, stands)) => {
+            let resume_by = now.after(RESUME_TIME.min(core.config.deadline));
+            lane.connected(core, |number| Link::new(socket, &core.mark, number), stands, resume_by);
+            // The poll set is built after this; it has the new descriptor.
+            resume_by
+        }
+        Err(error) => {
+            tracing::debug!(%error, %target, "no connection");
+            lane.not_connected(now)
+        }
+    }
+}
+
+impl Tender {
+    pub(super) fn new(core: Arc<Core>, session: Arc<Session>) -> Tender {
+        Tender { core, tended: vec![Tended::new(session)] }
+    }
+
+    pub(super) fn run(mut self) {
+        loop {
+            let now = clock::now();
+            let due = self.tended.iter_mut().map(|tended| tended.pass(&self.core, now)).min();
+            self.tended.retain(|tended| !tended.finished);
+            if self.core.is_closing() && self.tended.is_empty() {
+                return self.core.finish();
+            }
+            if self.core.has_orphans() {
+                self.settle_orphans();
+                continue;
+            }
+            let left = due.filter(|due| *due < Tick(u64::MAX)).map(|due| due.since(clock::now()));
+            self.poll(left);
+        }
+    }
+
+    /// Waits for what is due, or for what the lanes it watches have to say.
+    fn poll(&self, left: Option<Duration>) {
+        let watches = self.watches();
+        let mut fds = Vec::with_capacity(watches.len() + 1);
+        fds.push(PollFd::new(self.core.bell(), PollFlags::IN));
+        fds.extend(watches.iter().map(|watch| PollFd::from_borrowed_fd(watch.link.as_fd(), watch.flags)));
+        if let Err(error) = transport::wait(&mut fds, left) {
+            tracing::error!(%error, "poll refused");
+            // Out of memory for a moment; leases still have to be watched.
+            std::thread::sleep(NAP);
+            return;
+        }
+        let ready: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
+        let Some((bell, ready)) = ready.split_first() else { return };
+        if !bell.is_empty() {
+            self.core.bell().hear();
+        }
+        for (watch, flags) in watches.iter().zip(ready).filter(|(_, flags)| !flags.is_empty()) {
+            let Some(tended) = self.tended.get(watch.tended) else { continue };
+            react(&self.core, &tended.session, &tended.session.lanes[watch.lane], &watch.link, *flags);
+        }
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        let mut watches = Vec::new();
+        for (tended, of) in self.tended.iter().enumerate() {
+            for (index, lane) in of.session.lanes.iter().enumerate() {
+                let state = lane.state();
+                let Some(link) = &state.link else { continue };
+                let mut flags = PollFlags::empty();
+                if state.outlet != Outlet::Open {
+                    flags |= PollFlags::OUT;
+                }
+                if state.outlet != Outlet::Connecting && state.cover == Cover::Watched {
+                    flags |= PollFlags::IN;
+                }
+                if !flags.is_empty() {
+                    watches.push(Watch { tended, lane: index, link: Arc::clone(link), flags });
+                }
+            }
+        }
+        watches
+    }
+
+    /// Opens a session for those who asked when there was none.
+    fn settle_orphans(&mut self) {
+        let core = Arc::clone(&self.core);
+        let mut session = core.session();
+        if session.is_ended() {
+            if let Ok(targets) = transport::resolve(&core.config.endpoint, core.config.transport) {
+                core.set_targets(targets);
+            }
+            match opening::open(&core.config, &core.targets(), &core.mark, &|| !core.is_closing()) {
+                Ok(opened) => {
+                    core.set_session(&opened);
+                    opened.home().take_first(&opened, &core);
+                    self.tended.push(Tended::new(Arc::clone(&opened)));
+                    session = opened;
+                }
+                Err(error) => {
+                    for orphan in core.take_orphans(core.is_closing()) {
+                        let failed = Outcome::Failed(AcquireError::Connection(error.clone()));
+                        drop(orphan.slot.settle(failed));
+                    }
+                    return;
+                }
+            }
+            if core.is_closing() {
+                session.end(&core, LostCause::Closed);
+            }
+        }
+        for orphan in core.take_orphans(core.is_closing()) {
+            if !foreground::place(&core, &session, &orphan.spec, &orphan.slot, orphan.tended) {
+                let cause = session.lease.check(clock::now()).err().unwrap_or(LostCause::Lease);
+                drop(orphan.slot.settle(Outcome::Failed(AcquireError::from_lost(cause))));
+            }
+            orphan.slot.nudge();
+        }
+    }
+}
+
+/// A watched descriptor is ready.
+fn react(core: &Core, session: &Arc<Session>, lane: &Lane, link: &Arc<Link>, flags: PollFlags) {
+    let mut state = lane.state();
+    if state.link.as_ref().is_none_or(|present| present.number != link.number) {
+        return;
+    }
+    if state.outlet == Outlet::Connecting {
+        match transport::concluded(link.as_fd()) {
+            Ok(()) => {
+                state.outlet = Outlet::Open;
+                state.stream.connected();
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no connection");
+                break_link(&mut state, link.number, Duration::ZERO);
+            }
+        }
+    }
+    if flags.contains(PollFlags::OUT) {
+        state.outlet = Outlet::Open;
+    }
+    let reads = !state.reader && !(flags - PollFlags::OUT).is_empty();
+    drop(state);
+    lane.flush(core);
+    if reads {
+        lane.pump(session, core, link, false);
+    }
+}

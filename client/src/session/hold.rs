@@ -1,0 +1,171 @@
+//! One grant as its guard sees it: what was granted, and whether it was taken away.
+//!
+//! The word that a check reads is written once and never cleared; whoever takes the grant away writes it before
+//! anything tells the server that the holder has stopped.
+
+use super::ask::Spec;
+use super::lease::Lease;
+use crate::error::LostCause;
+use fairlock_protocol::tick::certain;
+use fairlock_protocol::{FencingToken, GrantId, Mode, Tick, reply};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+/// What a conversion can change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) mode: Mode,
+    pub(crate) token: Option<FencingToken>,
+    pub(crate) fence: u64,
+}
+
+/// One grant.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    pub(crate) grant: GrantId,
+    pub(crate) spec: Arc<Spec>,
+    pub(crate) waited: Duration,
+    pub(crate) previous_owner_died: bool,
+    /// When it ends by time of its own (`max_hold`); the end of time for most.
+    pub(crate) end: Tick,
+    /// Guards that share it (re-entry). Changed only under its stream's lock.
+    levels: AtomicU32,
+    /// Set once, when it is no longer held; pairs with the load in `check` (Acquire inside `OnceLock`).
+    void: OnceLock<LostCause>,
+    facts: Mutex<Facts>,
+    /// Who wants to be woken when it is lost.
+    watchers: Mutex<Vec<Waker>>,
+}
+
+impl Hold {
+    /// The grant that answers a request first sent at `sent`.
+    pub(crate) fn new(granted: &reply::Grant, spec: Arc<Spec>, sent: Tick) -> Hold {
+        let waited = Duration::from_micros(granted.waited_us);
+        let end = match spec.max_hold_ms {
+            0 => Tick(u64::MAX),
+            // `waited` is never over-stated, so this ends before the server's own end.
+            ms => sent.after(waited).after(certain(Duration::from_millis(ms.into()))),
+        };
+        Hold {
+            grant: granted.grant,
+            spec,
+            waited,
+            previous_owner_died: granted.previous_owner_died,
+            end,
+            levels: AtomicU32::new(1),
+            void: OnceLock::new(),
+            facts: Mutex::new(Facts { mode: granted.mode, token: granted.token, fence: granted.fence }),
+            watchers: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The moment until which it is certainly held, if that lies ahead.
+    #[inline]
+    pub(crate) fn check(&self, lease: &Lease, now: Tick) -> Result<Tick, LostCause> {
+        if let Some(&cause) = self.void.get() {
+            return Err(cause);
+        }
+        let deadline = lease.check(now)?;
+        if now < self.end {
+            return Ok(deadline.min(self.end));
+        }
+        Err(*self.void.get_or_init(|| LostCause::MaxHold))
+    }
+
+    /// It is no longer held, for this reason unless there was one before.
+    pub(crate) fn take_away(&self, cause: LostCause) {
+        self.void.get_or_init(|| cause);
+    }
+
+    pub(crate) fn facts(&self) -> Facts {
+        *self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn convert(&self, granted: &reply::Grant) {
+        let facts = Facts { mode: granted.mode, token: granted.token, fence: granted.fence };
+        *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = facts;
+    }
+
+    /// One more guard shares it.
+    pub(crate) fn enter(&self) {
+        // Relaxed: ordered by the stream's lock.
+        self.levels.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One guard less shares it; says how many remain.
+    pub(crate) fn leave(&self) -> u32 {
+        // Relaxed: ordered by the stream's lock.
+        let before = self.levels.fetch_sub(1, Ordering::Relaxed);
+        assert!(before > 0, "a grant is left no more often than it was entered");
+        before - 1
+    }
+
+    /// Wakes this one when the grant is lost, once.
+    pub(crate) fn watch(&self, waker: &Waker) {
+        let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        if !watchers.iter().any(|known| known.will_wake(waker)) {
+            watchers.push(waker.clone());
+        }
+    }
+
+    /// Wakes all who wanted it. To be called with no lock held: wakers may do anything.
+    pub(crate) fn wake_watchers(&self) {
+        let watchers = std::mem::take(&mut *self.watchers.lock().unwrap_or_else(PoisonError::into_inner));
+        watchers.into_iter().for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use fairlock_protocol::{OwnerId, Wait};
+
+    pub(crate) fn spec(max_hold_ms: u32) -> Arc<Spec> {
+        Arc::new(Spec {
+            namespace: "".into(),
+            name: b"demo".as_slice().into(),
+            label: "".into(),
+            mode: Mode::EX,
+            wait: Wait::Forever,
+            owner: OwnerId(0),
+            reentrant: false,
+            notify: false,
+            lock_delay_ms: 0,
+            max_hold_ms,
+        })
+    }
+
+    fn granted(waited_us: u64) -> reply::Grant {
+        reply::Grant {
+            grant: GrantId::from_raw(1 << 32).unwrap(),
+            token: FencingToken::from_raw(9),
+            fence: 8,
+            mode: Mode::EX,
+            waited_us,
+            previous_owner_died: false,
+            reentered: false,
+        }
+    }
+
+    #[test]
+    fn a_longest_hold_counts_from_sending_plus_waiting_less_the_margin() {
+        let lease = Lease::new(Tick::from_millis(1000), Duration::from_secs(60));
+        let hold = Hold::new(&granted(500_000), spec(2000), Tick::from_millis(1000));
+        let end = Tick::from_millis(1000 + 500 + 2000 - 20 - 10);
+        assert_eq!(hold.check(&lease, Tick(end.0 - 1)), Ok(end));
+        assert_eq!(hold.check(&lease, end), Err(LostCause::MaxHold));
+        assert_eq!(hold.check(&lease, Tick(end.0 - 1)), Err(LostCause::MaxHold), "lost is final");
+    }
+
+    #[test]
+    fn what_is_taken_away_stays_away_for_the_first_reason() {
+        let lease = Lease::new(Tick::from_millis(1000), Duration::from_secs(60));
+        let hold = Hold::new(&granted(0), spec(0), Tick::from_millis(1000));
+        assert!(hold.check(&lease, Tick::from_millis(1001)).is_ok());
+        hold.take_away(LostCause::Broken);
+        hold.take_away(LostCause::MaxHold);
+        assert_eq!(hold.check(&lease, Tick::from_millis(1001)), Err(LostCause::Broken));
+    }
+}

@@ -1,0 +1,399 @@
+//! One stream: what a session has said to one shard and not been answered, over as many connections as it takes.
+//!
+//! Numbers of requests rise and are never used twice; a request stays pending, with its number, until a reply settles
+//! it. A broken connection therefore costs nothing but time: the next one resumes, receives again what was on its way,
+//! and says again what is still pending. Only the end of the lease ends a stream.
+
+mod replies;
+
+use super::ask::Ask;
+use super::hold::Hold;
+use super::jitter::Jitter;
+use super::lease::Lease;
+use crate::builder::Notice;
+use crate::error::{Cycle, LostCause};
+use fairlock_protocol::{
+    CellId, DigestKey, GrantId, Hello, Malformed, Refusal, Request, RequestId, Secret, SessionId, ShardId,
+    Tick, Wait,
+};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Kept replies that may stay unacknowledged while nothing else is said: a quarter of what the server keeps.
+const SILENT_KEPT_MAX: u64 = 256;
+
+/// What a stream shows to take its session up again.
+#[derive(Debug)]
+pub(crate) struct Passport {
+    pub(crate) session: SessionId,
+    pub(crate) secret: Secret,
+    pub(crate) home: ShardId,
+    pub(crate) shards: u16,
+    pub(crate) digest_key: DigestKey,
+    pub(crate) cell: CellId,
+    /// Highest epoch seen; a server that knows only an earlier one has lost its memory. Relaxed: a number alone.
+    pub(crate) epoch: AtomicU32,
+}
+
+/// How a request came out.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// The lock is held.
+    Granted(Arc<Hold>),
+    /// The grant has another mode; its hold says which.
+    Converted,
+    /// The server refused.
+    Refused(Refusal, Option<Cycle>),
+    /// The session ended first.
+    Lost(LostCause),
+}
+
+/// What whoever drives the stream must do.
+#[derive(Debug)]
+pub(crate) enum Event<T> {
+    /// Tell the one who asked.
+    Answered(T, Answer),
+    /// Wake those who watch this grant: it is lost, or given back.
+    HoldOver(Arc<Hold>),
+    /// Tell the program.
+    Notice(Notice),
+    /// The session is over: end the lease and every stream.
+    Over(LostCause),
+    /// The CLOSE was answered.
+    Closed,
+    /// This connection leads nowhere: break it and try another address, after this many milliseconds.
+    Elsewhere(u32),
+    /// Something is to be done at an earlier moment than before: ask `due` again.
+    Rearm,
+}
+
+/// What a server said that it must not say; its connection is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Malformed(Malformed),
+    OutOfTurn(&'static str),
+}
+
+impl From<Malformed> for Fault {
+    fn from(malformed: Malformed) -> Fault {
+        Fault::Malformed(malformed)
+    }
+}
+
+/// How far the connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// There is none.
+    Down,
+    /// HELLO is said.
+    Greeting,
+    /// RESUME is said, at this moment.
+    Resuming(Tick),
+    /// So many kept replies come again before anything is said.
+    Replaying(u32),
+    /// Talk.
+    Live,
+}
+
+/// Where a pending request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whereabouts {
+    /// Never sent: the server cannot know it.
+    Here,
+    /// Sent on some connection: the server may know it.
+    Sent,
+    /// Refused for the moment, without effect; to be sent again at this time.
+    Resting(Tick),
+}
+
+#[derive(Debug)]
+struct Pending<T> {
+    ask: Ask,
+    /// Who is told; `None` when nobody waits (releases, keepalives, what was abandoned).
+    interest: Option<T>,
+    /// When it was first encoded, which is before it was first sent: what a confirmation counts from, and a wait.
+    asked: Tick,
+    whereabouts: Whereabouts,
+    tries: u32,
+    /// Nobody reads for it in the foreground.
+    tended: bool,
+    /// Given up by the one who asked: a grant goes back at once.
+    abandoned: bool,
+}
+
+/// One session's talk with one shard. `T` names who asked.
+#[derive(Debug)]
+pub(crate) struct Stream<T> {
+    shard: ShardId,
+    passport: Arc<Passport>,
+    lease: Arc<Lease>,
+    phase: Phase,
+    /// Number of the next request.
+    next: u64,
+    /// Kept replies received on this stream, in all.
+    received: u64,
+    /// How many of them the server was told of.
+    acknowledged: u64,
+    pending: HashMap<u64, Pending<T>>,
+    /// Pending requests for which nobody reads in the foreground.
+    tended: usize,
+    holds: HashMap<GrantId, Arc<Hold>>,
+    /// Grants that end by time of their own.
+    ends: BTreeSet<(Tick, GrantId)>,
+    /// Confirmations that the server may not have, by number.
+    confirms: Vec<(u64, GrantId)>,
+    /// Earliest moment at which a resting request is to be sent again.
+    retry_due: Option<Tick>,
+    /// Over: nothing is asked any more, except CLOSE.
+    ended: bool,
+    jitter: Jitter,
+    /// Bytes to be sent on the present connection.
+    pub(crate) out: Vec<u8>,
+    events: Vec<Event<T>>,
+}
+
+impl<T> Stream<T> {
+    /// A stream of a session that has not spoken to this shard yet.
+    pub(crate) fn new(
+        shard: ShardId,
+        passport: Arc<Passport>,
+        lease: Arc<Lease>,
+        jitter: Jitter,
+    ) -> Stream<T> {
+        assert!(shard.0 < passport.shards, "a stream leads to a shard that exists");
+        Stream {
+            shard,
+            passport,
+            lease,
+            phase: Phase::Down,
+            next: 1,
+            received: 0,
+            acknowledged: 0,
+            pending: HashMap::new(),
+            tended: 0,
+            holds: HashMap::new(),
+            ends: BTreeSet::new(),
+            confirms: Vec::new(),
+            retry_due: None,
+            ended: false,
+            jitter,
+            out: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// The home stream continues the connection on which the session was opened: `said` requests were made on it, and
+    /// `kept` kept replies received.
+    pub(crate) fn opened(mut self, said: u64, kept: u64) -> Stream<T> {
+        assert!(self.phase == Phase::Down && self.next == 1, "a session is opened once");
+        self.phase = Phase::Live;
+        self.next = said + 1;
+        self.received = kept;
+        self
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.phase == Phase::Live
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        self.phase == Phase::Down
+    }
+
+    /// How many pending requests have nobody who reads for them.
+    pub(crate) fn tended(&self) -> usize {
+        self.tended
+    }
+
+    /// Whether anything is unanswered or held here: a reason to have a connection.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.pending.is_empty() || !self.holds.is_empty()
+    }
+
+    /// Takes the events away.
+    pub(crate) fn take_events(&mut self) -> Vec<Event<T>> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Asks for something. `None` when the stream is over and the question is not CLOSE.
+    pub(crate) fn submit(
+        &mut self,
+        now: Tick,
+        ask: Ask,
+        interest: Option<T>,
+        tended: bool,
+    ) -> Option<RequestId> {
+        if self.ended && !matches!(ask, Ask::Close) {
+            return None;
+        }
+        let id = self.next;
+        self.next += 1;
+        self.tended += usize::from(tended);
+        let pending = Pending {
+            ask,
+            interest,
+            asked: now,
+            whereabouts: Whereabouts::Here,
+            tries: 0,
+            tended,
+            abandoned: false,
+        };
+        self.pending.insert(id, pending);
+        if self.is_live() {
+            self.send(now, id);
+        }
+        Some(RequestId(id))
+    }
+
+    /// Gives up a request: it is withdrawn, and a grant that is on its way goes back.
+    pub(crate) fn abandon(&mut self, now: Tick, id: RequestId) {
+        let Some(pending) = self.pending.get_mut(&id.0) else { return };
+        if pending.abandoned {
+            return;
+        }
+        pending.abandoned = true;
+        pending.interest = None;
+        match pending.whereabouts {
+            Whereabouts::Here | Whereabouts::Resting(_) => {
+                self.forget(id.0);
+            }
+            Whereabouts::Sent => {
+                // Not tended: whoever withdraws does not wait, and the next reader finds the answer.
+                self.submit(now, Ask::Cancel(id), None, false);
+            }
+        }
+    }
+
+    /// One guard of this grant is given back. Says nothing to the server when the grant is gone already.
+    pub(crate) fn release(&mut self, now: Tick, hold: &Arc<Hold>) {
+        let ours = self.holds.get(&hold.grant).is_some_and(|known| Arc::ptr_eq(known, hold));
+        if !ours {
+            return;
+        }
+        if hold.leave() == 0 {
+            self.drop_hold(hold.grant);
+            hold.take_away(LostCause::Released);
+            self.events.push(Event::HoldOver(Arc::clone(hold)));
+        }
+        self.submit(now, Ask::Release(hold.grant), None, false);
+    }
+
+    /// A connection stands: says HELLO.
+    pub(crate) fn connected(&mut self) {
+        assert!(self.is_down(), "one connection at a time");
+        self.out.clear();
+        let hello = Hello {
+            cell: self.passport.cell,
+            epoch: self.passport.epoch.load(Ordering::Relaxed),
+            ..Hello::to(self.shard)
+        };
+        Request::Hello(hello).encode(RequestId::NOTICE, 0, &mut self.out);
+        self.phase = Phase::Greeting;
+    }
+
+    /// The connection is gone; everything pending stays so.
+    pub(crate) fn disconnected(&mut self) {
+        self.out.clear();
+        self.phase = Phase::Down;
+    }
+
+    /// The earliest moment at which `tick` has something to do.
+    pub(crate) fn due(&self) -> Option<Tick> {
+        let end = self.ends.first().map(|(end, _)| *end);
+        let retry = self.retry_due.filter(|_| self.is_live());
+        [end, retry].into_iter().flatten().min()
+    }
+
+    /// Time has come: sends again what rested, and ends grants whose longest hold is over.
+    pub(crate) fn tick(&mut self, now: Tick) {
+        while let Some(&(end, grant)) = self.ends.first()
+            && end <= now
+        {
+            self.ends.remove(&(end, grant));
+            if let Some(hold) = self.holds.get(&grant) {
+                hold.take_away(LostCause::MaxHold);
+                self.events.push(Event::HoldOver(Arc::clone(hold)));
+            }
+        }
+        if self.is_live() && self.retry_due.is_some_and(|due| due <= now) {
+            self.send_rested(now);
+        }
+    }
+
+    fn send_rested(&mut self, now: Tick) {
+        let mut rested = Vec::new();
+        let mut later: Option<Tick> = None;
+        for (&id, pending) in &self.pending {
+            if let Whereabouts::Resting(until) = pending.whereabouts {
+                if until <= now {
+                    rested.push(id);
+                } else {
+                    later = Some(later.map_or(until, |soonest| soonest.min(until)));
+                }
+            }
+        }
+        self.retry_due = later;
+        rested.sort_unstable();
+        for id in rested {
+            self.send(now, id);
+        }
+    }
+
+    /// The session is over: everything pending fails, every grant is lost. What is left is CLOSE.
+    pub(crate) fn end(&mut self, cause: LostCause) {
+        if self.ended {
+            return;
+        }
+        self.ended = true;
+        let mut pending: Vec<_> = self.pending.drain().collect();
+        pending.sort_unstable_by_key(|(id, _)| *id);
+        for (_, pending) in pending {
+            if let Some(interest) = pending.interest {
+                self.events.push(Event::Answered(interest, Answer::Lost(cause)));
+            }
+        }
+        let mut holds: Vec<_> = self.holds.drain().collect();
+        holds.sort_unstable_by_key(|(grant, _)| *grant);
+        for (_, hold) in holds {
+            hold.take_away(cause);
+            self.events.push(Event::HoldOver(hold));
+        }
+        self.ends.clear();
+        self.retry_due = None;
+        self.tended = 0;
+    }
+
+    /// Encodes a pending request on the present connection.
+    fn send(&mut self, now: Tick, id: u64) {
+        assert!(self.is_live(), "requests are sent on a resumed stream only");
+        self.acknowledged = self.received;
+        let Some(pending) = self.pending.get_mut(&id) else { return };
+        pending.whereabouts = Whereabouts::Sent;
+        let passed = now.since(pending.asked);
+        pending.ask.encode(RequestId(id), low_half(self.received), passed, &mut self.out);
+    }
+
+    fn forget(&mut self, id: u64) -> Option<Pending<T>> {
+        let pending = self.pending.remove(&id)?;
+        self.tended -= usize::from(pending.tended);
+        Some(pending)
+    }
+
+    fn drop_hold(&mut self, grant: GrantId) -> Option<Arc<Hold>> {
+        let hold = self.holds.remove(&grant)?;
+        self.ends.remove(&(hold.end, grant));
+        Some(hold)
+    }
+}
+
+/// Low 16 bits of a count, as acknowledgements carry it.
+fn low_half(count: u64) -> u16 {
+    u16::try_from(count & 0xFFFF).expect("masked to 16 bits")
+}
+
+impl<T> Pending<T> {
+    fn is_try(&self) -> bool {
+        matches!(self.ask.wait(), Some(Wait::Try))
+    }
+}
