@@ -70,18 +70,18 @@ impl StateDirectory {
     pub(crate) fn open(path: &Path) -> Result<StateDirectory, StateError> {
         let fault = |doing| move |errno: Errno| StateError::of(path, doing, &errno.into());
         let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path);
-        made.map_err(|error| StateError::of(path, "make it", &error))?;
+        made.map_err(|error| StateError::of(path, "make", &error))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(fault("open it"))?;
+        let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(fault("open"))?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let lock = openat(&directory, LOCK, flags, FILE_MODE).map_err(fault("open its lock file"))?;
+        let lock = openat(&directory, LOCK, flags, FILE_MODE).map_err(fault("open the lock file of"))?;
         let mut lock = File::from(lock);
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
                 return Err(StateError::Locked { path: path.into(), pid: pid_in(&mut lock) });
             }
-            Err(errno) => return Err(fault("lock it")(errno)),
+            Err(errno) => return Err(fault("lock")(errno)),
         }
         // Who holds the lock is said for people only: that it cannot be written must not stop a server.
         let _ = ftruncate(&lock, 0);
@@ -103,11 +103,11 @@ impl StateDirectory {
         let file = match openat(&self.directory, RECORD, flags, Mode::empty()) {
             Ok(file) => File::from(file),
             Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(self.fault("open its record", &errno.into())),
+            Err(errno) => return Err(self.fault("open the record of", &errno.into())),
         };
         let mut bytes = Vec::with_capacity(RECORD_BYTES_MAX + 1);
         let read = file.take(RECORD_BYTES_MAX as u64 + 1).read_to_end(&mut bytes);
-        read.map_err(|error| self.fault("read its record", &error))?;
+        read.map_err(|error| self.fault("read the record of", &error))?;
         let path = || self.path.join(RECORD);
         match Record::from_text(&bytes) {
             Ok(record) => Ok(Some(record)),
@@ -123,14 +123,14 @@ impl StateDirectory {
     pub(crate) fn write(&self, record: &Record) -> Result<(), StateError> {
         let fault = |doing| move |errno: Errno| self.fault(doing, &errno.into());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = openat(&self.directory, RECORD_NEW, flags, FILE_MODE).map_err(fault("write to it"))?;
+        let file = openat(&self.directory, RECORD_NEW, flags, FILE_MODE).map_err(fault("write to"))?;
         let mut file = File::from(file);
         let written = io::Write::write_all(&mut file, record.to_text().as_bytes());
-        written.map_err(|error| self.fault("write to it", &error))?;
-        fsync(&file).map_err(fault("make its record durable"))?;
+        written.map_err(|error| self.fault("write to", &error))?;
+        fsync(&file).map_err(fault("make durable what is in"))?;
         renameat(&self.directory, RECORD_NEW, &self.directory, RECORD)
-            .map_err(fault("replace its record"))?;
-        fsync(&self.directory).map_err(fault("make its record durable"))
+            .map_err(fault("replace the record of"))?;
+        fsync(&self.directory).map_err(fault("make durable what is in"))
     }
 
     fn fault(&self, doing: &'static str, error: &io::Error) -> StateError {

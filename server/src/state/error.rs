@@ -39,7 +39,7 @@ pub enum StateError {
         path: PathBuf,
     },
     /// The process may not do what it must.
-    #[error("no permission to {doing} for the state directory {}; give it to uid {} or set another --state-dir",
+    #[error("no permission to {doing} the state directory {}; give it to uid {} or set another --state-dir",
         path.display(), rustix::process::geteuid().as_raw())]
     NoPermission {
         /// Which directory.
@@ -63,7 +63,7 @@ pub enum StateError {
         format: u32,
     },
     /// The record is damaged.
-    #[error("{} is damaged: {what}; restore it, or, once every lease granted before is certainly over (--ttl-max \
+    #[error("{} is damaged: {what}; restore it, or, once every lease granted before is certainly over (`ttl_max` \
         after the last server's end), move it away to start a new cell", path.display())]
     Corrupt {
         /// Which file.
@@ -81,7 +81,7 @@ pub enum StateError {
         source: EpochsExhausted,
     },
     /// Anything else.
-    #[error("cannot {doing}: state directory {}", path.display())]
+    #[error("cannot {doing} the state directory {}", path.display())]
     Other {
         /// Which directory.
         path: PathBuf,

@@ -112,12 +112,12 @@ fn a_newer_and_a_damaged_record_stop_a_start_and_are_left_alone() {
 
 #[test]
 fn a_failed_call_says_what_to_do() {
-    let of = |errno: Errno| StateError::of(Path::new("/d"), "write to it", &errno.into()).to_string();
+    let of = |errno: Errno| StateError::of(Path::new("/d"), "write to", &errno.into()).to_string();
     assert!(of(Errno::ROFS).contains("read-only"));
-    assert!(of(Errno::ACCESS).contains("no permission to write to it"));
+    assert!(of(Errno::ACCESS).contains("no permission to write to the state"));
     assert!(of(Errno::NOSPC).contains("no space"));
     assert!(of(Errno::DQUOT).contains("no space"));
-    assert!(of(Errno::IO).contains("cannot write to it"));
+    assert!(of(Errno::IO).contains("cannot write to the state"));
     for errno in [Errno::ROFS, Errno::ACCESS, Errno::NOSPC, Errno::IO] {
         assert!(of(errno).contains("/d"), "the path is named");
     }
