@@ -1,1 +1,20 @@
-//! placeholder
+//! What the benchmark programs share: the machine, the clock's samples, cores, real servers, and the limits that every
+//! figure stands beside.
+//!
+//! A figure alone says little on a machine whose cores move. So every program measures the limit (a bare echo, a
+//! memory copy, a cache miss) in the same run, round by round in turns with the figure, and prints the ratio.
+#![forbid(unsafe_code)]
+#![allow(clippy::missing_panics_doc, reason = "a benchmark that cannot go on panics, and says why")]
+#![allow(clippy::cast_precision_loss, reason = "figures are printed with three digits")]
+
+pub mod cores;
+pub mod echo;
+pub mod figures;
+pub mod hall;
+pub mod machine;
+pub mod options;
+pub mod process;
+pub mod raw;
+pub mod redis;
+pub mod server;
+pub mod stream;
