@@ -12,6 +12,8 @@ use alloc::vec::Vec;
 
 /// Entries of a segment when it is first used.
 const SEGMENT_ENTRIES_MIN: usize = 8;
+/// From here on a segment grows by a quarter instead of a half: an entry takes 11 to 14 bytes then.
+const SEGMENT_ENTRIES_LARGE: usize = 256;
 const EMPTY: u64 = u64::MAX;
 
 /// The private key of all positions.
@@ -100,7 +102,9 @@ impl Index {
         assert!(slot != NONE, "a slot is a slot");
         let segment = self.segment_mut(hash);
         if (segment.used + 1) * 10 > segment.entries.len() * 7 {
-            segment.resize((segment.entries.len() * 3 / 2).max(SEGMENT_ENTRIES_MIN));
+            let places = segment.entries.len();
+            let step = if places < SEGMENT_ENTRIES_LARGE { places / 2 } else { places / 4 };
+            segment.resize((places + step).max(SEGMENT_ENTRIES_MIN));
         }
         segment.place(entry(hash, slot));
         segment.used += 1;

@@ -1,6 +1,6 @@
-//! Names and labels, kept cold and tight: a name lies in an arena of its size class (steps of four bytes up to 64)
-//! with one byte that says how much of its place is padding. A 16-byte name takes 20 bytes. Namespaces are
-//! interned: a lock carries two bytes for its own.
+//! Names and labels, kept cold and tight. A name of up to 40 bytes lies among names of exactly its length and costs
+//! its bytes and no more; a longer one lies in a class of places, with a byte that says how much of its place is
+//! padding. Namespaces are interned: a lock carries two bytes for its own.
 
 use crate::chunks::{Chunks, Given, NONE};
 use alloc::boxed::Box;
@@ -9,15 +9,17 @@ use alloc::vec::Vec;
 use fairlock_protocol::Namespace;
 use fairlock_protocol::limits::{LABEL_BYTES_MAX, NAME_BYTES_MAX};
 
-/// Size classes, in bytes with the padding byte.
-const STRIDES: [u16; 33] = [
-    4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320,
-    384, 448, 512, 640, 768, 896, 1024, 1152,
-];
+/// Lengths up to this have a class each, and need no padding.
+const EXACT_MAX: usize = 40;
+/// Bytes a place has at least: a vacant one holds a number.
+const PLACE_BYTES_MIN: usize = 4;
+/// Places of the classes beyond, in bytes with the padding byte.
+const STRIDES: [u16; 20] =
+    [48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1152];
 /// Bits of a reference that number a name within its class.
 const NUMBER_BITS: u32 = 26;
-const _: () = assert!(STRIDES.len() < 1 << (32 - NUMBER_BITS), "NONE is no name");
-const _: () = assert!(NAME_BYTES_MAX < STRIDES[32] as usize && LABEL_BYTES_MAX < NAME_BYTES_MAX);
+const _: () = assert!(EXACT_MAX + STRIDES.len() < 1 << (32 - NUMBER_BITS), "NONE is no name");
+const _: () = assert!(NAME_BYTES_MAX < STRIDES[19] as usize && LABEL_BYTES_MAX < NAME_BYTES_MAX);
 
 /// Where some bytes are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,18 +44,22 @@ pub(crate) struct Names {
 #[derive(Debug)]
 struct Class {
     stride: usize,
+    /// The one length of an exact class; the last byte of a place says it in the others.
+    length: Option<usize>,
     chunks: Chunks,
     rows: Vec<Vec<u8>>,
 }
 
 impl Names {
     pub(crate) fn new() -> Names {
-        let class = |&stride: &u16| {
+        let exact = (1..=EXACT_MAX).map(|length| (length.max(PLACE_BYTES_MIN), Some(length)));
+        let padded = STRIDES.iter().map(|&stride| (usize::from(stride), None));
+        let class = |(stride, length)| {
             // Chunks of some 64 KiB at most.
             let bits = if stride <= 64 { 10 } else { 6 };
-            Class { stride: usize::from(stride), chunks: Chunks::new(bits), rows: Vec::new() }
+            Class { stride, length, chunks: Chunks::new(bits), rows: Vec::new() }
         };
-        Names { classes: STRIDES.iter().map(class).collect() }
+        Names { classes: exact.chain(padded).map(class).collect() }
     }
 
     /// Keeps `bytes`.
@@ -62,10 +68,14 @@ impl Names {
             return NameRef::EMPTY;
         }
         assert!(bytes.len() <= NAME_BYTES_MAX, "names and labels are checked at the door");
-        let class = STRIDES.partition_point(|&stride| usize::from(stride) <= bytes.len());
+        let class = if bytes.len() <= EXACT_MAX {
+            bytes.len() - 1
+        } else {
+            EXACT_MAX + STRIDES.partition_point(|&stride| usize::from(stride) <= bytes.len())
+        };
         let number = self.classes[class].insert(bytes);
         assert!(number < 1 << NUMBER_BITS, "sixty million names of one length");
-        NameRef(u32::try_from(class).expect("33 classes") << NUMBER_BITS | number)
+        NameRef(u32::try_from(class).expect("60 classes") << NUMBER_BITS | number)
     }
 
     /// The bytes kept.
@@ -75,6 +85,9 @@ impl Names {
         }
         let class = &self.classes[(name.0 >> NUMBER_BITS) as usize];
         let place = class.place(name.0 & ((1 << NUMBER_BITS) - 1));
+        if let Some(length) = class.length {
+            return &place[..length];
+        }
         let (padding, bytes) = place.split_last().expect("a place has at least four bytes");
         &bytes[..bytes.len() - usize::from(*padding)]
     }
@@ -103,7 +116,7 @@ impl Names {
 
 impl Class {
     fn insert(&mut self, bytes: &[u8]) -> u32 {
-        let Class { stride, chunks, rows } = self;
+        let Class { stride, length, chunks, rows } = self;
         let stride = *stride;
         let (size, mask) = (chunks.size() as usize, chunks.size() - 1);
         let link = |number: u32| {
@@ -126,8 +139,10 @@ impl Class {
             row.resize(start + stride, 0);
         }
         row[start..start + bytes.len()].copy_from_slice(bytes);
-        row[start + stride - 1] =
-            u8::try_from(stride - 1 - bytes.len()).expect("classes are at most 128 bytes apart");
+        if length.is_none() {
+            let padding = stride - 1 - bytes.len();
+            row[start + stride - 1] = u8::try_from(padding).expect("classes are at most 128 bytes apart");
+        }
         taken.slot
     }
 
@@ -247,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sixteen_byte_name_takes_twenty_bytes() {
+    fn a_short_name_takes_its_bytes_and_no_more() {
         let mut names = Names::new();
         let empty = names.memory();
         for number in 0_u64..100_000 {
@@ -255,7 +270,7 @@ mod tests {
             bytes[..8].copy_from_slice(&number.to_le_bytes());
             names.insert(&bytes);
         }
-        assert!(names.memory() - empty < 100_000 * 21, "{}", names.memory());
+        assert!(names.memory() - empty < 100_000 * 17, "{}", names.memory());
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn memory_returns_when_a_million_locks_came_and_went() {
     let before = story.table.memory();
     let grants = hold_many(&mut story, s, 1_000_000);
     let per_lock = (story.table.memory() - before) / 1_000_000;
-    assert!(per_lock <= 96 + 20, "{per_lock} bytes for a held lock with a name of 16");
+    assert!(per_lock <= 96 + 16, "{per_lock} bytes for a held lock with a name of 16");
     let name = sixteen(999_999);
     let digest = named(Acquire {
         resource: Resource::new(b"", &name).unwrap(),
