@@ -35,8 +35,8 @@ impl StartError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             StartError::Config(_) | StartError::State(_) => 78,
-            StartError::Door(_)
-            | StartError::Driver(_)
+            StartError::Door(error) => error.exit_code(),
+            StartError::Driver(_)
             | StartError::Resources(_)
             | StartError::ThreadDied => 69,
         }

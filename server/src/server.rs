@@ -87,6 +87,9 @@ impl Server {
     /// [`StartError`], each saying what to do; nothing is left behind then.
     pub fn start(config: Config) -> Result<Server, StartError> {
         config.check()?;
+        if config.is_exposed() {
+            tracing::warn!("listening beyond loopback without authentication, as --insecure allows");
+        }
         raise_descriptor_limit();
         let started = clock::now();
         let path = match &config.state_dir {
