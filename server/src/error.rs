@@ -36,9 +36,7 @@ impl StartError {
         match self {
             StartError::Config(_) | StartError::State(_) => 78,
             StartError::Door(error) => error.exit_code(),
-            StartError::Driver(_)
-            | StartError::Resources(_)
-            | StartError::ThreadDied => 69,
+            StartError::Driver(_) | StartError::Resources(_) | StartError::ThreadDied => 69,
         }
     }
 }

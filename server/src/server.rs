@@ -85,6 +85,7 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`], each saying what to do; nothing is left behind then.
+    #[expect(clippy::needless_pass_by_value, reason = "a running server's configuration cannot be changed")]
     pub fn start(config: Config) -> Result<Server, StartError> {
         config.check()?;
         if config.is_exposed() {

@@ -8,7 +8,7 @@ use fairlock_locktable::{Command, Effect, EntryView, LockView, Role as Place, Se
 use fairlock_protocol::admin::{LockEntry, PageWriter, SessionEntry, ShowEntry, Standing, Status};
 use fairlock_protocol::reply::kind;
 use fairlock_protocol::{
-    Malformed, Mode, Refusal, Reply, Request, RequestId, Resource, Role, SessionId, Tick, Transport,
+    Liveness, Malformed, Mode, Refusal, Reply, Request, RequestId, Resource, Role, SessionId, Tick, Transport,
 };
 
 use super::Shard;
@@ -76,7 +76,7 @@ impl Shard {
             fits(page.push(&SessionEntry {
                 session: view.id,
                 transport: self.transport_of(slot),
-                liveness: self.presences[slot as usize].liveness,
+                liveness: self.liveness_of(slot),
                 pid: attributes.pid,
                 ttl_ms: view.ttl_ms,
                 expires_in_ms: view.expires_in(now).map(saturated_ms),
@@ -99,8 +99,14 @@ impl Shard {
 
     /// How the session in this slot is connected to this shard.
     fn transport_of(&self, slot: u32) -> Transport {
-        let connection = self.presences.get(slot as usize).and_then(|presence| presence.connection);
+        let presence = self.presences.get(slot as usize).and_then(Option::as_ref);
+        let connection = presence.and_then(|presence| presence.connection);
         transport(&self.connections, connection)
+    }
+
+    fn liveness_of(&self, slot: u32) -> Liveness {
+        let presence = self.presences.get(slot as usize).and_then(Option::as_ref);
+        presence.map_or(Liveness::Heartbeat, |presence| presence.liveness)
     }
 
     fn status(&mut self, key: ConnectionKey, request: RequestId) {

@@ -18,7 +18,7 @@ impl Shard {
         let mut effects = std::mem::take(&mut self.effects);
         effects.clear();
         self.table.apply(self.now, command, &mut effects);
-        for effect in effects.iter() {
+        for effect in &effects {
             self.carry_out(effect);
         }
         self.effects = effects;
@@ -63,13 +63,13 @@ impl Shard {
         let flags = if kept == 0 { 0 } else { kept | self.renewed_flag(session) };
         match *answer {
             Answer::Granted(ref granted) => {
-                self.reply(connection, request, flags, &Reply::Granted(grant(granted)))
+                self.reply(connection, request, flags, &Reply::Granted(grant(granted)));
             }
             Answer::Converted(ref granted) => {
                 self.reply(connection, request, flags, &Reply::Converted(grant(granted)));
             }
             Answer::Released { remaining } => {
-                self.reply(connection, request, flags, &Reply::Released { remaining })
+                self.reply(connection, request, flags, &Reply::Released { remaining });
             }
             Answer::Withdrawn { was_waiting } => {
                 self.reply(connection, request, flags, &Reply::Withdrawn { was_waiting });

@@ -99,7 +99,7 @@ pub(crate) struct Shard {
     effects: Effects,
     connections: Connections,
     /// What the doors know of a session beyond the table, by the session's slot.
-    presences: Vec<Presence>,
+    presences: Vec<Option<Presence>>,
     /// Connections with whole frames, in the order in which they came.
     ready: VecDeque<ConnectionKey>,
     timeouts: Timeouts,
@@ -260,11 +260,11 @@ impl Shard {
         } else if connection.unread().is_empty() {
             connection.partial_since = None;
         } else if taken > 0 || connection.partial_since.is_none() {
-            if connection.phase != Phase::Greeting {
+            if connection.phase == Phase::Greeting {
+                self.output.read_once.push(key);
+            } else {
                 connection.partial_since = Some(now);
                 self.timeouts.partial(now, key);
-            } else {
-                self.output.read_once.push(key);
             }
         }
         if connection.paused && connection.unread().len() < READ_BACKLOG_BYTES_MAX / 2 {
@@ -285,10 +285,10 @@ impl Shard {
             (Phase::Ending, _) => return false,
             (Phase::Greeting, Ok(Request::Hello(hello))) => return self.hello(key, &hello),
             (Phase::Greeting, Ok(_)) => {
-                self.reject(key, frame.request, Malformed::Illegal("HELLO comes first"))
+                self.reject(key, frame.request, Malformed::Illegal("HELLO comes first"));
             }
             (_, Ok(Request::Hello(_))) => {
-                self.reject(key, frame.request, Malformed::Illegal("a second HELLO"))
+                self.reject(key, frame.request, Malformed::Illegal("a second HELLO"));
             }
             (Phase::Bound(session), Ok(request)) => self.bound_request(key, session, frame, &request),
             (_, Ok(request)) => self.unbound_request(key, frame.request, &request),
@@ -331,7 +331,7 @@ impl Shard {
                 self.apply(Command::Convert { session, request: frame.request, grant, mode, wait });
             }
             Request::Cancel(target) => {
-                self.apply(Command::Cancel { session, request: frame.request, target })
+                self.apply(Command::Cancel { session, request: frame.request, target });
             }
             Request::Confirm(grant) => self.apply(Command::Confirm { session, grant }),
             ref other => self.operator_request(key, frame.request, other),
@@ -343,7 +343,7 @@ impl Shard {
         match *message {
             Request::Open(ref open) => self.open(key, request, open),
             Request::Resume { session, secret, received } => {
-                self.resume(key, request, session, secret, received)
+                self.resume(key, request, session, secret, received);
             }
             Request::Close
             | Request::Keepalive

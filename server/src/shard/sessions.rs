@@ -81,8 +81,8 @@ impl Shard {
         }
         // On this host the kernel knows the process id better than the client does.
         let pid = match &connection.peer {
-            Peer::Unix(peer) => u32::try_from(peer.credentials.pid).unwrap_or(open.pid),
-            Peer::Tcp(_) => open.pid,
+            Peer::Unix(peer) if peer.credentials.pid != 0 => peer.credentials.pid,
+            Peer::Unix(_) | Peer::Tcp(_) => open.pid,
         };
         let Some(id) = self.next_session_id() else {
             return self.refuse(key, request, Refusal::Quota.into());
@@ -185,7 +185,7 @@ impl Shard {
         effects.clear();
         self.table.apply(self.now, command, &mut effects);
         let mut outcome = Err(Refusal::Internal);
-        for effect in effects.iter() {
+        for effect in &effects {
             match *effect {
                 Effect::Opened { session, id } if id == new.id => outcome = Ok(session),
                 Effect::NotOpened { id, refusal } if id == new.id => outcome = Err(refusal),
@@ -212,18 +212,15 @@ impl Shard {
             acknowledged: 0,
         };
         let slot = session.slot as usize;
-        match self.presences.get_mut(slot) {
-            Some(place) => *place = presence,
-            None => {
-                assert_eq!(self.presences.len(), slot, "the table fills its slots without a gap");
-                self.presences.push(presence);
-            }
+        if self.presences.len() <= slot {
+            self.presences.resize_with(slot + 1, || None);
         }
+        self.presences[slot] = Some(presence);
     }
 
     /// What is known of a session, if it is still there.
     pub(super) fn presence(&mut self, session: SessionKey) -> Option<&mut Presence> {
-        self.presences.get_mut(session.slot as usize).filter(|presence| presence.session == session)
+        self.presences.get_mut(session.slot as usize)?.as_mut().filter(|presence| presence.session == session)
     }
 
     /// From now on the connection acts for the session.

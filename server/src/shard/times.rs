@@ -9,9 +9,12 @@ use fairlock_protocol::limits::{FIRST_FRAME_TIME, PARTIAL_FRAME_TIME};
 use fairlock_protocol::{Refusal, RequestId, Tick};
 
 use super::Shard;
-use crate::connection::{ConnectionKey, Phase};
+use crate::connection::{Connection, ConnectionKey, Phase};
 use crate::lanes::ToControl;
 use crate::stats::ShardStats;
+
+/// Entries that are gone or bound may stand in the list of the unbound, beside as many as are there.
+const UNBOUND_SPARE: usize = 64;
 
 /// Deadlines of connections, and how many show no session.
 #[derive(Debug, Default)]
@@ -65,28 +68,57 @@ impl Timeouts {
         }
     }
 
-    /// Whether one more connection from `address` is within the caps, and if not, whose host must make room.
-    fn crowded(&self, address: Option<IpAddr>, in_all: usize, each: usize) -> Option<Option<IpAddr>> {
-        let here = address.and_then(|address| self.by_address.get(&address)).copied().unwrap_or(0);
-        if here >= each {
-            return Some(address);
+    /// Forgets those that are gone or bound, when they have become the greater part.
+    fn prune(&mut self, is_unbound: impl Fn(ConnectionKey) -> bool) {
+        if self.unbound.len() > 2 * self.unbound_count + UNBOUND_SPARE {
+            self.unbound.retain(|&key| is_unbound(key));
         }
-        (self.unbound_count >= in_all).then_some(None)
     }
+
+    /// The one that came first among those `wanted`.
+    fn oldest(&self, wanted: impl Fn(ConnectionKey) -> bool) -> Option<ConnectionKey> {
+        self.unbound.iter().copied().find(|&key| wanted(key))
+    }
+
+    /// Which cap leaves no room for one more connection from `address`.
+    fn crowding(&self, address: Option<IpAddr>, in_all: usize, each: usize) -> Crowding {
+        let here = address.and_then(|address| self.by_address.get(&address)).copied().unwrap_or(0);
+        match address {
+            Some(address) if here >= each => Crowding::From(address),
+            _ if self.unbound_count >= in_all => Crowding::InAll,
+            _ => Crowding::None,
+        }
+    }
+}
+
+/// Who must make room for one more connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Crowding {
+    /// Nobody.
+    None,
+    /// The oldest from this address.
+    From(IpAddr),
+    /// The oldest of all.
+    InAll,
 }
 
 impl Shard {
     /// Ends the oldest connections without a session while the caps leave no room for one more.
     pub(super) fn make_room(&mut self, address: Option<IpAddr>) {
         let (in_all, each) = (self.settings.unbound_max, self.settings.unbound_per_address_max);
-        while let Some(crowded) = self.timeouts.crowded(address, in_all, each) {
+        let connections = &self.connections;
+        self.timeouts.prune(|key| connections.at(key).is_some_and(Connection::is_unbound));
+        loop {
             let connections = &self.connections;
-            let unbound = |key: &ConnectionKey| connections.at(*key).is_some_and(|c| c.is_unbound());
-            self.timeouts.unbound.retain(unbound);
-            let from_there = |key: &&ConnectionKey| {
-                crowded.is_none() || connections.at(**key).is_some_and(|c| c.peer.address() == crowded)
+            let from = |key: ConnectionKey| {
+                connections.at(key).filter(|connection| connection.is_unbound()).map(|c| c.peer.address())
             };
-            let Some(oldest) = self.timeouts.unbound.iter().find(from_there).copied() else { return };
+            let oldest = match self.timeouts.crowding(address, in_all, each) {
+                Crowding::None => return,
+                Crowding::From(address) => self.timeouts.oldest(|key| from(key) == Some(Some(address))),
+                Crowding::InAll => self.timeouts.oldest(|key| from(key).is_some()),
+            };
+            let Some(oldest) = oldest else { return };
             ShardStats::add(&self.stats.dropped_total);
             self.refuse(oldest, RequestId::NOTICE, Refusal::Busy.into());
             self.end_connection(oldest, true);

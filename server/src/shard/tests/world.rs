@@ -78,7 +78,7 @@ impl World {
                 cell: CellId(99),
                 epoch,
                 digest_key: key(),
-                ttl_max: Duration::from_secs(60),
+                ttl_max: Duration::from_mins(1),
                 horizon_ms: 60_000,
                 quarantine_until: Tick::ZERO,
                 unbound_max: 64,
@@ -292,8 +292,8 @@ pub(super) fn acquire(name: &str, wait: Wait) -> Request<'_> {
 
 /// A name that belongs to `shard` of `shards`.
 pub(super) fn name_on(shard: u16, shards: u16) -> String {
-    (0..)
-        .map(|number: u32| format!("name/{number}"))
+    (0..100_000_u32)
+        .map(|number| format!("name/{number}"))
         .find(|name| {
             key().digest(Resource::new(b"", name.as_bytes()).unwrap()).shard(shards) == ShardId(shard)
         })
