@@ -17,6 +17,7 @@ const FIRST_BLOCKED_SEARCH_MAX: usize = 8;
 
 impl Table {
     /// Puts a grant among those to be told when they block somebody, if it wants to know.
+    #[inline]
     pub(crate) fn hush(&mut self, slot: u32) {
         if self.grants[slot].has(Grant::EXTRA) && self.extra(slot).notify != Notify::Off {
             self.list_notice(slot, Notify::Quiet);
@@ -24,6 +25,7 @@ impl Table {
     }
 
     /// Takes a grant from the list it is in, and says which that was: `Off` when it is in none.
+    #[inline]
     pub(crate) fn unhush(&mut self, slot: u32) -> Notify {
         let grant = &self.grants[slot];
         let crowd = self.locks[grant.lock].crowd;

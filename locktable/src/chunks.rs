@@ -69,10 +69,12 @@ impl Chunks {
         self.used
     }
 
+    #[inline]
     pub(crate) const fn chunk_of(&self, slot: u32) -> usize {
         (slot >> self.bits) as usize
     }
 
+    #[inline]
     pub(crate) const fn place_of(&self, slot: u32) -> usize {
         (slot & (self.size() - 1)) as usize
     }
@@ -87,6 +89,7 @@ impl Chunks {
     }
 
     /// Takes a slot. `link` reads which slot a vacant record remembers.
+    #[inline]
     pub(crate) fn take(&mut self, link: impl FnOnce(u32) -> u32) -> Taken {
         let new_chunk = self.open == NONE;
         if new_chunk {
@@ -114,6 +117,7 @@ impl Chunks {
     }
 
     /// Gives a slot back.
+    #[inline]
     pub(crate) fn give(&mut self, slot: u32) -> Given {
         let (chunk, size) = (slot >> self.bits, self.size());
         let page = &mut self.pages[chunk as usize];

@@ -27,6 +27,7 @@ impl IndexKey {
 
     /// One wide multiplication of both halves under the key, folded.
     #[expect(clippy::cast_possible_truncation, reason = "both halves of the product are used")]
+    #[inline]
     pub(crate) const fn hash(self, a: u64, b: u64) -> u64 {
         let product = (a ^ self.0) as u128 * (b ^ self.1) as u128;
         (product as u64) ^ ((product >> 64) as u64)
@@ -78,6 +79,7 @@ impl Index {
     }
 
     /// The slot filed under `hash` for which `is` holds.
+    #[inline]
     pub(crate) fn find(&self, hash: u64, is: impl Fn(u32) -> bool) -> Option<u32> {
         let entries = &self.segment(hash).entries;
         if entries.is_empty() {

@@ -83,12 +83,14 @@ impl Table {
     }
 
     /// The side record of a lock, if it has one.
+    #[inline]
     pub(crate) fn crowd_of(&self, lock: u32) -> Option<&Crowd> {
         let crowd = self.locks[lock].crowd;
         (crowd != NONE).then(|| &self.crowds[crowd])
     }
 
     /// The modes held, or those held by all but one holder.
+    #[inline]
     pub(crate) fn held_mask(&self, lock: u32, without: Option<u32>) -> ModeSet {
         let mode = |grant: u32| self.grants[grant].mode();
         match self.crowd_of(lock) {
@@ -134,6 +136,7 @@ impl Table {
     }
 
     /// Whether a delay keeps this session out.
+    #[inline]
     pub(crate) fn is_kept_out(&self, lock: u32, session: u32) -> bool {
         let Some(closed) = self.crowd_of(lock).and_then(|crowd| crowd.closed.as_ref()) else { return false };
         let about = &self.sessions[session].about;
@@ -144,6 +147,7 @@ impl Table {
     }
 
     /// The side record of a grant that has one.
+    #[inline]
     pub(crate) fn extra(&self, grant: u32) -> &Extra {
         &self.extras[self.extra_slot(grant)]
     }
@@ -177,17 +181,20 @@ impl Table {
     }
 
     /// The owner of a grant.
+    #[inline]
     pub(crate) fn owner(&self, grant: u32) -> u64 {
         let record = &self.grants[grant];
         if record.has(Grant::EXTRA) { self.extra(grant).owner } else { record.owner }
     }
 
     /// The holders' list of a lock as it can be changed; put it back with [`Table::set_holder_ends`].
+    #[inline]
     pub(crate) fn holder_ends(&self, lock: u32) -> Ends {
         let head = self.locks[lock].head;
         Ends { head, tail: self.crowd_of(lock).map_or(head, |crowd| crowd.tail) }
     }
 
+    #[inline]
     pub(crate) fn set_holder_ends(&mut self, lock: u32, ends: Ends) {
         let crowd = self.locks[lock].crowd;
         self.locks[lock].head = ends.head;

@@ -180,6 +180,7 @@ impl Table {
     }
 
     /// Counts a grant among the holders of its mode.
+    #[inline]
     fn count_in(&mut self, slot: u32) {
         let Grant { lock, token, .. } = self.grants[slot];
         let (crowd, mode) = (self.locks[lock].crowd, self.grants[slot].mode());
@@ -194,6 +195,7 @@ impl Table {
         }
     }
 
+    #[inline]
     fn count_out(&mut self, slot: u32) {
         let Grant { lock, .. } = self.grants[slot];
         let (crowd, mode) = (self.locks[lock].crowd, self.grants[slot].mode());
@@ -259,6 +261,7 @@ impl Table {
         self.by_stake.find(self.stake_hash(lock, session, owner), is)
     }
 
+    #[inline]
     fn stake_of(&self, grant: u32) -> Option<u32> {
         let Grant { lock, .. } = self.grants[grant];
         self.crowd_of(lock).filter(|crowd| crowd.staked)?;

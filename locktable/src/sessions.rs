@@ -20,6 +20,10 @@ use alloc::collections::VecDeque;
 use fairlock_protocol::limits::KEEPALIVE_DIVISOR;
 use fairlock_protocol::{Refusal, RequestId, Secret, SessionId, Tick};
 
+/// Kept answers a session has room for without giving it back: 16 KiB. A client that once left many
+/// unacknowledged does not cost their room for ever.
+const KEPT_ROOM: usize = 256;
+
 /// One session.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "four independent facts, none a state of another")]
@@ -261,6 +265,9 @@ impl Table {
             let dropped = session.kept.pop_front();
             assert!(dropped.is_some(), "what is not acknowledged is kept");
             session.acknowledged += 1;
+        }
+        if session.kept.capacity() > KEPT_ROOM && session.kept.len() * 8 < session.kept.capacity() {
+            session.kept.shrink_to(session.kept.capacity() / 2);
         }
     }
 

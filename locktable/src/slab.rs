@@ -31,6 +31,7 @@ impl<T: Record, const BITS: u32> Slab<T, BITS> {
     }
 
     /// Stores a record, and says where.
+    #[inline]
     pub(crate) fn insert(&mut self, record: T) -> u32 {
         debug_assert!(record.next_vacant().is_none(), "a record in use does not look vacant");
         let rows = &mut self.rows;
@@ -56,6 +57,7 @@ impl<T: Record, const BITS: u32> Slab<T, BITS> {
     }
 
     /// Takes a record out.
+    #[inline]
     pub(crate) fn remove(&mut self, slot: u32) -> T {
         let (chunk, place) = (self.chunks.chunk_of(slot), self.chunks.place_of(slot));
         assert!(self.rows[chunk][place].next_vacant().is_none(), "slot {slot} is in use");
@@ -71,6 +73,7 @@ impl<T: Record, const BITS: u32> Slab<T, BITS> {
     }
 
     /// The record at a slot number that came from outside; `None` when there is none in use.
+    #[inline]
     pub(crate) fn get(&self, slot: u32) -> Option<&T> {
         let row = self.rows.get(self.chunks.chunk_of(slot))?;
         row.get(self.chunks.place_of(slot)).filter(|record| record.next_vacant().is_none())
@@ -115,6 +118,7 @@ impl<T: Record, const BITS: u32> Slab<T, BITS> {
 impl<T: Record, const BITS: u32> Index<u32> for Slab<T, BITS> {
     type Output = T;
 
+    #[inline]
     fn index(&self, slot: u32) -> &T {
         let record = &self.rows[(slot >> BITS) as usize][(slot & ((1 << BITS) - 1)) as usize];
         debug_assert!(record.next_vacant().is_none(), "slot {slot} is in use");
@@ -123,6 +127,7 @@ impl<T: Record, const BITS: u32> Index<u32> for Slab<T, BITS> {
 }
 
 impl<T: Record, const BITS: u32> IndexMut<u32> for Slab<T, BITS> {
+    #[inline]
     fn index_mut(&mut self, slot: u32) -> &mut T {
         let record = &mut self.rows[(slot >> BITS) as usize][(slot & ((1 << BITS) - 1)) as usize];
         debug_assert!(record.next_vacant().is_none(), "slot {slot} is in use");

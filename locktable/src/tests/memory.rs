@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::views::Role::{Conversion, Holder, Waiter};
+use fairlock_protocol::limits;
 
 fn sixteen(number: u64) -> [u8; 16] {
     let mut name = *b"lock/0000000000/";
@@ -56,6 +57,41 @@ fn memory_returns_when_a_million_locks_came_and_went() {
     story.table.audit();
     let left = story.table.memory() - before;
     assert!(left < 1_000_000, "{left} bytes are left of a million locks");
+}
+
+#[test]
+fn locks_that_come_and_go_take_no_more_memory() {
+    let mut story = Story::new();
+    let s = story.open();
+    let round = |story: &mut Story, count| {
+        for grant in hold_many(story, s, count) {
+            let request = story.request();
+            story.table.apply(story.now, Command::Release { session: s, request, grant }, &mut story.effects);
+            let received = story.table.session_view(s).unwrap().kept_sent;
+            story.table.apply(story.now, Command::Acknowledge { session: s, received }, &mut story.effects);
+        }
+        story.table.memory()
+    };
+    let after_first = round(&mut story, 3000);
+    for _ in 0..20 {
+        assert_eq!(round(&mut story, 3000), after_first);
+    }
+}
+
+#[test]
+fn what_a_slow_client_left_unacknowledged_is_given_back() {
+    let mut story = Story::new();
+    let s = story.open();
+    let before = story.table.memory();
+    for _ in 0..limits::UNACKNOWLEDGED_MAX / 2 {
+        let held = story.hold(s, Mode::EX);
+        story.release(s, held.grant);
+    }
+    assert!(story.table.memory() > before + limits::UNACKNOWLEDGED_MAX * 56);
+    for received in 1..=limits::UNACKNOWLEDGED_MAX as u64 {
+        story.apply(Command::Acknowledge { session: s, received });
+    }
+    assert!(story.table.sessions[s.slot].kept.capacity() <= 256);
 }
 
 #[test]
