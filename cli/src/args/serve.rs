@@ -1,0 +1,154 @@
+//! What `serve` can be told. The flags of a cell are known, so that a script meets a reason and not "unknown flag".
+
+use super::values::duration;
+use clap::builder::TypedValueParser;
+use clap::{Args, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const EXAMPLES: &str = "\
+Examples:
+  fairlock serve                                     default socket and 127.0.0.1:7411
+  fairlock serve --listen 127.0.0.1:0                any free port; the ready line on stdout names it
+  fairlock serve --socket /run/app/lock.sock --socket-mode 0660 --socket-group app
+  fairlock serve --admin 127.0.0.1:7412              /metrics and /healthz for Prometheus and probes
+  fairlock serve --print-config                      every key of the config file, explained
+
+With only one of --listen and --socket given, the other's default is opened when nobody else has it.
+Prints one JSON line on stdout when it listens. SIGTERM drains: holders have --drain to release, then it exits 0.
+Exits with 69 when it cannot listen, with 78 for a bad configuration or state directory.";
+
+/// `serve`.
+#[derive(Debug, Default, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ServeArgs {
+    /// Address for TCP clients; port 0 picks one; may be repeated
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Unix socket for clients on this host; the empty text for none
+    #[arg(long, value_name = "PATH", value_parser = clap::builder::OsStringValueParser::new().map(PathBuf::from))]
+    pub(crate) socket: Option<PathBuf>,
+    /// Permissions of the socket, octal
+    #[arg(long, value_name = "MODE", value_parser = octal)]
+    pub(crate) socket_mode: Option<u32>,
+    /// Group of the socket
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) socket_group: Option<String>,
+    /// Threads that each own a part of the names
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) shards: Option<u16>,
+    /// Where epoch and lease horizon are kept; locked against a second server
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// How bytes are moved
+    #[arg(long, value_enum, value_name = "IO")]
+    pub(crate) io: Option<IoWord>,
+    /// Whether a shard spins before it sleeps
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub(crate) poll: Option<PollWord>,
+    /// Configuration file (TOML); flags win over it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Address of /metrics and /healthz
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) admin: Option<SocketAddr>,
+    /// How long holders may take to release after SIGTERM [default: 5s]
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub(crate) drain: Option<Duration>,
+    /// Listen beyond loopback without authentication
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// How log lines look (on stderr); FAIRLOCK_LOG sets what is logged
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
+    /// Print every key of the config file with default, unit and meaning, and exit
+    #[arg(long)]
+    pub(crate) print_config: bool,
+    /// The cell.
+    #[command(flatten)]
+    pub(crate) cell: CellArgs,
+}
+
+/// The flags of a replicated cell.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Replication (not in this version)")]
+pub(crate) struct CellArgs {
+    /// Name of the cell
+    #[arg(long, value_name = "NAME")]
+    cell: Option<String>,
+    /// Id of this node
+    #[arg(long, value_name = "ID")]
+    node: Option<String>,
+    /// Where the configuration register is
+    #[arg(long, value_name = "etcd://HOST:PORT,…")]
+    register: Option<String>,
+    /// Address for the other nodes
+    #[arg(long, value_name = "ADDR:PORT")]
+    peer_listen: Option<String>,
+    /// Timing profile
+    #[arg(long, value_name = "lan|cloud")]
+    profile: Option<String>,
+    /// Copies without which nothing is granted
+    #[arg(long, value_name = "N")]
+    min_copies: Option<u32>,
+    /// File with the secret of the cell
+    #[arg(long, value_name = "FILE")]
+    peer_secret: Option<PathBuf>,
+}
+
+impl CellArgs {
+    /// The first flag of a cell that was given.
+    pub(crate) fn first(&self) -> Option<&'static str> {
+        [
+            (self.cell.is_some(), "--cell"),
+            (self.node.is_some(), "--node"),
+            (self.register.is_some(), "--register"),
+            (self.peer_listen.is_some(), "--peer-listen"),
+            (self.profile.is_some(), "--profile"),
+            (self.min_copies.is_some(), "--min-copies"),
+            (self.peer_secret.is_some(), "--peer-secret"),
+        ]
+        .into_iter()
+        .find_map(|(given, flag)| given.then_some(flag))
+    }
+}
+
+/// The words `--io` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IoWord {
+    /// io_uring where the system allows it.
+    Auto,
+    /// io_uring.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// The words `--poll` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PollWord {
+    /// When cores are to spare.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The words `--log-format` takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn octal(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err("a mode is octal: 0660".to_owned()),
+    }
+}

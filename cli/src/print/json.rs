@@ -1,0 +1,266 @@
+//! The JSON documents: a contract that scripts depend on, so each has a type of its own here and nothing else decides
+//! a field's name. Session ids are sixteen hexadecimal digits and tokens decimal strings, because neither fits the
+//! numbers of JavaScript.
+
+use fairlock::admin::{LockLine, SessionLine, Show, ShowLine, StatusReport};
+use serde::Serialize;
+
+/// A name: exact when it is UTF-8, else escaped with its bytes beside it.
+#[derive(Debug, Serialize)]
+struct Named {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_hex: Option<String>,
+}
+
+impl Named {
+    fn new(bytes: &[u8]) -> Named {
+        match std::str::from_utf8(bytes) {
+            Ok(name) => Named { name: name.to_owned(), name_hex: None },
+            Err(_) => Named { name: super::text::printable(bytes), name_hex: Some(hex(bytes)) },
+        }
+    }
+}
+
+/// Two digits a byte.
+fn hex(bytes: &[u8]) -> String {
+    let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or('?');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xF)]).collect()
+}
+
+/// What every entry of a queue has.
+#[derive(Debug, Serialize)]
+struct Who {
+    session: String,
+    pid: u32,
+    host: String,
+    exe: String,
+    label: String,
+    mode: &'static str,
+    transport: &'static str,
+}
+
+impl From<&ShowLine> for Who {
+    fn from(line: &ShowLine) -> Who {
+        Who {
+            session: line.session.to_string(),
+            pid: line.pid,
+            host: line.host.clone(),
+            exe: line.exe.clone(),
+            label: line.label.clone(),
+            mode: line.mode.name(),
+            transport: line.transport.name(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Holder {
+    #[serde(flatten)]
+    who: Who,
+    token: Option<String>,
+    since_ms: u64,
+    state: &'static str,
+}
+
+impl From<&ShowLine> for Holder {
+    fn from(line: &ShowLine) -> Holder {
+        Holder {
+            who: line.into(),
+            token: line.token.map(|token| token.get().to_string()),
+            since_ms: line.age_ms,
+            state: if line.cached { "cached" } else { "held" },
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Waiter {
+    #[serde(flatten)]
+    who: Who,
+    /// Of a conversion: the mode it holds meanwhile; `mode` is the one it asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<&'static str>,
+    position: u32,
+    waited_ms: u64,
+}
+
+impl From<&ShowLine> for Waiter {
+    fn from(line: &ShowLine) -> Waiter {
+        Waiter {
+            who: line.into(),
+            from: line.from.map(fairlock::Mode::name),
+            position: line.position,
+            waited_ms: line.age_ms,
+        }
+    }
+}
+
+/// `show` and `why`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Queue {
+    #[serde(flatten)]
+    name: Named,
+    namespace: String,
+    holders: Vec<Holder>,
+    conversions: Vec<Waiter>,
+    waiters: Vec<Waiter>,
+    overtakes_total: u64,
+}
+
+impl Queue {
+    /// The document of one name.
+    pub(crate) fn new(namespace: &str, name: &[u8], show: &Show) -> Queue {
+        Queue {
+            name: Named::new(name),
+            namespace: namespace.to_owned(),
+            holders: show.holders.iter().map(Into::into).collect(),
+            conversions: show.conversions.iter().map(Into::into).collect(),
+            waiters: show.waiters.iter().map(Into::into).collect(),
+            overtakes_total: show.overtakes_total,
+        }
+    }
+}
+
+/// One entry of `ls`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Lock {
+    #[serde(flatten)]
+    name: Named,
+    namespace: String,
+    holders: u32,
+    waiters: u32,
+    mode: Option<&'static str>,
+}
+
+impl From<&LockLine> for Lock {
+    fn from(line: &LockLine) -> Lock {
+        Lock {
+            name: Named::new(&line.name),
+            namespace: line.namespace.clone(),
+            holders: line.holders,
+            waiters: line.waiters,
+            mode: line.mode.map(fairlock::Mode::name),
+        }
+    }
+}
+
+/// One entry of `sessions`.
+#[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the fields are named by the contract")]
+pub(crate) struct Session {
+    session: String,
+    pid: u32,
+    host: String,
+    exe: String,
+    label: String,
+    transport: &'static str,
+    ttl_ms: u32,
+    expires_in_ms: Option<u32>,
+    grants: u32,
+    waits: u32,
+}
+
+impl From<&SessionLine> for Session {
+    fn from(line: &SessionLine) -> Session {
+        Session {
+            session: line.session.to_string(),
+            pid: line.pid,
+            host: line.host.clone(),
+            exe: line.exe.clone(),
+            label: line.label.clone(),
+            transport: line.transport.name(),
+            ttl_ms: line.ttl_ms,
+            expires_in_ms: line.expires_in_ms,
+            grants: line.grants,
+            waits: line.waits,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Counts {
+    locks: u64,
+    grants: u64,
+    waiters: u64,
+    sessions: u64,
+    connections: u64,
+    grants_total: u64,
+    overtakes_total: u64,
+    table_bytes: u64,
+}
+
+/// `status`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Status {
+    version: String,
+    cell: String,
+    epoch: u32,
+    role: &'static str,
+    shards: u16,
+    io: String,
+    pid: u32,
+    uptime_ms: u64,
+    recovering_ms: u32,
+    counts: Counts,
+    alarms: Vec<String>,
+}
+
+impl From<&StatusReport> for Status {
+    fn from(report: &StatusReport) -> Status {
+        Status {
+            version: report.version.clone(),
+            cell: format!("{:032x}", report.cell.0),
+            epoch: report.epoch,
+            role: report.role.name(),
+            shards: report.shards,
+            io: report.io.clone(),
+            pid: report.pid,
+            uptime_ms: report.uptime_ms,
+            recovering_ms: report.recovering_ms,
+            counts: Counts {
+                locks: report.locks,
+                grants: report.grants,
+                waiters: report.waiters,
+                sessions: report.sessions,
+                connections: report.connections,
+                grants_total: report.grants_total,
+                overtakes_total: report.overtakes_total,
+                table_bytes: report.table_bytes,
+            },
+            alarms: report.alarms.clone(),
+        }
+    }
+}
+
+/// The line `hold` prints when the lock is granted.
+#[derive(Debug, Serialize)]
+pub(crate) struct Held {
+    #[serde(flatten)]
+    name: Named,
+    namespace: String,
+    token: Option<String>,
+    fence: String,
+    mode: &'static str,
+    session: String,
+    waited_ms: u128,
+}
+
+impl Held {
+    /// What was granted.
+    pub(crate) fn new(client: &fairlock::Client, guard: &fairlock::Guard) -> Held {
+        Held {
+            name: Named::new(guard.name()),
+            namespace: guard.namespace().to_owned(),
+            token: guard.try_token().map(|token| token.get().to_string()),
+            fence: guard.fence().to_string(),
+            mode: guard.mode().name(),
+            session: client.session().to_string(),
+            waited_ms: guard.waited().as_millis(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "json/tests.rs"]
+mod tests;

@@ -1,0 +1,248 @@
+//! `serve`: the command line put over the file put over the defaults, one ready line on stdout, logs on stderr. What
+//! a server is stands in the server library; this is the only file that touches it.
+
+pub(crate) mod notify;
+
+use crate::args::{IoWord, LogFormat, PollWord, ServeArgs};
+use crate::failure::{self, Failure};
+use crate::print;
+use crate::remote;
+use fairlock_server::{Config, IoChoice, Poll, Ready, Server, StartError};
+use serde::Serialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use tracing_subscriber::EnvFilter;
+
+/// Environment variable that says what is logged (`debug`, `fairlock_server=trace`).
+const LOG_VARIABLE: &str = "FAIRLOCK_LOG";
+
+/// Serves until a signal ends it.
+///
+/// # Errors
+/// 69 when it cannot listen, 78 for a configuration or state directory that cannot be used, 64 for flags of a cell.
+pub(crate) fn serve(order: &ServeArgs) -> Result<u8, Failure> {
+    if let Some(flag) = order.cell.first() {
+        let text = format!("{flag} belongs to replication, which is not in this version");
+        return Err(Failure::new(failure::CONFIGURATION, text)
+            .advise("without the flags of a cell this server runs alone, and keeps its promises alone"));
+    }
+    let config = configured(order)?;
+    if order.print_config {
+        print::out(&config.describe())?;
+        return Ok(0);
+    }
+    log_to_stderr(order.log_format);
+    let server = start(order, config)?;
+    print::document(&ReadyLine::from(server.ready()))?;
+    notify::ready();
+    let report = server.wait();
+    notify::stopping();
+    tracing::info!(?report, "stopped");
+    Ok(0)
+}
+
+/// Starts it. A door that nobody named is a convenience: when another server has it, this one, which was given a door
+/// of its own, does without; two servers with a socket each need not agree on who gets the default port.
+fn start(order: &ServeArgs, config: Config) -> Result<Server, Failure> {
+    let told = |error: StartError| Failure::new(error.exit_code(), remote::with_sources(&error));
+    let mut fewer = config.clone();
+    match (order.config.is_some(), order.listen.is_empty(), order.socket.is_none()) {
+        (false, false, true) => fewer.socket = None,
+        (false, true, false) if fewer.socket.is_some() => fewer.listen.clear(),
+        _ => return Server::start(config).map_err(told),
+    }
+    match Server::start(config) {
+        Err(StartError::Door(error)) => {
+            tracing::warn!(%error, "a default door is taken; serving without it");
+            Server::start(fewer).map_err(told)
+        }
+        started => started.map_err(told),
+    }
+}
+
+/// Flags win over the file, the file over the defaults.
+fn configured(order: &ServeArgs) -> Result<Config, Failure> {
+    let refused =
+        |error: &dyn std::error::Error| Failure::new(failure::CONFIGURATION, remote::with_sources(error));
+    let mut config = match &order.config {
+        Some(path) => Config::load(path).map_err(|error| refused(&error))?,
+        None => Config::default(),
+    };
+    if !order.listen.is_empty() {
+        config.listen.clone_from(&order.listen);
+    }
+    if let Some(socket) = &order.socket {
+        // The empty path switches the socket off, as in the file.
+        config.socket = Some(socket.clone()).filter(|path| !path.as_os_str().is_empty());
+    }
+    if let Some(mode) = order.socket_mode {
+        config.socket_mode = mode;
+    }
+    if order.socket_group.is_some() {
+        config.socket_group.clone_from(&order.socket_group);
+    }
+    if order.shards.is_some() {
+        config.shards = order.shards;
+    }
+    if order.state_dir.is_some() {
+        config.state_dir.clone_from(&order.state_dir);
+    }
+    if order.admin.is_some() {
+        config.admin = order.admin;
+    }
+    if let Some(drain) = order.drain {
+        config.drain = drain;
+    }
+    if let Some(io) = order.io {
+        config.io = match io {
+            IoWord::Auto => IoChoice::Auto,
+            IoWord::Uring => IoChoice::Uring,
+            IoWord::Epoll => IoChoice::Epoll,
+        };
+    }
+    if let Some(poll) = order.poll {
+        config.poll = match poll {
+            PollWord::Auto => Poll::Auto,
+            PollWord::Always => Poll::Always,
+            PollWord::Never => Poll::Never,
+        };
+    }
+    config.insecure |= order.insecure;
+    config.signals = true;
+    config.check().map_err(|error| refused(&error))?;
+    Ok(config)
+}
+
+/// Logs go to stderr; stdout has the ready line alone.
+fn log_to_stderr(format: LogFormat) {
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A program can have one log; a second `serve` in a process does not exist.
+    let _ = match format {
+        LogFormat::Text => {
+            let coloured = std::io::IsTerminal::is_terminal(&std::io::stderr())
+                && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            lines.with_ansi(coloured).try_init()
+        }
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
+}
+
+/// The one line on stdout.
+#[derive(Debug, Serialize)]
+struct ReadyLine {
+    event: &'static str,
+    tcp: Option<SocketAddr>,
+    socket: Option<PathBuf>,
+    shards: u16,
+    io: String,
+    role: String,
+    epoch: u32,
+    recovering_ms: u64,
+    pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    admin: Option<SocketAddr>,
+    /// Only when there is more than one TCP address.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tcp_all: Vec<SocketAddr>,
+}
+
+impl From<&Ready> for ReadyLine {
+    fn from(ready: &Ready) -> ReadyLine {
+        ReadyLine {
+            event: "ready",
+            tcp: ready.tcp.first().copied(),
+            socket: ready.socket.clone(),
+            shards: ready.shards,
+            io: ready.io.to_owned(),
+            role: ready.role.to_owned(),
+            epoch: ready.epoch,
+            recovering_ms: ready.recovering_ms,
+            pid: ready.pid,
+            admin: ready.admin,
+            tcp_all: if ready.tcp.len() > 1 { ready.tcp.clone() } else { Vec::new() },
+        }
+    }
+}
+
+/// Where a server that is told nothing keeps its state.
+pub(crate) fn default_state_directory() -> Option<PathBuf> {
+    fairlock_server::default_directory().ok()
+}
+
+/// A server of one's own, on a Unix socket alone: for `bench`.
+pub(crate) struct OwnServer {
+    server: Option<Server>,
+    socket: PathBuf,
+}
+
+impl OwnServer {
+    /// Starts it with everything below `directory`.
+    ///
+    /// # Errors
+    /// As `serve`.
+    pub(crate) fn start(directory: &Path) -> Result<OwnServer, Failure> {
+        let socket = directory.join("bench.sock");
+        let mut config = Config::default();
+        config.listen = Vec::new();
+        config.socket = Some(socket.clone());
+        config.state_dir = Some(directory.join("state"));
+        config.drain = std::time::Duration::ZERO;
+        let server = Server::start(config)
+            .map_err(|error| Failure::new(error.exit_code(), remote::with_sources(&error)))?;
+        Ok(OwnServer { server: Some(server), socket })
+    }
+
+    /// Its endpoint.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("unix:{}", self.socket.display())
+    }
+}
+
+impl Drop for OwnServer {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.stopper().stop();
+            server.wait();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Command, Invocation};
+    use clap::Parser;
+
+    fn order(flags: &[&str]) -> Box<ServeArgs> {
+        let words = ["fairlock", "serve"].iter().chain(flags);
+        match Invocation::try_parse_from(words).expect("a command line").command {
+            Command::Serve(order) => order,
+            other => panic!("not serve: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_win_over_defaults() {
+        let flags =
+            ["--listen", "127.0.0.1:0", "--shards", "3", "--io", "epoll", "--drain", "250ms", "--socket", ""];
+        let config = configured(&order(&flags)).expect("usable");
+        assert_eq!(config.listen, ["127.0.0.1:0".parse().expect("an address")]);
+        assert_eq!((config.shards, config.io, config.socket), (Some(3), IoChoice::Epoll, None));
+        assert_eq!(config.drain.as_millis(), 250);
+    }
+
+    #[test]
+    fn what_listens_to_the_world_needs_a_word() {
+        let code = |flags: &[&str]| configured(&order(flags)).map_or_else(|failure| failure.code, |_| 0);
+        assert_eq!(code(&["--listen", "0.0.0.0:0"]), 78);
+        assert_eq!(code(&["--listen", "0.0.0.0:0", "--insecure"]), 0);
+    }
+
+    #[test]
+    fn the_flags_of_a_cell_are_refused_with_the_reason() {
+        let failure = serve(&order(&["--cell", "prod", "--node", "1"])).expect_err("not in this version");
+        assert_eq!(failure.code, 78);
+        assert!(failure.text.contains("--cell"), "{}", failure.text);
+    }
+}

@@ -1,0 +1,93 @@
+//! `show`: holders, conversions and waiters of one lock, as a table.
+
+use crate::args::{NameArgs, Reach};
+use crate::failure::Failure;
+use crate::print::duration::human_ms;
+use crate::print::style::{Style, Tone};
+use crate::print::table::{Cell, Side, Table};
+use crate::print::text::{printable, shortened};
+use crate::print::{self, json};
+use crate::remote;
+use fairlock::admin::{Show, ShowLine};
+
+/// Longest label in a table; `--json` has it whole.
+const LABEL_COLUMNS: usize = 40;
+
+/// Shows one lock.
+///
+/// # Errors
+/// What reaching the server or writing the answer met.
+pub(crate) fn show(order: &NameArgs, reach: &Reach) -> Result<u8, Failure> {
+    let name = remote::name(&order.namespace, &order.name)?;
+    let show = ask(order, reach, name)?;
+    if reach.json {
+        print::document(&json::Queue::new(&order.namespace, name, &show))?;
+    } else if is_free(&show) {
+        print::out(&format!("{} is free: nobody holds it, nobody waits\n", printable(name)))?;
+    } else {
+        print::out(&table(&show).render(Style::of_stdout()))?;
+    }
+    Ok(0)
+}
+
+/// Asks the server about one name.
+///
+/// # Errors
+/// What reaching the server met.
+pub(crate) fn ask(order: &NameArgs, reach: &Reach, name: &[u8]) -> Result<Show, Failure> {
+    remote::admin(reach)?.show(&order.namespace, name).map_err(|error| remote::of_admin(&error))
+}
+
+/// Nobody holds it, nobody waits.
+pub(crate) fn is_free(show: &Show) -> bool {
+    show.holders.is_empty() && show.conversions.is_empty() && show.waiters.is_empty()
+}
+
+/// What a person recognises a process by: its label, else its program.
+pub(crate) fn called(line: &ShowLine) -> String {
+    let label = if line.label.is_empty() {
+        line.exe.rsplit('/').next().unwrap_or_default()
+    } else {
+        line.label.as_str()
+    };
+    shortened(&printable(label.as_bytes()), LABEL_COLUMNS)
+}
+
+fn table(show: &Show) -> Table {
+    let mut table = Table::new(&[
+        ("STATE", Side::Left),
+        ("MODE", Side::Left),
+        ("FOR", Side::Right),
+        ("PID", Side::Right),
+        ("HOST", Side::Left),
+        ("SESSION", Side::Left),
+        ("VIA", Side::Left),
+        ("TOKEN", Side::Right),
+        ("LABEL", Side::Left),
+    ]);
+    let mut row = |state: String, tone: Tone, mode: String, line: &ShowLine| {
+        table.row([
+            Cell::toned(state, tone),
+            Cell::toned(mode, Tone::Strong),
+            human_ms(line.age_ms).into(),
+            line.pid.to_string().into(),
+            printable(line.host.as_bytes()).into(),
+            line.session.to_string().into(),
+            line.transport.name().into(),
+            line.token.map_or_else(|| "-".to_owned(), |token| token.get().to_string()).into(),
+            Cell::toned(called(line), Tone::Dim),
+        ]);
+    };
+    for line in &show.holders {
+        let state = if line.cached { "cached" } else { "holds" };
+        row(state.to_owned(), Tone::Good, line.mode.name().to_owned(), line);
+    }
+    for line in &show.conversions {
+        let from = line.from.map_or("?", fairlock::Mode::name);
+        row(format!("converts {}", line.position), Tone::Warn, format!("{from}→{}", line.mode), line);
+    }
+    for line in &show.waiters {
+        row(format!("waits {}", line.position), Tone::Warn, line.mode.name().to_owned(), line);
+    }
+    table
+}

@@ -1,0 +1,61 @@
+//! `status`: what the server is, how much it holds, and whether somebody should look at it.
+
+use crate::args::Reach;
+use crate::failure::Failure;
+use crate::print::duration::human_ms;
+use crate::print::style::{Style, Tone};
+use crate::print::text::{counted, printable};
+use crate::print::{self, json};
+use crate::remote;
+use fairlock::admin::StatusReport;
+use std::fmt::Write;
+
+/// Tells how the server is.
+///
+/// # Errors
+/// What reaching the server or writing the answer met.
+pub(crate) fn status(reach: &Reach) -> Result<u8, Failure> {
+    let report = remote::admin(reach)?.status().map_err(|error| remote::of_admin(&error))?;
+    if reach.json {
+        print::document(&json::Status::from(&report))?;
+    } else {
+        print::out(&text(&report, Style::of_stdout()))?;
+    }
+    Ok(0)
+}
+
+fn text(report: &StatusReport, style: Style) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{}  {value}", style.paint(Tone::Dim, &format!("{name:<11}")));
+    };
+    let version = printable(report.version.as_bytes());
+    line("server", format!("fairlock {version}, {}, pid {}", report.role.name(), report.pid));
+    line("up", human_ms(report.uptime_ms));
+    line("cell", format!("{:032x}, epoch {}", report.cell.0, report.epoch));
+    line("shards", format!("{}, driven by {}", report.shards, printable(report.io.as_bytes())));
+    line("locks", format!("{} in use, {} held", report.locks, report.grants));
+    let tone = if report.waiters > 0 { Tone::Warn } else { Tone::Plain };
+    line("waiting", style.paint(tone, &counted(report.waiters, "request")));
+    let connections = counted(report.connections, "connection");
+    line("sessions", format!("{}, {connections}", report.sessions));
+    line("granted", format!("{} since the start", report.grants_total));
+    let (tone, verdict) = if report.overtakes_total == 0 {
+        (Tone::Good, "0: nobody was ever served before one who came earlier".to_owned())
+    } else {
+        (Tone::Bad, format!("{}: this must be 0; please report it", report.overtakes_total))
+    };
+    line("overtakes", style.paint(tone, &verdict));
+    line("memory", format!("{} KiB in the lock table", report.table_bytes.div_ceil(1024)));
+    if report.recovering_ms > 0 {
+        let left = human_ms(report.recovering_ms.into());
+        let why =
+            format!("{left} more: the memory was lost, old leases may still be alive, nothing is granted");
+        line("recovering", style.paint(Tone::Warn, &why));
+    }
+    for alarm in &report.alarms {
+        line("alarm", style.paint(Tone::Bad, &printable(alarm.as_bytes())));
+    }
+    out
+}
