@@ -6,6 +6,8 @@ use crate::command::{Ended, SessionKey};
 use crate::effect::{Effect, Effects, Notice};
 use crate::record::Grant;
 use crate::table::Table;
+use crate::wheel::Alarm;
+use fairlock_protocol::limits::KEEPALIVE_DIVISOR;
 use fairlock_protocol::{Digest, GrantId, Tick};
 
 impl Table {
@@ -23,8 +25,10 @@ impl Table {
             effects.push(Effect::Told { session: self.session_key(session), notice });
             if !force && !self.grants[slot].has(Grant::BROKEN) {
                 self.grants[slot].set(Grant::BROKEN);
-                self.sessions[session].unconfirmed += 1;
-                self.await_confirmation(now, session);
+                if self.sessions[session].renewable {
+                    let (due, extra) = (self.confirmation_due(now, session), self.ensure_extra(slot));
+                    self.extras[extra].confirm_timer = self.wheel.arm(due, Alarm::Broken(slot));
+                }
             }
             holders += 1;
             slot = self.grants[slot].beside.next;
@@ -47,7 +51,17 @@ impl Table {
         }
         effects.push(Effect::Told { session, notice: Notice::Killed });
         self.sessions[slot].killed = true;
-        self.await_confirmation(now, slot);
+        if self.sessions[slot].confirm_timer == NONE && self.sessions[slot].renewable {
+            let due = self.confirmation_due(now, slot);
+            self.sessions[slot].confirm_timer = self.wheel.arm(due, Alarm::Confirm(slot));
+        }
+    }
+
+    /// Until when a client's word is waited for: a fifth of its lease.
+    fn confirmation_due(&self, now: Tick, session: u32) -> Tick {
+        let ttl_ms = self.sessions[session].ttl_ms;
+        assert!(ttl_ms > 0, "a lease has a length");
+        now.after_millis(u64::from(ttl_ms.div_ceil(KEEPALIVE_DIVISOR)))
     }
 
     /// A broken grant is no longer used.

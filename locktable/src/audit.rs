@@ -199,6 +199,10 @@ impl Table {
                     .map_or(NONE, |closed| closed.timer),
                 Alarm::Lease(slot) => self.sessions[slot].lease_timer,
                 Alarm::Confirm(slot) => self.sessions[slot].confirm_timer,
+                Alarm::Broken(slot) => {
+                    assert!(self.grants[slot].has(Grant::BROKEN), "only a broken grant is to be confirmed");
+                    self.extra(slot).confirm_timer
+                }
             };
             assert_eq!(owner, timer, "a timer is somebody's: {alarm:?}");
         }

@@ -168,6 +168,7 @@ impl Table {
             owner: self.grants[grant].owner,
             levels: 1,
             hold_timer: NONE,
+            confirm_timer: NONE,
             lock_delay_ms: 0,
             label: crate::names::NameRef::EMPTY,
             conversion: NONE,

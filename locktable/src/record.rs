@@ -118,6 +118,8 @@ pub(crate) struct Extra {
     /// Levels of re-entry, 1 for a grant entered once; 0 for a vacant record.
     pub(crate) levels: u32,
     pub(crate) hold_timer: u32,
+    /// Set while a broken grant waits for its client's confirmation.
+    pub(crate) confirm_timer: u32,
     pub(crate) lock_delay_ms: u32,
     pub(crate) label: NameRef,
     /// The waiter that is this grant's conversion.
@@ -311,6 +313,7 @@ record!(
         owner: 0,
         levels: 0,
         hold_timer: NONE,
+        confirm_timer: NONE,
         lock_delay_ms: 0,
         label: NameRef::EMPTY,
         conversion: NONE,

@@ -76,8 +76,10 @@ impl Table {
             self.unhush(slot);
             let extra = self.extras.remove(self.extra_slot(slot));
             assert_eq!(extra.conversion, NONE, "a grant that ends converts no more");
-            if extra.hold_timer != NONE {
-                self.wheel.disarm(extra.hold_timer);
+            for timer in [extra.hold_timer, extra.confirm_timer] {
+                if timer != NONE {
+                    self.wheel.disarm(timer);
+                }
             }
             self.names.remove(extra.label);
         }
@@ -85,11 +87,7 @@ impl Table {
         list::unlink(&mut self.grants, &mut ends, slot, |grant| &mut grant.beside);
         self.set_holder_ends(lock, ends);
         let grant = self.grants.remove(slot);
-        let session = &mut self.sessions[grant.session()];
-        session.grant_count -= 1;
-        if grant.has(Grant::BROKEN) {
-            self.confirmed(grant.session());
-        }
+        self.sessions[grant.session()].grant_count -= 1;
     }
 
     /// Gives a grant another mode; `up` when that needs a new token.

@@ -17,7 +17,6 @@ use crate::table::{Generations, Table};
 use crate::wheel::Alarm;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use fairlock_protocol::limits::KEEPALIVE_DIVISOR;
 use fairlock_protocol::{Refusal, RequestId, Secret, SessionId, Tick};
 
 /// Kept answers a session has room for without giving it back: 16 KiB. A client that once left many
@@ -56,10 +55,8 @@ pub(crate) struct Session {
     /// End of the lease, if there is a lease timer.
     pub(crate) deadline: Tick,
     pub(crate) lease_timer: u32,
-    /// Set while something waits for the client's confirmation.
+    /// Set while an operator waits for it to end.
     pub(crate) confirm_timer: u32,
-    /// Broken grants not confirmed yet.
-    pub(crate) unconfirmed: u32,
     /// Sessions of the same identity, newest first.
     pub(crate) twins: Link,
     pub(crate) about: About,
@@ -115,7 +112,6 @@ impl Session {
             deadline: Tick::ZERO,
             lease_timer: NONE,
             confirm_timer: NONE,
-            unconfirmed: 0,
             twins: Link::NONE,
             about: About::default(),
         }
@@ -366,26 +362,6 @@ impl Table {
         }
     }
 
-    /// Waits for the client's word for a fifth of its lease, unless it is awaited already.
-    pub(crate) fn await_confirmation(&mut self, now: Tick, slot: u32) {
-        let session = &mut self.sessions[slot];
-        if session.confirm_timer == NONE && session.renewable {
-            let due = now.after_millis(u64::from(session.ttl_ms.div_ceil(KEEPALIVE_DIVISOR)));
-            session.confirm_timer = self.wheel.arm(due, Alarm::Confirm(slot));
-        }
-    }
-
-    /// One broken grant less to be confirmed.
-    pub(crate) fn confirmed(&mut self, slot: u32) {
-        let session = &mut self.sessions[slot];
-        assert!(session.unconfirmed > 0, "only a broken grant is confirmed");
-        session.unconfirmed -= 1;
-        if session.unconfirmed == 0 && !session.killed && session.confirm_timer != NONE {
-            let timer = core::mem::replace(&mut session.confirm_timer, NONE);
-            self.wheel.disarm(timer);
-        }
-    }
-
     fn identity_hash(&self, identity: &[u8]) -> u64 {
         identity.chunks(8).fold(identity.len() as u64, |hash, chunk| {
             let mut word = [0; 8];
@@ -439,12 +415,9 @@ impl Table {
         assert_eq!(grants, session.grant_count, "grants of session {slot}");
         let waits = list::audit(&self.waiters, session.waits, |waiter| waiter.sibling);
         assert_eq!(waits, session.wait_count, "waits of session {slot}");
-        let mut broken = 0;
         for grant in list::walk(&self.grants, session.grants.head, |grant| grant.sibling) {
             assert_eq!(self.grants[grant].session(), slot, "a grant is listed at its session");
-            broken += u32::from(self.grants[grant].has(Grant::BROKEN));
         }
-        assert_eq!(broken, session.unconfirmed, "broken grants of session {slot}");
         assert_eq!(session.kept_sent - session.acknowledged, session.kept.len() as u64, "kept answers");
         assert!(
             session.kept.iter().all(|(_, answer)| answer.is_kept()),
@@ -458,7 +431,7 @@ impl Table {
         assert_eq!(session.lease_timer != NONE, timed, "who ends by time has a timer");
         if session.confirm_timer != NONE {
             assert_eq!(self.wheel.alarm(session.confirm_timer), Alarm::Confirm(slot));
-            assert!(session.unconfirmed > 0 || session.killed, "something is to be confirmed");
+            assert!(session.killed, "only a killed session is to confirm its end");
         }
         if !session.about.identity.is_empty() {
             let newest = self.newest_twin(&session.about.identity).expect("an identity in use is filed");

@@ -3,6 +3,7 @@
 //! Everything is a record in a slab, addressed by number and linked by number; an index leads from names, session
 //! ids and request numbers to records. [`Table::apply`] dispatches; each kind of command has its file.
 
+use crate::chunks::NONE;
 use crate::command::{Command, Ended, SessionKey, WaiterKey};
 use crate::counts::Counts;
 use crate::effect::{Answer, Effect, Effects};
@@ -198,6 +199,16 @@ impl Table {
                 Alarm::Hold(slot) => return Some(Command::HoldOver { grant: self.grant_id(slot) }),
                 Alarm::Delay(lock) => return Some(Command::DelayOver { digest: self.locks[lock].digest }),
                 Alarm::Confirm(slot) => return Some(Command::Doom { session: self.session_key(slot) }),
+                Alarm::Broken(slot) => {
+                    let session = self.grants[slot].session();
+                    if self.sessions[session].renewable {
+                        return Some(Command::Doom { session: self.session_key(session) });
+                    }
+                    // Its session is doomed already; the lease decides.
+                    self.wheel.disarm(timer);
+                    let extra = self.extra_slot(slot);
+                    self.extras[extra].confirm_timer = NONE;
+                }
                 Alarm::Lease(slot) => {
                     let deadline = self.sessions[slot].deadline;
                     if deadline <= now {

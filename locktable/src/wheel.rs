@@ -31,8 +31,10 @@ pub(crate) enum Alarm {
     Delay(u32),
     /// A session's lease ends, unless it was renewed meanwhile.
     Lease(u32),
-    /// A session should have confirmed by now.
+    /// A killed session should have ended by now.
     Confirm(u32),
+    /// A broken grant should have been confirmed by now.
+    Broken(u32),
 }
 
 #[derive(Debug)]
