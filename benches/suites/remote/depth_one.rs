@@ -1,0 +1,158 @@
+//! P6: one request at a time. The same exchange three times in each round: with a bare echo, with a server through the
+//! raw protocol, with a server through the client library. Whoever is not measured is frozen meanwhile, so that two
+//! that spin on one core do not disturb each other.
+
+use fairlock_benches::cores::{Place, own_core, pin};
+use fairlock_benches::echo::Echo;
+use fairlock_benches::figures::{Samples, Series, heading, row};
+use fairlock_benches::options::Options;
+use fairlock_benches::raw::{Raw, name};
+use fairlock_benches::server::{Manor, Server};
+use fairlock_benches::stream::{Door, Manner};
+use fairlock_protocol::{GrantId, Request, Wait};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Names in turn: not one hot record, and not more than a cache holds.
+const NAMES: u64 = 1024;
+const TTL: Duration = Duration::from_mins(1);
+
+/// One way to measure.
+struct Setting<'a> {
+    unix: bool,
+    io: &'a str,
+    place: Place,
+    manner: Manner,
+}
+
+/// Samples of acquires alone and of pairs (acquire and release).
+#[derive(Default)]
+struct Both<T> {
+    acquire: T,
+    pair: T,
+}
+
+impl Both<Series> {
+    fn add(&mut self, samples: &Both<Samples>) {
+        self.acquire.add(&samples.acquire);
+        self.pair.add(&samples.pair);
+    }
+}
+
+/// Every setting that makes sense on this machine.
+pub(crate) fn measure(options: &Options, program: &PathBuf) -> io::Result<()> {
+    if !options.wants("P6") {
+        return Ok(());
+    }
+    let shapes = [
+        (false, Place::Cross, Manner::Spinning),
+        (false, Place::Same, Manner::Sleeping),
+        (false, Place::Cross, Manner::Sleeping),
+        (true, Place::Cross, Manner::Spinning),
+        (true, Place::Same, Manner::Sleeping),
+        (true, Place::Cross, Manner::Sleeping),
+    ];
+    for io in &options.io {
+        for (unix, place, manner) in shapes {
+            if place == Place::Cross && Place::Cross.other_core() == own_core() {
+                println!("\nskipped: {} needs two cores", place.name());
+                continue;
+            }
+            one(&Setting { unix, io, place, manner }, options, program)?;
+        }
+    }
+    Ok(())
+}
+
+fn one(setting: &Setting<'_>, options: &Options, program: &PathBuf) -> io::Result<()> {
+    let core = setting.place.other_core();
+    let poll = if setting.manner == Manner::Spinning { "always" } else { "never" };
+    let server = Server::start(&Manor { program, io: setting.io, poll, core: Some(core) })?;
+    let door = if setting.unix { &server.unix } else { &server.tcp };
+    let mut raw = Raw::open(door, setting.manner, 60_000)?;
+    let client = library(door)?;
+    pin(own_core());
+    let socket = std::env::temp_dir().join(format!("fairlock-bench-echo-{}", std::process::id()));
+    let count = options.of(if setting.manner == Manner::Spinning { 20_000 } else { 8000 }, 300);
+
+    let (mut bare, mut thin, mut whole) = (Both::default(), Both::default(), Both::default());
+    for _ in 0..options.rounds {
+        server.process.freeze();
+        bare.add(&echoed(core, setting, &socket, count)?);
+        server.process.thaw();
+        thin.add(&through_protocol(&mut raw, count)?);
+        whole.add(&through_library(&client, count)?);
+    }
+    let door = if setting.unix { "unix" } else { "tcp" };
+    let (place, manner) = (setting.place.name(), setting.manner.name());
+    heading(&format!(
+        "P6 {door}, depth 1, {place}, both {manner} (server --poll {poll}), --io {}",
+        setting.io
+    ));
+    row("bare echo of the acquire (limit)", &bare.acquire, None);
+    row("acquire, raw protocol", &thin.acquire, Some(&bare.acquire));
+    row("acquire, client library", &whole.acquire, Some(&bare.acquire));
+    row("bare echo of the pair (limit)", &bare.pair, None);
+    row("acquire + release, raw protocol", &thin.pair, Some(&bare.pair));
+    row("acquire + release, client library", &whole.pair, Some(&bare.pair));
+    Ok(())
+}
+
+fn library(door: &Door) -> io::Result<fairlock::Client> {
+    let endpoint = match door {
+        Door::Tcp(address) => format!("tcp://{address}"),
+        Door::Unix(path) => format!("unix:{}", path.display()),
+    };
+    let builder = fairlock::Client::builder().ttl(TTL).label("bench").liveness(fairlock::Liveness::Heartbeat);
+    builder.connect(endpoint.as_str()).map_err(io::Error::other)
+}
+
+fn echoed(core: usize, setting: &Setting<'_>, socket: &Path, count: usize) -> io::Result<Both<Samples>> {
+    let echo = Echo::start(core, setting.manner, setting.unix.then_some(socket))?;
+    let mut raw = Raw::bare(&echo.door, setting.manner)?;
+    let grant = GrantId::from_raw(1).ok_or(io::ErrorKind::InvalidInput)?;
+    exchanges(count, |number| {
+        raw.put_acquire(&name(number), Wait::Forever);
+        raw.send()?;
+        raw.frame(|_| ())?;
+        let acquired = Instant::now();
+        raw.put(&Request::Release(grant));
+        raw.send()?;
+        raw.frame(|_| ())?;
+        Ok(acquired)
+    })
+}
+
+fn through_protocol(raw: &mut Raw, count: usize) -> io::Result<Both<Samples>> {
+    exchanges(count, |number| {
+        let grant = raw.acquire(&name(number))?.grant;
+        let acquired = Instant::now();
+        raw.release(grant)?;
+        Ok(acquired)
+    })
+}
+
+fn through_library(client: &fairlock::Client, count: usize) -> io::Result<Both<Samples>> {
+    exchanges(count, |number| {
+        let guard = client.lock(name(number)).acquire().map_err(io::Error::other)?;
+        let acquired = Instant::now();
+        guard.release().map_err(io::Error::other)?;
+        Ok(acquired)
+    })
+}
+
+/// Runs pairs, each of which says when its first half was over. A tenth more goes before, unmeasured.
+fn exchanges(count: usize, mut pair: impl FnMut(u64) -> io::Result<Instant>) -> io::Result<Both<Samples>> {
+    let mut samples = Both::<Samples>::default();
+    for number in (0..NAMES).cycle().take(count / 10) {
+        pair(number)?;
+    }
+    for number in (0..NAMES).cycle().take(count) {
+        let start = Instant::now();
+        let acquired = pair(number)?;
+        samples.pair.add(start.elapsed());
+        samples.acquire.add(acquired - start);
+    }
+    Ok(samples)
+}
