@@ -1,9 +1,10 @@
 //! What a held lock costs in memory, and what acquiring and releasing one costs in time, from a thousand locks to
 //! ten million: `cargo run --release -p fairlock-locktable --example memory [LARGEST]`.
 //!
-//! Memory is what the table itself counts, with names of 16 bytes, and what the kernel says of the process. Time is
-//! the best and the median of several rounds of pairs (acquire, release, now and then an acknowledgement) on names
-//! that are free, picked at random, in time on the processor; making the name and its digest is measured apart and taken off.
+//! Memory is what the table itself counts, with names of 16 bytes, and what the kernel says of the process. A pair is
+//! an acquire and a release of a free name picked at random, with an acknowledgement now and then: the best and the
+//! median of several rounds, in time on the processor. Making the name and its digest is measured apart and taken
+//! off.
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
 use fairlock_locktable::{
