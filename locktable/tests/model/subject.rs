@@ -1,0 +1,105 @@
+//! The real table, behind the few calls that the tests need of it.
+
+use super::{Bounds, Tick};
+use core::ops::ControlFlow;
+use fairlock_locktable::command::{Command, SessionKey};
+use fairlock_locktable::effect::{Effect, Effects};
+use fairlock_locktable::{Limits, Role, Settings, Table};
+use fairlock_protocol::{Digest, Epoch, FencingToken, GrantId, Mode, ShardId};
+
+/// Session, grant, mode, levels, whether broken, owner.
+pub type Holder = (SessionKey, Option<GrantId>, Mode, u32, bool, u64);
+/// Queue, position, session, request, mode asked for, owner.
+pub type Waiter = (Role, u32, SessionKey, u64, Mode, u64);
+
+/// The table under test.
+#[derive(Debug)]
+pub struct Subject {
+    table: Table,
+    effects: Effects,
+}
+
+impl Subject {
+    /// `index_key` is private to a process: it must not show in anything that follows.
+    pub fn new(epoch: Epoch, bounds: Bounds, index_key: u64) -> Subject {
+        let limits = Limits {
+            unacknowledged: bounds.unacknowledged,
+            reentry: bounds.reentry,
+            waiters_per_resource: bounds.waiters,
+            sessions: bounds.sessions,
+            ..Limits::default()
+        };
+        let table = Table::new(Settings { epoch, shard: ShardId(0), index_key, limits });
+        Subject { table, effects: Effects::new() }
+    }
+
+    pub fn apply(&mut self, now: Tick, command: &Command<'_>) -> Vec<Effect> {
+        self.effects.clear();
+        self.table.apply(now, *command, &mut self.effects);
+        self.effects.to_vec()
+    }
+
+    pub fn due(&mut self, now: Tick) -> Option<Command<'static>> {
+        self.table.due(now)
+    }
+
+    pub fn next_due(&self) -> Option<Tick> {
+        self.table.next_due()
+    }
+
+    pub fn renew(&mut self, session: SessionKey, now: Tick) -> bool {
+        self.table.renew(session, now)
+    }
+
+    pub fn digest(&self) -> u128 {
+        self.table.digest()
+    }
+
+    pub fn audit(&self) {
+        self.table.audit();
+    }
+
+    pub fn overtakes_total(&self) -> u64 {
+        self.table.counts().overtakes_total
+    }
+
+    /// Sessions, grants, and what waits in either queue.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let counts = self.table.counts();
+        (counts.sessions as usize, counts.grants as usize, (counts.waiters + counts.conversions) as usize)
+    }
+
+    pub fn is_current(&self, digest: Digest, token: FencingToken) -> bool {
+        self.table.is_current(digest, token)
+    }
+
+    /// Numbers of the answers kept for a session, oldest first.
+    pub fn kept(&self, session: SessionKey) -> Vec<u64> {
+        self.table.unacknowledged(session).map(|(request, _)| request.0).collect()
+    }
+
+    /// Who holds a lock, and who waits for it, as operators see it.
+    pub fn entries(&self, digest: Digest) -> Vec<Result<Holder, Waiter>> {
+        let mut entries = Vec::new();
+        let end = self.table.show(digest, 0, |entry| {
+            entries.push(match entry.role {
+                Role::Holder => {
+                    let (mode, broken) = (entry.mode.unwrap(), entry.broken);
+                    Ok((entry.session, entry.grant, mode, entry.levels, broken, entry.owner.0))
+                }
+                role => {
+                    let (asked, request) = (entry.asked.unwrap(), entry.request.unwrap().0);
+                    Err((role, entry.position, entry.session, request, asked, entry.owner.0))
+                }
+            });
+            ControlFlow::Continue(())
+        });
+        assert!(end.is_none(), "the visitor never broke");
+        entries
+    }
+
+    /// Locks and timers: nothing of them may remain when everybody is gone.
+    pub fn leftovers(&self) -> (u32, u32) {
+        (self.table.counts().locks, self.table.counts().timers)
+    }
+}
