@@ -14,7 +14,7 @@ use fairlock_locktable::{Limits, Settings as TableSettings, Table};
 use fairlock_protocol::{CellId, DigestKey, ShardId, Tick};
 
 use crate::clock;
-use crate::config::{Config, SHARDS_MAX};
+use crate::config::{Config, IoChoice, SHARDS_MAX};
 use crate::control::{Alarms, Control, ControlParts, ExitReport, Stopper, bind_tcp};
 use crate::driver::{self, Waker};
 use crate::error::StartError;
@@ -102,7 +102,7 @@ impl Server {
         let addresses = tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let doors = crate::control::Doors::open(&config)?;
         let count = shard_count(&config);
-        let workers = (0..count).map(|shard| spawn_worker(shard, &config)).collect::<Result<Vec<_>, _>>()?;
+        let workers = spawn_workers(count, &config)?;
         let io = workers.first().map_or("none", |worker| worker.io);
         let (state, beginning) = NodeState::begin(directory, unix_seconds(), CellId(random()?), clock::now)?;
         let ready = Ready {
@@ -220,12 +220,23 @@ fn settings(config: &Config, cell: &Cell, me: ShardId, shards: u16, io: &'static
     }
 }
 
+/// Starts the shards' threads. The first chooses the driver, and says so in the log; the others follow it.
+fn spawn_workers(count: u16, config: &Config) -> Result<Vec<Worker>, StartError> {
+    let mut choice = config.io;
+    let mut workers = Vec::new();
+    for shard in 0..count {
+        let worker = spawn_worker(shard, choice, config.pin)?;
+        choice = if worker.io == "uring" { IoChoice::Uring } else { IoChoice::Epoll };
+        workers.push(worker);
+    }
+    Ok(workers)
+}
+
 /// Starts a shard's thread, which opens its driver and then waits for the rest of the server.
-fn spawn_worker(shard: u16, config: &Config) -> Result<Worker, StartError> {
+fn spawn_worker(shard: u16, io: IoChoice, pin_it: bool) -> Result<Worker, StartError> {
     let (start, starting) = mpsc::channel::<Start>();
     let (opened, opening) = mpsc::channel();
-    let io = config.io;
-    let processor = config.pin.then_some(usize::from(shard));
+    let processor = pin_it.then_some(usize::from(shard));
     let body = move || {
         if let Some(processor) = processor {
             pin(processor);

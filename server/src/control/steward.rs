@@ -152,6 +152,8 @@ impl Steward {
             self.pass_time(now);
             self.lanes.iter_mut().for_each(ShardLane::flush);
             if self.shards.are_over(self.phase, now) {
+                // A thread that was seen to be over has sent its last word before; it may still be unread.
+                self.hear_shards(now);
                 return self.end();
             }
         }
