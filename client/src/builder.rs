@@ -68,6 +68,7 @@ pub struct Builder {
     pub(crate) transport: Transport,
     pub(crate) deadline: Option<Duration>,
     pub(crate) on_notice: Option<NoticeCallback>,
+    pub(crate) confirm_when_released: bool,
 }
 
 impl fmt::Debug for Builder {
@@ -132,6 +133,15 @@ impl Builder {
     /// Called for every [`Notice`], one after the other, on a thread of its own.
     pub fn on_notice(mut self, callback: impl Fn(Notice) + Send + Sync + 'static) -> Builder {
         self.on_notice = Some(Arc::new(callback));
+        self
+    }
+
+    /// When an operator takes a lock away (`break`, `session kill`) its guard is lost at once, and the next holder
+    /// enters once that is confirmed: normally at once too, with this only when the guard is released or dropped. For
+    /// a program that must first stop something outside itself. It has until the lease's end: a server that waits
+    /// for a confirmation soon stops renewing. `--force` waits for nobody.
+    pub fn confirm_when_released(mut self, late: bool) -> Builder {
+        self.confirm_when_released = late;
         self
     }
 

@@ -39,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) liveness: Liveness,
     pub(crate) inherit: Option<OwnedFd>,
     pub(crate) deadline: Duration,
+    /// Whether locks taken away by an operator are confirmed only when their guards are released.
+    pub(crate) confirm_when_released: bool,
 }
 
 /// A request that waits for a session to be opened.
@@ -114,6 +116,7 @@ fn config(builder: Builder, endpoint: &Endpoint) -> Result<(Config, Option<Notic
         liveness,
         inherit: builder.inherit,
         deadline: builder.deadline.unwrap_or(DEADLINE_DEFAULT),
+        confirm_when_released: builder.confirm_when_released,
     };
     Ok((config, builder.on_notice))
 }

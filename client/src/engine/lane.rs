@@ -419,6 +419,7 @@ impl Session {
                 }
                 Event::HoldOver(hold) => hold.wake_watchers(),
                 Event::Notice(notice) => core.tell(notice),
+                Event::Over(LostCause::Killed) if core.config.confirm_when_released && self.recall(core) => {}
                 Event::Over(cause) => self.end(core, cause),
                 Event::Closed => {
                     self.closed.store(true, Ordering::Release);
@@ -431,6 +432,24 @@ impl Session {
         if settled_for_reader && !by_reader {
             lane.ring_reader();
         }
+    }
+
+    /// An operator ends the session, and the program wants to stop what its guards protect before that is confirmed:
+    /// they are lost now, and CLOSE is said when the program closes. Says whether there was any guard.
+    fn recall(self: &Arc<Self>, core: &Core) -> bool {
+        let mut any = false;
+        for lane in &self.lanes {
+            let events = {
+                let mut state = lane.state();
+                any |= state.stream.take_all_away(LostCause::Killed);
+                state.stream.take_events()
+            };
+            self.follow(core, lane, events, false);
+        }
+        if any {
+            core.tell(crate::builder::Notice::Killed);
+        }
+        any
     }
 
     /// The session is over: every guard is lost before anybody is told, every waiting request fails, and the server,

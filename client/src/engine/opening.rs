@@ -53,7 +53,11 @@ pub(super) fn open(
             cell: welcome.cell,
             epoch: AtomicU32::new(welcome.epoch),
         };
-        assemble(wire, passport, sent, &opened, (index, mark))
+        let session = assemble(wire, passport, sent, &opened, (index, mark))?;
+        if config.confirm_when_released {
+            session.lanes.iter().for_each(|lane| lane.state().stream.confirm_when_released());
+        }
+        Ok(session)
     })
 }
 

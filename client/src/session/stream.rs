@@ -16,7 +16,7 @@ use fairlock_protocol::{
     CellId, DigestKey, GrantId, Hello, Malformed, Refusal, Request, RequestId, Secret, SessionId, ShardId,
     Tick, Wait,
 };
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -143,6 +143,10 @@ pub(crate) struct Stream<T> {
     ends: BTreeSet<(Tick, GrantId)>,
     /// Confirmations that the server may not have, by number.
     confirms: Vec<(u64, GrantId)>,
+    /// Whether a broken grant is confirmed only when its last guard is given back.
+    confirms_late: bool,
+    /// Those that are still in use.
+    broken: HashSet<GrantId>,
     /// Earliest moment at which a resting request is to be sent again.
     retry_due: Option<Tick>,
     /// Over: nothing is asked any more, except CLOSE.
@@ -175,6 +179,8 @@ impl<T> Stream<T> {
             holds: HashMap::new(),
             ends: BTreeSet::new(),
             confirms: Vec::new(),
+            confirms_late: false,
+            broken: HashSet::new(),
             retry_due: None,
             ended: false,
             jitter,
@@ -191,6 +197,22 @@ impl<T> Stream<T> {
         self.next = said + 1;
         self.received = kept;
         self
+    }
+
+    /// From now on broken grants are confirmed only when their last guard is given back.
+    pub(crate) fn confirm_when_released(&mut self) {
+        self.confirms_late = true;
+    }
+
+    /// Every guard is lost, though none is given back. Says whether there was any.
+    pub(crate) fn take_all_away(&mut self, cause: LostCause) -> bool {
+        let mut grants: Vec<GrantId> = self.holds.keys().copied().collect();
+        grants.sort_unstable();
+        for hold in grants.iter().filter_map(|grant| self.holds.get(grant)) {
+            hold.take_away(cause);
+            self.events.push(Event::HoldOver(Arc::clone(hold)));
+        }
+        !grants.is_empty()
     }
 
     pub(crate) fn is_live(&self) -> bool {
@@ -275,8 +297,13 @@ impl<T> Stream<T> {
             self.drop_hold(hold.grant);
             hold.take_away(LostCause::Released);
             self.events.push(Event::HoldOver(Arc::clone(hold)));
+            if self.broken.remove(&hold.grant) {
+                return self.confirm(hold.grant);
+            }
         }
-        self.submit(now, Ask::Release(hold.grant), None, false);
+        if !self.broken.contains(&hold.grant) {
+            self.submit(now, Ask::Release(hold.grant), None, false);
+        }
     }
 
     /// A connection stands: says HELLO.
@@ -397,3 +424,6 @@ impl<T> Pending<T> {
         matches!(self.ask.wait(), Some(Wait::Try))
     }
 }
+
+#[cfg(test)]
+mod tests;

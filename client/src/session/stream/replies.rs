@@ -301,8 +301,15 @@ impl<T> Stream<T> {
                 self.events.push(Event::Notice(Notice::Blocking { grant, wanted, waiters }));
             }
             Reply::Broken { grant, forced } => {
-                self.take_grant_away(grant, LostCause::Broken);
-                self.confirm(grant);
+                if let Some(hold) = self.holds.get(&grant).filter(|_| self.confirms_late && !forced) {
+                    // Lost, but in use until its guard is given back; that confirms it.
+                    hold.take_away(LostCause::Broken);
+                    self.events.push(Event::HoldOver(Arc::clone(hold)));
+                    self.broken.insert(grant);
+                } else {
+                    self.take_grant_away(grant, LostCause::Broken);
+                    self.confirm(grant);
+                }
                 self.events.push(Event::Notice(Notice::Broken { grant, forced }));
             }
             Reply::HoldOver { grant } => self.take_grant_away(grant, LostCause::MaxHold),
@@ -328,7 +335,7 @@ impl<T> Stream<T> {
 
     /// Tells that a broken grant is no longer used. Nothing answers it; it is said again on the next connection
     /// unless an answer to something later shows that it arrived.
-    fn confirm(&mut self, grant: GrantId) {
+    pub(super) fn confirm(&mut self, grant: GrantId) {
         if self.ended || self.confirms.len() >= CONFIRMS_MAX {
             return;
         }
