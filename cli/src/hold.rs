@@ -40,7 +40,7 @@ pub(crate) fn hold(order: &HoldArgs, reach: &Reach) -> Result<u8, Failure> {
         label: terms.label.clone().unwrap_or_default(),
         liveness: terms.liveness.map(Liveness::from),
         pipe: None,
-        recall_waits: false,
+        confirm_late: false,
     };
     let lease =
         Lease::request(terms, reach, wish).map_err(|error| Failure::system("start a thread", &error))?;

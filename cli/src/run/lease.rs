@@ -1,8 +1,8 @@
 //! The lock of one command, between the client library and a loop that must never wait: whatever may block happens on
 //! threads of its own and comes back as an event.
 //!
-//! Recalls (an operator's `break` or `session kill`) are special: the library confirms them when its notice callback
-//! returns, and only then the next holder enters. So that callback waits here until the command is gone.
+//! Recalls (an operator's `break` or `session kill`) are special: the guard is lost, but the next holder enters only
+//! when the guard is given back, which is after the command has gone.
 
 use super::deadline::Standing;
 use crate::args::{LockTerms, Reach};
@@ -10,14 +10,14 @@ use crate::failure::{self, Failure};
 use crate::print::duration::human;
 use crate::print::text::printable;
 use crate::remote;
-use fairlock::{AcquireError, Canceller, Client, Guard, LostCause, Notice, Refusal};
+use fairlock::{AcquireError, Canceller, Client, Guard, GuardError, LostCause, Notice, Refusal};
 use fairlock_protocol::{Liveness, Tick};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -47,8 +47,8 @@ pub(crate) struct Wish {
     pub(crate) liveness: Option<Liveness>,
     /// With `inherit`: the read end of the pipe that keeps it.
     pub(crate) pipe: Option<OwnedFd>,
-    /// Whether a recall is confirmed only after [`Lease::command_is_gone`].
-    pub(crate) recall_waits: bool,
+    /// Whether a recall is confirmed only when the lock is given back, rather than at once.
+    pub(crate) confirm_late: bool,
 }
 
 /// Where events come from: a queue and something to poll for.
@@ -66,27 +66,6 @@ impl Post {
     }
 }
 
-/// A word that is said once, and waited for.
-#[derive(Debug, Default)]
-struct Latch {
-    said: Mutex<bool>,
-    heard: Condvar,
-}
-
-impl Latch {
-    fn say(&self) {
-        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.heard.notify_all();
-    }
-
-    fn wait(&self) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        while !*said {
-            said = self.heard.wait(said).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
 /// Whether the request was withdrawn, and how to do it once it is under way.
 #[derive(Debug, Default)]
 struct Withdrawal {
@@ -101,7 +80,6 @@ pub(crate) struct Lease {
     woken: UnixStream,
     post: Post,
     withdrawal: Arc<Mutex<Withdrawal>>,
-    gone: Arc<Latch>,
 }
 
 impl Lease {
@@ -116,11 +94,9 @@ impl Lease {
         let (sender, events) = mpsc::channel();
         let post = Post { events: sender, wake: Arc::new(wake) };
         let withdrawal = Arc::new(Mutex::new(Withdrawal::default()));
-        let gone = Arc::new(Latch::default());
         let asker = Asker {
             post: post.clone(),
             withdrawal: Arc::clone(&withdrawal),
-            gone: Arc::clone(&gone),
             reach: reach.clone(),
             namespace: terms.namespace.clone(),
             mode: terms.mode(),
@@ -129,7 +105,7 @@ impl Lease {
             wish,
         };
         thread::Builder::new().name("acquire".to_owned()).spawn(move || asker.ask())?;
-        Ok(Lease { events, woken, post, withdrawal, gone })
+        Ok(Lease { events, woken, post, withdrawal })
     }
 
     /// The next thing that happened.
@@ -146,11 +122,6 @@ impl Lease {
         if let Some(canceller) = &withdrawal.canceller {
             canceller.cancel();
         }
-    }
-
-    /// Lets recalls be confirmed: nothing uses the lock any more.
-    pub(crate) fn command_is_gone(&self) {
-        self.gone.say();
     }
 
     /// Gives the lock back and ends the session, on a thread; [`Event::Released`] tells when the server knows.
@@ -201,8 +172,7 @@ impl Held {
         if let Some(left) = left {
             self.end = self.end.max(now.after(left));
         }
-        let asked_back =
-            matches!(self.guard.wait_lost(Duration::ZERO), Some(LostCause::Broken | LostCause::Killed));
+        let asked_back = matches!(self.lost(), Some(LostCause::Broken | LostCause::Killed));
         match left {
             _ if self.forced => Standing::Gone,
             _ if self.recalled || asked_back => Standing::Recalled(self.end),
@@ -211,9 +181,16 @@ impl Held {
         }
     }
 
+    fn lost(&self) -> Option<LostCause> {
+        match self.guard.check() {
+            Err(GuardError::Lost(cause)) => Some(cause),
+            _ => None,
+        }
+    }
+
     /// Why it was lost, for a person.
     pub(crate) fn lost_because(&self) -> String {
-        match self.guard.wait_lost(Duration::ZERO) {
+        match self.lost() {
             Some(cause) => cause.to_string(),
             None if self.recalled => LostCause::Broken.to_string(),
             None => "its lease was about to end and could not be renewed".to_owned(),
@@ -226,7 +203,6 @@ impl Held {
 struct Asker {
     post: Post,
     withdrawal: Arc<Mutex<Withdrawal>>,
-    gone: Arc<Latch>,
     reach: Reach,
     namespace: String,
     mode: fairlock::Mode,
@@ -275,12 +251,13 @@ impl Asker {
 
     fn connect(&mut self) -> Result<Client, Failure> {
         let endpoint = remote::endpoint(&self.reach)?;
-        let (post, gone, waits) = (self.post.clone(), Arc::clone(&self.gone), self.wish.recall_waits);
+        let post = self.post.clone();
         let mut builder = Client::builder()
             .label(self.wish.label.as_str())
             .transport(remote::transport(&self.reach))
             .deadline(self.reach.deadline)
-            .on_notice(move |notice| noticed(notice, &post, &gone, waits));
+            .confirm_when_released(self.wish.confirm_late)
+            .on_notice(move |notice| noticed(notice, &post));
         if let Some(ttl) = self.ttl {
             builder = builder.ttl(ttl);
         }
@@ -294,15 +271,12 @@ impl Asker {
 }
 
 /// Runs on the library's own thread for notices.
-fn noticed(notice: Notice, post: &Post, gone: &Latch, waits: bool) {
+fn noticed(notice: Notice, post: &Post) {
     match notice {
         Notice::Broken { forced, .. } => post.send(Event::Recalled(forced)),
         Notice::Killed => post.send(Event::Recalled(false)),
-        Notice::Lost => return post.send(Event::Changed),
-        _ => return,
-    }
-    if waits {
-        gone.wait();
+        Notice::Lost => post.send(Event::Changed),
+        _ => {}
     }
 }
 

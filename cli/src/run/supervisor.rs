@@ -152,7 +152,7 @@ impl Supervisor {
             label: order.lock.label.clone().unwrap_or_else(|| label_of(&order.command)),
             liveness: Some(liveness),
             pipe: read_end,
-            recall_waits: order.on_lost != OnLost::Ignore,
+            confirm_late: order.on_lost != OnLost::Ignore,
         };
         let lease = Lease::request(&order.lock, reach, wish)
             .map_err(|error| Failure::system("start a thread", &error))?;
@@ -292,8 +292,6 @@ impl Supervisor {
                 Event::Recalled(forced) => {
                     if let Some(held) = &mut self.held {
                         held.recall(forced);
-                    } else {
-                        self.lease.command_is_gone();
                     }
                 }
                 Event::Changed => {}

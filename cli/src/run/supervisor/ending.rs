@@ -59,7 +59,6 @@ impl Supervisor {
             self.report = Some((at, Report::Over { code, text, advice: None }));
         }
         if unused && let Some(held) = self.held.take() {
-            self.lease.command_is_gone();
             self.lease.release(held);
         }
     }
