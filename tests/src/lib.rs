@@ -11,10 +11,12 @@ pub mod command;
 pub mod fuzz;
 pub mod history;
 pub mod metrics;
+pub mod proxy;
 pub mod random;
 pub mod raw;
 pub mod scratch;
 pub mod server;
+pub mod ways;
 pub mod workspace;
 
 use std::time::{Duration, Instant};

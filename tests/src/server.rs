@@ -113,7 +113,7 @@ impl Plan {
         self.home.join("state")
     }
 
-    fn command(&self) -> (Command, Option<SocketAddr>) {
+    fn command(&self) -> Command {
         let mut command = Command::new(workspace::own_binary("confined"));
         command.args(&self.denied).arg("--").arg(workspace::fairlock()).arg("serve");
         command.args(["--listen", "127.0.0.1:0", "--io", self.io.name()]);
@@ -124,15 +124,14 @@ impl Plan {
             std::fs::write(&path, &self.configuration).expect("the scratch directory can be written");
             command.arg("--config").arg(path);
         }
-        let admin = self.admin.then(free_address);
-        if let Some(address) = admin {
-            command.arg("--admin").arg(address.to_string());
+        if self.admin {
+            command.args(["--admin", "127.0.0.1:0"]);
         }
         command.args(&self.arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let log = File::options().create(true).append(true).open(self.home.join("log"));
         command.stderr(log.expect("the scratch directory can be written"));
-        (command, admin)
+        command
     }
 
     /// Starts it and waits until it is ready.
@@ -151,8 +150,7 @@ impl Plan {
     /// # Panics
     /// When it hangs, or says something else than it is ready.
     pub fn try_start(&self) -> Result<Server, ExitStatus> {
-        let (mut command, admin) = self.command();
-        let mut child = command.spawn().expect("the launcher runs");
+        let mut child = self.command().spawn().expect("the launcher runs");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped above"));
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || {
@@ -162,7 +160,7 @@ impl Plan {
             // Whatever else it says is taken away, so that it never blocks.
             let _ = std::io::copy(&mut stdout, &mut std::io::sink());
         });
-        let mut server = Server { child, ready: Value::Null, admin, plan: self.clone() };
+        let mut server = Server { child, ready: Value::Null, plan: self.clone() };
         let line = receiver.recv_timeout(WATCHDOG).expect("serve is ready or ends");
         if line.is_empty() {
             return Err(server.wait());
@@ -179,22 +177,12 @@ impl Plan {
     }
 }
 
-/// An address on loopback where nobody listens at the moment.
-///
-/// # Panics
-/// When there is none.
-pub fn free_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.local_addr().expect("a bound socket has an address")
-}
-
 /// A server that runs; dropping it kills it.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
     /// What it said when it was ready.
     pub ready: Value,
-    admin: Option<SocketAddr>,
     /// How it was started.
     pub plan: Plan,
 }
@@ -237,7 +225,8 @@ impl Server {
     /// # Panics
     /// When the plan has none.
     pub fn admin(&self) -> SocketAddr {
-        self.admin.expect("the plan says `admin`")
+        let text = self.ready["admin"].as_str().expect("the plan says `admin`");
+        text.parse().expect("an address")
     }
 
     /// Sends it a signal.

@@ -18,12 +18,6 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (path, label) = (&arguments[0], &arguments[1]);
     let length = Duration::from_millis(arguments[2].parse().expect("milliseconds"));
-    if let Some("--fork") = arguments.get(3).map(String::as_str) {
-        let this = std::env::current_exe().expect("a running program has a path");
-        let mut grandchild = std::process::Command::new(this);
-        grandchild.args([path, &format!("{label}-grandchild"), &arguments[4]]);
-        drop(grandchild.spawn().expect("a process can be started"));
-    }
     let mut file = File::options().create(true).append(true).open(path).expect("the file can be written");
     let mut note = |word: &str| {
         let line = format!("{word} {label} {} {}\n", std::process::id(), boottime_ns());
@@ -33,6 +27,12 @@ fn main() {
     note("start");
     for other in unfinished(&before).filter(|&pid| runs(pid)) {
         note(&format!("overlap:{other}"));
+    }
+    if let Some("--fork") = arguments.get(3).map(String::as_str) {
+        let this = std::env::current_exe().expect("a running program has a path");
+        let mut grandchild = std::process::Command::new(this);
+        grandchild.args([path, &format!("{label}-grandchild"), &arguments[4]]);
+        drop(grandchild.spawn().expect("a process can be started"));
     }
     let begun = Instant::now();
     while begun.elapsed() < length {

@@ -20,6 +20,8 @@ struct Player {
     next: u64,
     grants: Vec<GrantId>,
     kept: u64,
+    /// Requests whose kept answers it has not acknowledged.
+    unacknowledged: Vec<RequestId>,
 }
 
 struct Play<'a> {
@@ -175,6 +177,10 @@ impl Play<'_> {
 
     fn acknowledge(&mut self, at: usize) {
         let (session, received) = (self.players[at].key, self.players[at].kept);
+        // A number that is used again after its answer was acknowledged is a new request.
+        for request in std::mem::take(&mut self.players[at].unacknowledged) {
+            self.answered.remove(&(session, request));
+        }
         self.table.renew(session, self.now);
         self.apply(Command::Acknowledge { session, received });
     }
@@ -218,7 +224,13 @@ impl Play<'_> {
     fn follow(&mut self, effect: &Effect) {
         match *effect {
             Effect::Opened { session, .. } => {
-                self.players.push(Player { key: session, next: 0, grants: Vec::new(), kept: 0 });
+                self.players.push(Player {
+                    key: session,
+                    next: 0,
+                    grants: Vec::new(),
+                    kept: 0,
+                    unacknowledged: Vec::new(),
+                });
             }
             Effect::Over { session, .. } => self.players.retain(|player| player.key != session),
             Effect::Answered { session, request, ref answer, kept } => {
@@ -229,7 +241,10 @@ impl Play<'_> {
                 let Some(player) = self.players.iter_mut().find(|player| player.key == session) else {
                     return;
                 };
-                player.kept += u64::from(kept);
+                if kept {
+                    player.kept += 1;
+                    player.unacknowledged.push(request);
+                }
                 if let Answer::Granted(granted) = answer
                     && kept
                 {
