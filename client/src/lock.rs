@@ -9,7 +9,7 @@ use fairlock_protocol::limits::{LABEL_BYTES_MAX, LOCK_DELAY_MAX};
 use fairlock_protocol::{Mode, OwnerId, Refusal, Wait};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -35,10 +35,10 @@ pub struct LockRequest {
     slot: Arc<Slot>,
 }
 
-/// Withdraws one acquire from another thread.
+/// Withdraws one acquire from another thread. Does not keep the client open.
 #[derive(Clone, Debug)]
 pub struct Canceller {
-    anchor: Arc<Anchor>,
+    anchor: Weak<Anchor>,
     slot: Arc<Slot>,
 }
 
@@ -46,8 +46,10 @@ impl Canceller {
     /// The acquire fails at once with [`Refusal::Cancelled`], also one that has not begun; a grant that is on its way
     /// is given back. Does nothing once the acquire has its outcome.
     pub fn cancel(&self) {
-        if !self.anchor.core.mark.is_child() {
-            cancel(&self.anchor.core, &self.slot);
+        if let Some(anchor) = self.anchor.upgrade()
+            && !anchor.core.mark.is_child()
+        {
+            cancel(&anchor.core, &self.slot);
         }
     }
 }
@@ -126,7 +128,7 @@ impl LockRequest {
 
     /// A handle that withdraws this acquire from another thread.
     pub fn canceller(&self) -> Canceller {
-        Canceller { anchor: Arc::clone(&self.anchor), slot: Arc::clone(&self.slot) }
+        Canceller { anchor: Arc::downgrade(&self.anchor), slot: Arc::clone(&self.slot) }
     }
 
     /// Waits for the lock. The calling thread reads the answer itself.
