@@ -165,6 +165,16 @@ impl Raw {
         raw
     }
 
+    /// Connects and is welcomed; `None` when the server turns the connection away.
+    pub fn try_greeted(endpoint: &str, shard: ShardId) -> Option<Raw> {
+        let mut raw = Raw::try_connect(endpoint).ok()?;
+        raw.send_numbered(0, &Request::Hello(Hello::to(shard)));
+        let arrived = raw.next_frame()?;
+        let Reply::Welcome(welcome) = arrived.reply() else { return None };
+        raw.welcome = Some(welcome);
+        Some(raw)
+    }
+
     /// Says HELLO and takes the WELCOME.
     ///
     /// # Panics

@@ -25,7 +25,7 @@ fn every_way(scenario: impl Fn(&dyn Fn() -> Client)) {
     }
 }
 
-fn would_block(outcome: Result<fairlock::Guard, AcquireError>) -> bool {
+fn would_block(outcome: &Result<fairlock::Guard, AcquireError>) -> bool {
     matches!(outcome, Err(AcquireError::Refused(Refusal::WouldBlock)))
 }
 
@@ -38,7 +38,7 @@ fn a_lock_is_taken_held_and_given_back() {
         assert_eq!(guard.state(), GuardState::Valid);
         guard.check().unwrap();
         guard.valid_for(Duration::from_millis(50)).unwrap();
-        assert!(would_block(other.lock("orders/42").try_acquire()));
+        assert!(would_block(&other.lock("orders/42").try_acquire()));
         let first = guard.token();
         guard.release().unwrap();
         let guard = other.lock("orders/42").acquire().unwrap();
@@ -58,7 +58,7 @@ fn the_thirty_six_cells_are_as_published() {
                 let outcome = other.lock(&name).mode(asked).try_acquire();
                 let compatible = COMPATIBLE[usize::from(held.wire())][usize::from(asked.wire())];
                 assert_eq!(outcome.is_ok(), compatible, "held {held}, asked {asked}");
-                assert!(compatible || would_block(outcome));
+                assert!(compatible || would_block(&outcome));
                 drop(guard);
             }
         }
@@ -74,7 +74,8 @@ fn a_wait_that_ends_is_a_timeout_and_leaves_nothing_behind() {
         let outcome = other.lock("x").wait(Duration::from_millis(30)).acquire();
         assert!(matches!(outcome, Err(AcquireError::Refused(Refusal::Timeout))), "{outcome:?}");
         guard.release().unwrap();
-        third.lock("x").try_acquire().unwrap().release().unwrap();
+        // Giving back returns at once and arrives when it does; whoever waits for it gets it.
+        third.lock("x").wait(WATCHDOG).acquire().unwrap().release().unwrap();
     });
 }
 
@@ -87,12 +88,12 @@ fn a_try_fails_while_anybody_waits() {
         std::thread::scope(|scope| {
             let written = scope.spawn(|| writer.lock("x").acquire().unwrap());
             eventually("the writer waits", || {
-                would_block(bold.lock("x").mode(Mode::PR).try_acquire()).then_some(())
+                would_block(&bold.lock("x").mode(Mode::PR).try_acquire()).then_some(())
             });
             read.release().unwrap();
             written.join().unwrap().release().unwrap();
         });
-        bold.lock("x").mode(Mode::PR).try_acquire().unwrap();
+        drop(bold.lock("x").mode(Mode::PR).wait(WATCHDOG).acquire().unwrap());
     });
 }
 
@@ -130,12 +131,12 @@ fn modes_are_converted_both_ways() {
         let exclusive = guard.token();
         guard.convert(Mode::PR).unwrap();
         assert_eq!((guard.mode(), guard.token()), (Mode::PR, exclusive), "going down is the same one");
-        let read = other.lock("x").mode(Mode::PR).try_acquire().unwrap();
+        let read = other.lock("x").mode(Mode::PR).wait(WATCHDOG).acquire().unwrap();
         let refused = guard.convert_wait(Mode::EX, Duration::ZERO);
         assert!(matches!(refused, Err(ConvertError::Refused(Refusal::WouldBlock))), "{refused:?}");
         assert_eq!(guard.mode(), Mode::PR);
         drop(read);
-        guard.convert(Mode::EX).unwrap();
+        guard.convert_wait(Mode::EX, WATCHDOG).unwrap();
     });
 }
 
@@ -172,12 +173,12 @@ fn the_same_owner_enters_again_only_when_it_says_so() {
         assert_eq!(outer.token(), inner.token());
         let refused = client.lock("x").owner(OwnerId(7)).acquire();
         assert!(matches!(refused, Err(AcquireError::Refused(Refusal::AlreadyHeld))), "{refused:?}");
-        assert!(would_block(client.lock("x").owner(OwnerId(8)).try_acquire()));
+        assert!(would_block(&client.lock("x").owner(OwnerId(8)).try_acquire()));
         drop(outer);
         inner.check().unwrap();
-        assert!(would_block(other.lock("x").try_acquire()));
+        assert!(would_block(&other.lock("x").try_acquire()));
         drop(inner);
-        other.lock("x").acquire().unwrap();
+        drop(other.lock("x").acquire().unwrap());
     });
 }
 
@@ -206,7 +207,28 @@ fn a_cancelled_acquire_has_one_outcome() {
                 }
             });
         }
-        one.lock("x").wait(WATCHDOG).acquire().unwrap();
+        drop(one.lock("x").wait(WATCHDOG).acquire().unwrap());
+    });
+}
+
+/// G8: whoever withdrew a request has no part of it any more, and may ask again.
+#[test]
+fn who_cancelled_may_ask_again() {
+    every_way(|connect| {
+        let client = connect();
+        for round in 0..200_u64 {
+            let request = client.lock("x");
+            let canceller = request.canceller();
+            std::thread::scope(|scope| {
+                let cancelling = scope.spawn(move || {
+                    std::thread::sleep(Duration::from_micros(round));
+                    canceller.cancel();
+                });
+                drop(request.acquire());
+                cancelling.join().unwrap();
+            });
+            drop(client.lock("x").wait(WATCHDOG).acquire().unwrap());
+        }
     });
 }
 
@@ -256,7 +278,7 @@ fn a_closed_client_has_lost_everything_and_others_have_it() {
             assert_eq!(guard.check(), Err(GuardError::Lost(LostCause::Closed)));
         }
         for n in 0..8 {
-            other.lock(format!("closed {n}")).wait(WATCHDOG).acquire().unwrap();
+            drop(other.lock(format!("closed {n}")).wait(WATCHDOG).acquire().unwrap());
         }
         assert!(matches!(one.lock("y").acquire(), Err(AcquireError::Closed)));
     });
@@ -296,7 +318,7 @@ fn names_are_compared_as_bytes() {
         let names: [&[u8]; 5] = [b"a\0b", b"a\0c", b"\xff\xfe", "größe".as_bytes(), &long];
         let guards: Vec<_> = names.iter().map(|name| one.lock(name).acquire().unwrap()).collect();
         for name in names {
-            assert!(would_block(other.lock(name).try_acquire()));
+            assert!(would_block(&other.lock(name).try_acquire()));
         }
         drop(guards);
         for name in [&b""[..], &[b'n'; 1025]] {
@@ -304,7 +326,7 @@ fn names_are_compared_as_bytes() {
             assert!(matches!(refused, Refusal::BadName | Refusal::TooLong), "{refused}");
         }
         let elsewhere = one.lock("x").namespace("vm").acquire().unwrap();
-        other.lock("x").try_acquire().unwrap();
+        drop(other.lock("x").wait(WATCHDOG).acquire().unwrap());
         drop(elsewhere);
         assert_eq!(one.lock("x").namespace("Upper").acquire().unwrap_err().refusal(), Refusal::BadName);
     });
@@ -350,7 +372,7 @@ fn a_short_cut_is_survived_by_holder_and_waiter() {
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| through.lock("queue").acquire().unwrap());
             eventually("it waits", || {
-                would_block(direct.lock("queue").owner(OwnerId(3)).try_acquire()).then_some(())
+                would_block(&direct.lock("queue").owner(OwnerId(3)).try_acquire()).then_some(())
             });
             std::thread::sleep(Duration::from_millis(100));
             line.cut();

@@ -29,7 +29,7 @@ impl Bystander {
     }
 
     /// It still holds its lock, and its connection was never touched.
-    fn is_untouched(mut self) {
+    fn leaves(mut self) {
         let arrived = self.raw.call(&Request::Keepalive);
         assert!(matches!(arrived.reply(), Reply::Alive), "{arrived:?}");
         self.raw.release(self.grant);
@@ -43,7 +43,7 @@ fn beside_a_bystander(mut misbehave: impl FnMut(&Server, &str)) {
         let endpoint = way.endpoint(&server);
         let bystander = Bystander::of(&endpoint);
         misbehave(&server, &endpoint);
-        bystander.is_untouched();
+        bystander.leaves();
     }
 }
 
@@ -210,14 +210,14 @@ fn names_that_are_none_are_refused_one_by_one() {
         let mut raw = Raw::greeted(endpoint, ShardId::ANY);
         raw.open(60_000, Liveness::Heartbeat);
         let long = [b'n'; 1025];
-        let cases: [(&[u8], &[u8], &[u8], Refusal); 5] = [
-            (b"", b"", b"", Refusal::BadName),
-            (b"Upper", b"x", b"", Refusal::BadName),
-            (b"", &long, b"", Refusal::TooLong),
-            (&long[..65], b"x", b"", Refusal::TooLong),
-            (b"", b"x", &long[..257], Refusal::TooLong),
+        let cases: [([&[u8]; 3], Refusal); 5] = [
+            ([b"", b"", b""], Refusal::BadName),
+            ([b"Upper", b"x", b""], Refusal::BadName),
+            ([b"", &long, b""], Refusal::TooLong),
+            ([&long[..65], b"x", b""], Refusal::TooLong),
+            ([b"", b"x", &long[..257]], Refusal::TooLong),
         ];
-        for (number, (namespace, name, label, refusal)) in (1..).zip(cases) {
+        for (number, ([namespace, name, label], refusal)) in (1..).zip(cases) {
             raw.send_bytes(&whole(0x10, number, &acquire(namespace, name, label))).unwrap();
             assert_eq!(raw.answer(number).refusal(), Some(refusal));
         }

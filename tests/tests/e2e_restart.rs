@@ -126,7 +126,7 @@ fn who_holds_beyond_the_drain_time_is_waited_for_after_the_restart() {
     eventually("granted after the quarantine", || {
         let arrived = next.call(&Request::Acquire(exclusive(b"x")));
         match arrived.reply() {
-            Reply::Granted(grant) => Some(assert!(grant.token.unwrap() > before)),
+            Reply::Granted(grant) => grant.token.filter(|&token| token > before),
             _ => None,
         }
     });

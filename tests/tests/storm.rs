@@ -50,7 +50,9 @@ fn storm(server: &Server, way: Way, seed: u64) -> (Vec<Hold>, usize) {
             clients.into_iter().map(|mut client| (client.is_running(), client)).partition(|(runs, _)| !runs);
         clients = running.into_iter().map(|(_, client)| client).collect();
         crashes += ended.len();
-        ended.into_iter().for_each(|(_, client)| is_sound(client));
+        for (_, client) in ended {
+            is_sound(client);
+        }
     }
     clients.into_iter().for_each(is_sound);
     let mut holds = Vec::new();

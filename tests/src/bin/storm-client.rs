@@ -3,7 +3,7 @@
 //!
 //! `storm-client ENDPOINT SEED LOG MILLISECONDS CRASH_ONE_IN TTL_MS`
 
-use fairlock::{Client, Guard, Refusal};
+use fairlock::{Client, Guard, OwnerId, Refusal};
 use fairlock_tests::boottime_ns;
 use fairlock_tests::history::Hold;
 use fairlock_tests::random::Random;
@@ -15,6 +15,7 @@ struct Storm {
     random: Random,
     log: File,
     crash_one_in: u64,
+    turns: u64,
 }
 
 fn main() {
@@ -22,7 +23,7 @@ fn main() {
     let number = |at: usize| arguments[at].parse::<u64>().expect("a number");
     let length = Duration::from_millis(number(3));
     let log = File::options().create(true).append(true).open(&arguments[2]).expect("the log can be written");
-    let mut storm = Storm { random: Random::from_seed(number(1)), log, crash_one_in: number(4) };
+    let mut storm = Storm { random: Random::from_seed(number(1)), log, crash_one_in: number(4), turns: 0 };
     let builder =
         Client::builder().ttl(Duration::from_millis(number(5))).label(format!("storm {}", number(1)));
     let client = builder.connect(arguments[0].as_str()).expect("the server is there");
@@ -37,7 +38,9 @@ impl Storm {
     fn turn(&mut self, client: &Client) {
         let name = format!("storm/{}", self.random.below(3));
         let asked_ns = boottime_ns();
-        let request = client.lock(name.as_str());
+        // An owner of its own for each turn: nobody meets a grant of his own that is still on its way back.
+        self.turns += 1;
+        let request = client.lock(name.as_str()).owner(OwnerId(self.turns));
         let outcome = match self.random.below(4) {
             0 => request.try_acquire(),
             1 => request.wait(Duration::from_millis(1 + self.random.below(30))).acquire(),
