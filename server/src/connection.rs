@@ -10,6 +10,9 @@ use fairlock_protocol::{Frame, Malformed, Tick, Transport};
 
 use crate::driver::peer::PeerCredentials;
 
+/// An empty buffer larger than this is given back to the allocator.
+const KEEP_BYTES: usize = 64 * 1024;
+
 /// Who is at the other end.
 #[derive(Debug)]
 pub(crate) enum Peer {
@@ -60,10 +63,14 @@ pub(crate) struct ConnectionKey {
 pub(crate) enum Phase {
     /// Its HELLO has not arrived whole.
     Greeting,
+    /// Its HELLO names another shard: it leaves at the end of the pass, and nothing reads or writes it until then.
+    Moving,
     /// It was welcomed and has said nothing since.
     Welcomed,
     /// It talks, for no session.
     Talking,
+    /// Its OPEN waits until the lease is on disk; it may not open or take up another session meanwhile.
+    Opening,
     /// It acts for a session.
     Bound(SessionKey),
     /// It was told its last word; nothing it says is read.
@@ -72,6 +79,7 @@ pub(crate) enum Phase {
 
 /// The state of one connection.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "four independent facts, none a state of another")]
 pub(crate) struct Connection {
     pub(crate) peer: Peer,
     pub(crate) phase: Phase,
@@ -87,6 +95,8 @@ pub(crate) struct Connection {
     pub(crate) ready: bool,
     /// Reading was stopped because too much is waiting here.
     pub(crate) paused: bool,
+    /// The peer is gone; what it said before is still served, and nothing is answered.
+    pub(crate) hung_up: bool,
     inbound: Vec<u8>,
     taken: usize,
 }
@@ -102,6 +112,7 @@ impl Connection {
             dirty: false,
             ready: false,
             paused: false,
+            hung_up: false,
             inbound: Vec::new(),
             taken: 0,
         }
@@ -138,6 +149,11 @@ impl Connection {
     pub(crate) fn give_inbound(&mut self, inbound: Vec<u8>, taken: usize) {
         assert!(taken <= inbound.len(), "no more is taken than was there");
         assert!(self.inbound.is_empty(), "nothing arrives in the middle of a pass");
+        if taken == inbound.len() && inbound.capacity() > KEEP_BYTES {
+            // A burst that was served must not cost its memory for as long as the connection lives.
+            self.taken = 0;
+            return;
+        }
         self.inbound = inbound;
         self.taken = taken;
     }
@@ -157,7 +173,7 @@ impl Connection {
 
     /// Whether it acts for no session and so counts against the caps.
     pub(crate) fn is_unbound(&self) -> bool {
-        matches!(self.phase, Phase::Greeting | Phase::Welcomed | Phase::Talking)
+        !matches!(self.phase, Phase::Bound(_) | Phase::Ending)
     }
 }
 

@@ -7,20 +7,27 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fairlock_locktable::command::SessionKey;
 use fairlock_protocol::Tick;
 
 use crate::clock;
 use crate::connection::{ConnectionKey, Peer};
-use crate::driver::{Driver, Event, Flush, LinkId, WatchId};
+use crate::driver::{Driver, Event, Flush, LinkId, Patience, WatchId};
 use crate::lanes::{Adoption, ControlLane, Inbox, ShardLane, ToControl, ToShard};
 use crate::patience::Temper;
-use crate::shard::Shard;
+use crate::shard::{Shard, Watch};
 use crate::stats::ShardStats;
 
 /// Passes between two publications of a busy shard's numbers.
 const PASSES_PER_PUBLICATION: u64 = 64;
+/// Pause between two weighings of the table, which walk over every session.
+const WEIGH_EVERY: Duration = Duration::from_secs(1);
+/// Messages taken from one lane in a pass, so that clients are served between them.
+const MESSAGES_PER_PASS: usize = 256;
+/// Pause before a message that did not fit into a lane is tried again: its reader rings no bell.
+const LANE_RETRY_TIME: Duration = Duration::from_millis(1);
 
 /// What connects a shard's thread with the others.
 #[derive(Debug)]
@@ -49,8 +56,13 @@ pub(crate) struct ShardThread {
     /// Watch of each session, by the session's slot.
     watched: Vec<Option<(SessionKey, WatchId)>>,
     events: Vec<Event>,
+    /// A lane has more messages than one pass takes.
+    unheard: bool,
     stopping: bool,
     passes: u64,
+    /// When the table is to be weighed again; `None` while nothing has changed since the last time.
+    weigh_at: Option<Tick>,
+    weighed_at: Tick,
     /// Unwritten bytes beyond which a connection is dropped.
     write_backlog_bytes: usize,
 }
@@ -84,8 +96,11 @@ impl ShardThread {
             watches: Vec::new(),
             watched: Vec::new(),
             events: Vec::new(),
+            unheard: false,
             stopping: false,
             passes: 0,
+            weigh_at: Some(Tick::ZERO),
+            weighed_at: Tick::ZERO,
             write_backlog_bytes,
         }
     }
@@ -107,13 +122,12 @@ impl ShardThread {
 
     fn pass(&mut self) -> io::Result<()> {
         let before = clock::now();
-        let patience = if self.shard.is_busy() {
-            crate::driver::Patience::Poll
-        } else {
-            self.temper.next(before, self.shard.next_due())
-        };
-        if matches!(patience, crate::driver::Patience::Sleep(_)) {
-            self.publish();
+        if self.weigh_at.is_some_and(|at| before >= at) {
+            self.publish(before);
+        }
+        let patience = self.patience(before);
+        if matches!(patience, Patience::Sleep(_)) {
+            self.publish(before);
         }
         let mut events = std::mem::take(&mut self.events);
         self.driver.wait(patience, &mut events)?;
@@ -128,12 +142,26 @@ impl ShardThread {
             self.temper.worked(now);
         }
         self.shard.step(now);
+        if worked || self.shard.is_busy() {
+            self.weigh_at = self.weigh_at.or(Some(self.weighed_at.after(WEIGH_EVERY)));
+        }
         self.carry_out();
         self.passes += 1;
         if self.passes.is_multiple_of(PASSES_PER_PUBLICATION) {
-            self.publish();
+            self.publish(now);
         }
         Ok(())
+    }
+
+    /// How long the next wait may last: not at all while anything is left to do, else until something is due.
+    fn patience(&self, now: Tick) -> Patience {
+        if self.shard.is_busy() || self.unheard {
+            return Patience::Poll;
+        }
+        let full = self.wiring.shards.iter().flatten().any(ShardLane::has_backlog);
+        let retry = full.then(|| now.after(LANE_RETRY_TIME));
+        let due = [self.shard.next_due(), retry, self.weigh_at].into_iter().flatten().min();
+        self.temper.next(now, due)
     }
 
     fn event(&mut self, now: Tick, event: Event) {
@@ -159,7 +187,7 @@ impl ShardThread {
                 if let Some((id, session)) = known
                     && id == watch
                 {
-                    *place(&mut self.watched, session.slot) = None;
+                    self.watched[session.slot as usize].take_if(|(known, _)| *known == session);
                     self.shard.process_gone(now, session);
                 }
             }
@@ -169,9 +197,11 @@ impl ShardThread {
 
     fn take_messages(&mut self, now: Tick) -> bool {
         let mut any = false;
+        self.unheard = false;
         let mut inboxes = std::mem::take(&mut self.wiring.inboxes);
         for inbox in &mut inboxes {
-            while let Ok(message) = inbox.pop() {
+            for _ in 0..MESSAGES_PER_PASS {
+                let Ok(message) = inbox.pop() else { break };
                 any = true;
                 match message {
                     ToShard::Adopt(adoption) => self.adopt(now, *adoption),
@@ -179,6 +209,7 @@ impl ShardThread {
                     other => self.shard.message(now, other),
                 }
             }
+            self.unheard |= !inbox.is_empty();
         }
         self.wiring.inboxes = inboxes;
         any
@@ -245,11 +276,11 @@ impl ShardThread {
         for (connection, to) in output.moves.drain(..) {
             self.hand_over(connection, to.0);
         }
-        for (session, descriptor) in output.watch.drain(..) {
-            self.watch(session, descriptor);
-        }
-        for session in output.unwatch.drain(..) {
-            self.unwatch(session);
+        for (session, watch) in output.watch.drain(..) {
+            match watch {
+                Watch::Begin(descriptor) => self.watch(session, descriptor),
+                Watch::End => self.unwatch(session),
+            }
         }
         for (shard, message) in output.to_shards.drain(..) {
             if let Some(Some(lane)) = self.wiring.shards.get_mut(usize::from(shard.0)) {
@@ -265,15 +296,12 @@ impl ShardThread {
         self.return_output(output);
     }
 
-    /// Keeps the lists' memory for the next pass, with what closing connections may have added meanwhile.
+    /// Keeps the lists' memory for the next pass, unless carrying them out gave new work, which then comes first.
     fn return_output(&mut self, output: crate::shard::Output) {
-        let late = std::mem::replace(self.shard.output(), output);
-        let lists = self.shard.output();
-        lists.dirty.extend(late.dirty);
-        lists.close.extend(late.close);
-        lists.to_shards.extend(late.to_shards);
-        lists.unwatch.extend(late.unwatch);
-        lists.watch.extend(late.watch);
+        assert!(output.is_empty(), "everything was carried out");
+        if self.shard.output().is_empty() {
+            *self.shard.output() = output;
+        }
     }
 
     fn write(&mut self, connection: ConnectionKey) {
@@ -326,9 +354,13 @@ impl ShardThread {
         }
     }
 
-    /// Publishes the shard's numbers for the metrics page.
-    fn publish(&self) {
-        self.shard.publish();
+    /// Publishes the shard's numbers for the metrics page; its weight only now and then.
+    fn publish(&mut self, now: Tick) {
+        let weigh = self.weigh_at.is_some_and(|at| now >= at);
+        if weigh {
+            (self.weigh_at, self.weighed_at) = (None, now);
+        }
+        self.shard.publish(weigh);
         ShardStats::set(&self.stats.passes_total, self.passes);
     }
 
@@ -339,7 +371,10 @@ impl ShardThread {
             self.driver.close(*link, Flush::Queued);
         }
         // One more turn submits the closings; the driver's own end drops what then remains.
-        let _ = self.driver.wait(crate::driver::Patience::Poll, &mut self.events);
-        self.publish();
+        let _ = self.driver.wait(Patience::Poll, &mut self.events);
+        self.publish(clock::now());
     }
 }
+
+#[cfg(test)]
+mod tests;

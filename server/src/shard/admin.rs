@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use fairlock_locktable::{Command, Effect, EntryView, LockView, Role as Place, SessionView};
 use fairlock_protocol::admin::{LockEntry, PageWriter, SessionEntry, ShowEntry, Standing, Status};
+use fairlock_protocol::limits::LIST_VISITS_MAX;
 use fairlock_protocol::reply::kind;
 use fairlock_protocol::{
     Liveness, Malformed, Mode, Refusal, Reply, Request, RequestId, Resource, Role, SessionId, Tick, Transport,
@@ -38,15 +39,18 @@ impl Shard {
     fn list(&mut self, key: ConnectionKey, request: RequestId, cursor: u64, prefix: &[u8]) {
         let mut bytes = Vec::new();
         let mut page = PageWriter::begin(&mut bytes, kind::LISTED, request);
+        let (mut left, mut full) = (LIST_VISITS_MAX, false);
         let next = self.table.locks(cursor, |lock: LockView<'_>| {
-            if !lock.resource.name.as_bytes().starts_with(prefix) {
-                return ControlFlow::Continue(());
+            if lock.resource.name.as_bytes().starts_with(prefix) {
+                let LockView { resource, holders, mode, .. } = lock;
+                let waiters = lock.waiters + lock.conversions;
+                full = !page.push(&LockEntry { resource, holders, waiters, mode });
             }
-            let LockView { resource, holders, mode, .. } = lock;
-            let waiters = lock.waiters + lock.conversions;
-            fits(page.push(&LockEntry { resource, holders, waiters, mode }))
+            // Names that do not match cost time, too, and the whole shard waits meanwhile.
+            left -= 1;
+            fits(!full && left > 0)
         });
-        page.finish(refused_one(next));
+        page.finish(if full { refused_one(next) } else { next.unwrap_or(0) });
         self.send_page(key, &bytes);
     }
 
@@ -192,8 +196,8 @@ impl Shard {
         self.reply(key, request, 0, &Reply::Killed);
     }
 
-    /// Publishes the shard's numbers.
-    pub(crate) fn publish(&self) {
+    /// Publishes the shard's numbers. With `weigh` also what the table weighs, which is a walk over its sessions.
+    pub(crate) fn publish(&self, weigh: bool) {
         let counts = self.table.counts();
         let stats = &self.stats;
         let set = ShardStats::set;
@@ -202,7 +206,9 @@ impl Shard {
         set(&stats.waiters, u64::from(counts.waiters) + u64::from(counts.conversions));
         set(&stats.sessions, self.home_sessions());
         set(&stats.connections, self.connections.len() as u64);
-        set(&stats.table_bytes, self.table.memory() as u64);
+        if weigh {
+            set(&stats.table_bytes, self.table.memory() as u64);
+        }
         set(&stats.recovering_ms, self.recovering_ms().into());
         set(&stats.grants_total, counts.grants_total);
         set(&stats.releases_total, counts.releases_total);

@@ -7,7 +7,7 @@ use fairlock_protocol::reply::{CycleEdge, Grant, Refused};
 use fairlock_protocol::wire::FLAG_KEPT;
 use fairlock_protocol::{Refusal, Reply, RequestId};
 
-use super::Shard;
+use super::{Shard, Watch};
 use crate::connection::{ConnectionKey, Phase};
 use crate::lanes::ToShard;
 
@@ -103,8 +103,8 @@ impl Shard {
 
     /// A session ended here: its connection is told, its watch ends, and the home tells the other shards.
     fn over(&mut self, session: SessionKey, id: fairlock_protocol::SessionId, why: Ended) {
-        self.openings.remove(&id);
-        self.output.unwatch.push(session);
+        let opening = self.openings.remove(&id);
+        self.output.watch.push((session, Watch::End));
         if id.home() == self.settings.me {
             self.tell_others(|| ToShard::SessionOver { id, why });
         } else {
@@ -123,7 +123,11 @@ impl Shard {
             Ended::Replaced => Refusal::SessionReplaced,
             Ended::Expired | Ended::Died | Ended::Killed => Refusal::SessionExpired,
         };
-        self.reply(key, RequestId::NOTICE, 0, &Reply::Over(refusal));
+        match opening {
+            // It ended before every shard knew it: its client has yet to hear of it.
+            Some(opening) => self.refuse(opening.connection, opening.request, refusal.into()),
+            None => self.reply(key, RequestId::NOTICE, 0, &Reply::Over(refusal)),
+        }
     }
 }
 

@@ -25,6 +25,9 @@ impl Shard {
                 self.reject(key, RequestId::NOTICE, Malformed::Illegal("shard"));
                 return true;
             }
+            if let Some(connection) = self.connections.at_mut(key) {
+                connection.phase = Phase::Moving;
+            }
             self.output.moves.push((key, hello.shard));
             return false;
         }

@@ -73,7 +73,11 @@ impl Shard {
             return;
         }
         for key in self.connections.keys() {
-            if self.connections.at(key).is_some_and(|c| !matches!(c.phase, Phase::Greeting | Phase::Ending)) {
+            if self
+                .connections
+                .at(key)
+                .is_some_and(|c| !matches!(c.phase, Phase::Greeting | Phase::Moving | Phase::Ending))
+            {
                 self.reply(key, RequestId::NOTICE, 0, &Reply::Draining);
             }
         }

@@ -15,7 +15,7 @@ mod messages;
 mod resume;
 mod sessions;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod times;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -27,6 +27,7 @@ use fairlock_locktable::command::{Command, SessionKey};
 use fairlock_locktable::{Effects, Table};
 use fairlock_protocol::limits::{READ_BACKLOG_BYTES_MAX, REQUESTS_PER_PASS};
 use fairlock_protocol::reply::Refused;
+use fairlock_protocol::request::kind;
 use fairlock_protocol::{
     CellId, DigestKey, Epoch, Frame, Malformed, Refusal, Reply, Request, RequestId, SessionId, ShardId, Tick,
 };
@@ -82,14 +83,35 @@ pub(crate) struct Output {
     pub(crate) close: Vec<(ConnectionKey, bool)>,
     /// Connections that belong to another shard, with everything received on them.
     pub(crate) moves: Vec<(ConnectionKey, ShardId)>,
-    /// Processes and pipes whose end is the end of a session.
-    pub(crate) watch: Vec<(SessionKey, OwnedFd)>,
-    /// Sessions that need no watching any more.
-    pub(crate) unwatch: Vec<SessionKey>,
+    /// Sessions that are to be watched, or not any more. In order: a slot may see an end and a beginning in one pass.
+    pub(crate) watch: Vec<(SessionKey, Watch)>,
     /// Messages to other shards.
     pub(crate) to_shards: Vec<(ShardId, ToShard)>,
     /// Messages to the control thread.
     pub(crate) to_control: Vec<ToControl>,
+}
+
+impl Output {
+    /// Whether there is nothing to do.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Output { dirty, read_on, read_once, pause, close, moves, watch, to_shards, to_control } = self;
+        let lists = [dirty, read_on, read_once, pause];
+        lists.iter().all(|list| list.is_empty())
+            && close.is_empty()
+            && moves.is_empty()
+            && watch.is_empty()
+            && to_shards.is_empty()
+            && to_control.is_empty()
+    }
+}
+
+/// What the kernel is to tell of a session's process.
+#[derive(Debug)]
+pub(crate) enum Watch {
+    /// When this process or pipe is gone.
+    Begin(OwnedFd),
+    /// Nothing any more.
+    End,
 }
 
 /// One shard.
@@ -192,8 +214,21 @@ impl Shard {
         }
     }
 
-    /// A connection is gone. Its session, if it had one, lives on.
+    /// A connection is gone. Its session, if it had one, lives on; whole requests that arrived are still served.
     pub(crate) fn disconnected(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.at_mut(key) else { return };
+        let talks = !matches!(connection.phase, Phase::Greeting | Phase::Moving | Phase::Ending);
+        if talks && connection.has_frame() {
+            // What it said before it went counts: a program may release its locks and exit in one breath.
+            connection.hung_up = true;
+            assert!(connection.ready, "whoever has a frame has a turn");
+            return;
+        }
+        self.forget(key);
+    }
+
+    /// Lets go of a connection that is gone and has nothing more to say.
+    fn forget(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.remove(key) else { return };
         if connection.is_unbound() {
             self.timeouts.bound(connection.peer.address());
@@ -226,7 +261,8 @@ impl Shard {
     fn serve(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.at_mut(key) else { return };
         connection.ready = false;
-        let (inbound, mut at) = connection.take_inbound();
+        let (inbound, first) = connection.take_inbound();
+        let mut at = first;
         for _ in 0..REQUESTS_PER_PASS {
             match Connection::frame_at(&inbound, at) {
                 Ok(None) => break,
@@ -235,6 +271,10 @@ impl Shard {
                         break;
                     }
                     at = next;
+                    // A list may walk thousands of records: one is a whole pass's share.
+                    if matches!(frame.kind, kind::LIST | kind::SHOW | kind::SESSIONS | kind::STATUS) {
+                        break;
+                    }
                 }
                 Err(malformed) => {
                     self.reject(key, RequestId::NOTICE, malformed);
@@ -242,30 +282,31 @@ impl Shard {
                 }
             }
         }
-        self.served(key, inbound, at);
+        self.served(key, inbound, at, at > first);
     }
 
-    /// Puts the rest of the input back and decides when this connection's turn is next.
-    fn served(&mut self, key: ConnectionKey, inbound: Vec<u8>, taken: usize) {
+    /// Puts the rest of the input back and decides when this connection's turn is next. `progressed`: a whole frame was
+    /// taken, so that what is left is the beginning of a new one.
+    fn served(&mut self, key: ConnectionKey, inbound: Vec<u8>, taken: usize, progressed: bool) {
         let now = self.now;
         let Some(connection) = self.connections.at_mut(key) else { return };
         connection.give_inbound(inbound, taken);
-        if connection.phase == Phase::Ending {
-            return;
-        }
-        if connection.has_frame() && !self.output.moves.iter().any(|&(moved, _)| moved == key) {
-            connection.ready = true;
-            connection.partial_since = None;
-            self.ready.push_back(key);
-        } else if connection.unread().is_empty() {
-            connection.partial_since = None;
-        } else if taken > 0 || connection.partial_since.is_none() {
-            if connection.phase == Phase::Greeting {
-                self.output.read_once.push(key);
-            } else {
+        match connection.phase {
+            Phase::Ending | Phase::Moving => return,
+            _ if connection.has_frame() => {
+                connection.ready = true;
+                connection.partial_since = None;
+                self.ready.push_back(key);
+            }
+            _ if connection.hung_up => return self.forget(key),
+            _ if connection.unread().is_empty() => connection.partial_since = None,
+            Phase::Greeting => self.output.read_once.push(key),
+            _ if progressed || connection.partial_since.is_none() => {
                 connection.partial_since = Some(now);
                 self.timeouts.partial(now, key);
             }
+            // The rest came in pieces: its time still counts from the first.
+            _ => {}
         }
         if connection.paused && connection.unread().len() < READ_BACKLOG_BYTES_MAX / 2 {
             connection.paused = false;
@@ -282,13 +323,16 @@ impl Shard {
             connection.phase = Phase::Talking;
         }
         match (phase, Request::decode(frame)) {
-            (Phase::Ending, _) => return false,
+            (Phase::Ending | Phase::Moving, _) => return false,
             (Phase::Greeting, Ok(Request::Hello(hello))) => return self.hello(key, &hello),
             (Phase::Greeting, Ok(_)) => {
                 self.reject(key, frame.request, Malformed::Illegal("HELLO comes first"));
             }
             (_, Ok(Request::Hello(_))) => {
                 self.reject(key, frame.request, Malformed::Illegal("a second HELLO"));
+            }
+            (Phase::Opening, Ok(Request::Open(_) | Request::Resume { .. })) => {
+                self.reject(key, frame.request, Malformed::Illegal("an OPEN is under way"));
             }
             (Phase::Bound(session), Ok(request)) => self.bound_request(key, session, frame, &request),
             (_, Ok(request)) => self.unbound_request(key, frame.request, &request),
@@ -396,7 +440,7 @@ impl Shard {
 
     /// The buffer of a connection, which is then written at the end of the pass.
     fn out(&mut self, key: ConnectionKey) -> Option<&mut Vec<u8>> {
-        let connection = self.connections.at_mut(key)?;
+        let connection = self.connections.at_mut(key).filter(|connection| !connection.hung_up)?;
         if !connection.dirty {
             connection.dirty = true;
             self.output.dirty.push(key);
@@ -426,9 +470,9 @@ impl Shard {
         Some((connection.peer, unread))
     }
 
-    /// Whether requests are waiting that no step has taken yet.
+    /// Whether something is to be done at once: requests wait that no step has taken, or an output was not carried out.
     pub(crate) fn is_busy(&self) -> bool {
-        !self.ready.is_empty()
+        !self.ready.is_empty() || !self.output.is_empty()
     }
 
     /// The lock table, for whoever checks it.

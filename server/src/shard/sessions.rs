@@ -5,6 +5,7 @@
 //! OPEN when all know it; it tells them of the end after its own table has ended it. No frame of a client creates a
 //! session on a shard that is not its home.
 
+use std::io;
 use std::os::fd::OwnedFd;
 
 use fairlock_locktable::command::{Attributes, Command, Ended, Lease, Open as OpenCommand, SessionKey};
@@ -15,7 +16,7 @@ use fairlock_protocol::request::Open;
 use fairlock_protocol::wire::FLAG_RENEWED;
 use fairlock_protocol::{Liveness, Refusal, Reply, RequestId, Secret, SessionId, ShardId, Tick};
 
-use super::Shard;
+use super::{Shard, Watch};
 use crate::connection::{ConnectionKey, Peer, Phase};
 use crate::lanes::{Announcement, ToControl, ToShard};
 
@@ -103,6 +104,7 @@ impl Shard {
         if announcement.ttl_ms > self.settings.horizon_ms {
             let due = self.now.after_millis(HORIZON_TIME_MS);
             self.output.to_control.push(ToControl::RaiseHorizon { ttl_ms: announcement.ttl_ms });
+            self.set_opening(key, true);
             self.parked.push_back(Parked { due, connection: key, request, new: announcement });
         } else {
             self.open_now(key, request, &announcement);
@@ -142,22 +144,29 @@ impl Shard {
                 break;
             }
             self.parked.pop_front();
+            self.set_opening(connection, false);
             let detail = "the state directory could not be written; see the server's log";
             self.refuse(connection, request, Refused { detail, ..Refusal::Unavailable.into() });
         }
     }
 
     fn open_now(&mut self, key: ConnectionKey, request: RequestId, new: &Announcement) {
-        // The connection may have ended, or opened another session, while the disk was written.
+        // The connection may have ended while the disk was written.
+        self.set_opening(key, false);
         if !self.connections.at(key).is_some_and(|connection| connection.phase == Phase::Talking) {
             return;
         }
+        // Before anybody knows the session: without a descriptor to watch nobody would ever end it.
+        let Ok(watched) = self.to_watch(key, new.liveness) else {
+            let detail = "no descriptor is left to watch the process";
+            return self.refuse(key, request, Refused { detail, ..Refusal::Busy.into() });
+        };
         let session = match self.enter(new, false) {
             Ok(session) => session,
             Err(refusal) => return self.refuse(key, request, refusal.into()),
         };
         self.bind(key, session);
-        self.watch_over(key, session, new.liveness);
+        self.output.watch.extend(watched.map(|descriptor| (session, Watch::Begin(descriptor))));
         if self.settings.shards == 1 {
             return self.opened(key, request, session);
         }
@@ -193,7 +202,10 @@ impl Shard {
             }
         }
         self.effects = effects;
-        if let Ok(session) = outcome {
+        // A session may be announced twice; what is known of it stays.
+        if let Ok(session) = outcome
+            && self.presence(session).is_none()
+        {
             self.visiting += u64::from(visiting);
             self.greet(session, new, !visiting);
         }
@@ -244,21 +256,24 @@ impl Shard {
         }
     }
 
-    /// Has the kernel tell us when the process (or the last holder of its pipe) is gone.
-    fn watch_over(&mut self, key: ConnectionKey, session: SessionKey, liveness: Liveness) {
-        let Some(connection) = self.connections.at_mut(key) else { return };
-        let Peer::Unix(peer) = &mut connection.peer else { return };
-        let watched: Option<OwnedFd> = match liveness {
-            Liveness::Heartbeat => None,
-            Liveness::Process => peer.pidfd.try_clone().ok(),
-            Liveness::Inherit => peer.pipe.take(),
-        };
-        match watched {
-            Some(descriptor) => self.output.watch.push((session, descriptor)),
-            None if liveness == Liveness::Heartbeat => {}
-            // Without a descriptor to watch nobody would ever end this session: it must not begin.
-            None => self.apply(Command::End { session, why: Ended::Closed }),
+    /// Marks a connection whose OPEN waits for the disk, or waits no more.
+    fn set_opening(&mut self, key: ConnectionKey, opening: bool) {
+        let (before, after) =
+            if opening { (Phase::Talking, Phase::Opening) } else { (Phase::Opening, Phase::Talking) };
+        if let Some(connection) = self.connections.at_mut(key).filter(|found| found.phase == before) {
+            connection.phase = after;
         }
+    }
+
+    /// What the kernel is to watch for a session of this liveness: the process, or the pipe of its descendants.
+    fn to_watch(&self, key: ConnectionKey, liveness: Liveness) -> io::Result<Option<OwnedFd>> {
+        let peer = self.connections.at(key).map(|connection| &connection.peer);
+        let watched = match (liveness, peer) {
+            (Liveness::Process, Some(Peer::Unix(peer))) => Some(&peer.pidfd),
+            (Liveness::Inherit, Some(Peer::Unix(peer))) => peer.pipe.as_ref(),
+            _ => None,
+        };
+        watched.map(OwnedFd::try_clone).transpose()
     }
 
     /// A watched process or pipe is gone.

@@ -2,5 +2,6 @@
 //! decide; what the table decides is tested beside it.
 
 mod connections;
+mod hostile;
 mod sessions;
-mod world;
+pub(crate) mod world;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fairlock_locktable::command::SessionKey;
 use fairlock_locktable::{Limits, Settings as TableSettings, Table};
 use fairlock_protocol::handshake::Hello;
 use fairlock_protocol::request::{Acquire, Open};
@@ -17,7 +18,7 @@ use fairlock_protocol::{
 use crate::connection::{ConnectionKey, Peer};
 use crate::control::Alarms;
 use crate::lanes::{ToControl, ToShard};
-use crate::shard::{Settings, Shard};
+use crate::shard::{Settings, Shard, Watch};
 use crate::stats::ShardStats;
 
 /// What a client heard: a copy of each frame.
@@ -47,21 +48,70 @@ impl Heard {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Line(pub(super) usize);
 
-pub(super) struct World {
+/// What a driver does for a link: bytes wait in the socket until they are asked for.
+#[derive(Debug, Default)]
+struct Link {
+    reading: Reading,
+    socket: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reading {
+    /// Right after it was attached.
+    #[default]
+    Once,
+    On,
+    Off,
+}
+
+/// Bytes a driver delivers at once.
+const CHUNK_BYTES: usize = 16 * 1024;
+
+pub(crate) struct World {
     pub(super) shards: Vec<Shard>,
     pub(super) now: Tick,
     /// Where each line ends at present; `None` once it was closed.
     ends: Vec<Option<(usize, ConnectionKey)>>,
+    links: Vec<Link>,
     heard: Vec<Vec<Heard>>,
     pub(super) to_control: Vec<ToControl>,
     /// Messages between shards are delivered by `turn` only while this is set.
     pub(super) lanes_open: bool,
     held_messages: Vec<(usize, ToShard)>,
-    addresses: BTreeMap<usize, SocketAddr>,
+    /// What is watched, by shard and the session's slot.
+    pub(super) watched: BTreeMap<(usize, u32), SessionKey>,
 }
 
 pub(super) fn key() -> DigestKey {
     DigestKey([11, 12])
+}
+
+/// One shard of `count`, with an empty table.
+pub(crate) fn shard(me: u16, count: u16, change: impl Fn(&mut Settings)) -> Shard {
+    let epoch = Epoch::new(5).unwrap();
+    let mut settings = Settings {
+        me: ShardId(me),
+        shards: count,
+        cell: CellId(99),
+        epoch,
+        digest_key: key(),
+        ttl_max: Duration::from_mins(1),
+        horizon_ms: 60_000,
+        quarantine_until: Tick::ZERO,
+        unbound_max: 64,
+        unbound_per_address_max: 16,
+        io: "none",
+        started: Tick::ZERO,
+    };
+    change(&mut settings);
+    let limits = Limits::default();
+    let table = Table::new(TableSettings { epoch, shard: ShardId(me), index_key: 7, limits });
+    let mut seed = u128::from(me) << 64;
+    let entropy = Box::new(move || {
+        seed += 1;
+        seed
+    });
+    Shard::new(settings, table, Arc::new(ShardStats::default()), Alarms::default(), entropy)
 }
 
 impl World {
@@ -70,41 +120,16 @@ impl World {
     }
 
     pub(super) fn with(count: u16, change: impl Fn(&mut Settings)) -> World {
-        let epoch = Epoch::new(5).unwrap();
-        let shard = |me: u16| {
-            let mut settings = Settings {
-                me: ShardId(me),
-                shards: count,
-                cell: CellId(99),
-                epoch,
-                digest_key: key(),
-                ttl_max: Duration::from_mins(1),
-                horizon_ms: 60_000,
-                quarantine_until: Tick::ZERO,
-                unbound_max: 64,
-                unbound_per_address_max: 16,
-                io: "none",
-                started: Tick::ZERO,
-            };
-            change(&mut settings);
-            let limits = Limits::default();
-            let table = Table::new(TableSettings { epoch, shard: ShardId(me), index_key: 7, limits });
-            let mut seed = u128::from(me) << 64;
-            let entropy = Box::new(move || {
-                seed += 1;
-                seed
-            });
-            Shard::new(settings, table, Arc::new(ShardStats::default()), Alarms::default(), entropy)
-        };
         World {
-            shards: (0..count).map(shard).collect(),
+            shards: (0..count).map(|me| shard(me, count, &change)).collect(),
             now: Tick::from_millis(1000),
             ends: vec![],
+            links: vec![],
             heard: vec![],
             to_control: vec![],
             lanes_open: true,
             held_messages: vec![],
-            addresses: BTreeMap::new(),
+            watched: BTreeMap::new(),
         }
     }
 
@@ -114,12 +139,15 @@ impl World {
     }
 
     pub(super) fn connect_from(&mut self, address: SocketAddr) -> Line {
-        let connection = self.shards[0].connected(self.now, Peer::Tcp(address));
+        self.connect_as(Peer::Tcp(address))
+    }
+
+    pub(super) fn connect_as(&mut self, peer: Peer) -> Line {
+        let connection = self.shards[0].connected(self.now, peer);
         self.ends.push(Some((0, connection)));
+        self.links.push(Link::default());
         self.heard.push(vec![]);
-        let line = Line(self.ends.len() - 1);
-        self.addresses.insert(line.0, address);
-        line
+        Line(self.ends.len() - 1)
     }
 
     /// The client's end breaks.
@@ -135,10 +163,37 @@ impl World {
 
     /// Sends bytes as they are, and lets everybody act on them.
     pub(super) fn send_bytes(&mut self, line: Line, bytes: &[u8]) {
-        if let Some((shard, connection)) = self.ends[line.0] {
-            self.shards[shard].received(connection, bytes);
-        }
+        self.links[line.0].socket.extend_from_slice(bytes);
         self.turn();
+    }
+
+    /// Sends bytes and breaks the line in one breath: its shard learns of both together.
+    pub(super) fn send_and_hang_up(&mut self, line: Line, bytes: &[u8]) {
+        self.links[line.0].socket.extend_from_slice(bytes);
+        self.deliver();
+        self.hang_up(line);
+        self.turn();
+    }
+
+    /// Hands over what waits in the sockets, as far as somebody reads. Says whether anything did.
+    fn deliver(&mut self) -> bool {
+        let mut delivered = false;
+        for (end, link) in self.ends.iter().zip(&mut self.links) {
+            let Some((shard, connection)) = *end else { continue };
+            while !link.socket.is_empty() && link.reading != Reading::Off {
+                let rest = link.socket.split_off(link.socket.len().min(CHUNK_BYTES));
+                self.shards[shard].received(connection, &link.socket);
+                link.socket = rest;
+                if link.reading == Reading::Once {
+                    link.reading = Reading::Off;
+                }
+                delivered = true;
+                if self.shards[shard].output().pause.contains(&connection) {
+                    break;
+                }
+            }
+        }
+        delivered
     }
 
     pub(super) fn send(&mut self, line: Line, request: u64, ack: u16, message: &Request<'_>) {
@@ -165,7 +220,7 @@ impl World {
     /// Steps every shard until nobody has anything to do.
     pub(super) fn turn(&mut self) {
         loop {
-            let mut quiet = true;
+            let mut quiet = !self.deliver();
             for index in 0..self.shards.len() {
                 self.shards[index].step(self.now);
                 quiet &= !self.carry_out(index) && !self.shards[index].is_busy();
@@ -195,6 +250,16 @@ impl World {
                 self.hear(line, &bytes);
             }
         }
+        let asked =
+            [(output.read_once, Reading::Once), (output.pause, Reading::Off), (output.read_on, Reading::On)];
+        for (connections, reading) in asked {
+            for connection in connections {
+                if let Some(line) = self.ends.iter().position(|end| *end == Some((index, connection))) {
+                    self.links[line].reading = reading;
+                    worked |= reading != Reading::Off && !self.links[line].socket.is_empty();
+                }
+            }
+        }
         for (connection, _) in output.close {
             for end in &mut self.ends {
                 if *end == Some((index, connection)) {
@@ -206,11 +271,25 @@ impl World {
         for (connection, to) in output.moves {
             worked = true;
             let line = self.ends.iter().position(|end| *end == Some((index, connection))).unwrap();
+            assert_eq!(self.links[line].reading, Reading::Off, "a driver gives away what nobody reads");
             let (peer, received) = self.shards[index].take_connection(connection).unwrap();
             let to = usize::from(to.0);
             let moved = self.shards[to].connected(self.now, peer);
             self.shards[to].received(moved, &received);
             self.ends[line] = Some((to, moved));
+            self.links[line].reading = Reading::Once;
+        }
+        for (session, watch) in output.watch {
+            let place = (index, session.slot);
+            match watch {
+                Watch::Begin(_) => {
+                    assert_eq!(self.watched.insert(place, session), None, "one watch a session");
+                }
+                Watch::End if self.watched.get(&place) == Some(&session) => {
+                    self.watched.remove(&place);
+                }
+                Watch::End => {}
+            }
         }
         for (to, message) in output.to_shards {
             worked = true;
