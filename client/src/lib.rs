@@ -1,4 +1,56 @@
 //! Client of the Fairlock lock server: fair, fenced, crash-safe locks between processes and machines.
+//!
+//! A [`Client`] is one process's presence at a server. [`Client::lock`] asks for a lock by name; the [`Guard`] it
+//! becomes *is* the ownership: it can be checked without I/O, it knows by the local clock when it ends, and dropping
+//! it gives the lock back.
+//!
+//! ```no_run
+//! use fairlock::{AcquireError, Client, Mode, Refusal};
+//! use std::time::Duration;
+//!
+//! let client = Client::connect("tcp://127.0.0.1:7411")?;
+//! let guard = client.lock("orders/42").acquire()?;               // exclusive, waits for ever
+//! let token = guard.token().get();                               // hand it to the resource
+//! guard.check()?;                                                // still ours? tens of nanoseconds
+//! guard.valid_for(Duration::from_millis(50))?;                   // and for this step?
+//! guard.release()?;                                              // or drop(guard)
+//!
+//! let readers = client.lock("orders/42").mode(Mode::PR).wait(Duration::from_secs(1)).acquire()?;
+//! match client.lock("orders/42").try_acquire() {
+//!     Err(AcquireError::Refused(Refusal::WouldBlock)) => println!("taken, or others wait for it"),
+//!     other => drop(other?),
+//! }
+//! # drop((token, readers));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! On any async runtime:
+//!
+//! ```no_run
+//! # async fn work(client: fairlock::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let guard = client.lock("orders/42").acquire_async().await?;   // dropping the future withdraws the request
+//! guard.release()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What a guard promises
+//! A session has a lease. The library renews it in the background, once per process, not per lock; each confirmed
+//! renewal moves a deadline on the local clock that ends before the server would let anybody else in. Until that
+//! deadline no two guards on one name with incompatible modes are valid, anywhere. When no renewal comes through, the
+//! guard is first [`GuardState::Suspended`] and, at the deadline, [`GuardState::Lost`]: finally, without asking anybody,
+//! and it is never re-acquired behind the program's back. [`Guard::lost`] and [`Guard::wait_lost`] tell.
+//!
+//! A program can be stopped between a check and the step it protects, for longer than any lease. Where that matters,
+//! hand [`Guard::token`] to the resource and let it refuse older ones (the example `fencing_sql`).
+//!
+//! # What costs what
+//! An acquire is one round trip: the calling thread writes the request and reads the answer itself. A release is one
+//! write; nobody waits for its answer. A check reads a clock and two words.
+//!
+//! # Fork
+//! After `fork` the child's copies of clients and guards are closed: they touch no socket and release nothing. Connect
+//! again in the child. Programs started by `exec` inherit none of the descriptors.
 #![forbid(unsafe_code)]
 
 pub mod admin;

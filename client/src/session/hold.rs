@@ -151,7 +151,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_longest_hold_counts_from_sending_plus_waiting_less_the_margin() {
-        let lease = Lease::new(Tick::from_millis(1000), Duration::from_secs(60));
+        let lease = Lease::new(Tick::from_millis(1000), Duration::from_mins(1));
         let hold = Hold::new(&granted(500_000), spec(2000), Tick::from_millis(1000));
         let end = Tick::from_millis(1000 + 500 + 2000 - 20 - 10);
         assert_eq!(hold.check(&lease, Tick(end.0 - 1)), Ok(end));
@@ -161,7 +161,7 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_taken_away_stays_away_for_the_first_reason() {
-        let lease = Lease::new(Tick::from_millis(1000), Duration::from_secs(60));
+        let lease = Lease::new(Tick::from_millis(1000), Duration::from_mins(1));
         let hold = Hold::new(&granted(0), spec(0), Tick::from_millis(1000));
         assert!(hold.check(&lease, Tick::from_millis(1001)).is_ok());
         hold.take_away(LostCause::Broken);

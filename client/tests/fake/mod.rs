@@ -1,6 +1,10 @@
 //! A server that a test speaks for, word by word, over real sockets. Every wait of it ends with an error after
 //! `PATIENCE`, so that a broken client fails a test instead of hanging it.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test binary uses its own part; a surprise fails the test"
+)]
 
 use fairlock_protocol::handshake::HELLO;
 use fairlock_protocol::reply::Grant;
