@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::Gid;
 use rustix::io::Errno;
@@ -16,6 +17,11 @@ use thiserror::Error;
 
 /// Connections the kernel keeps waiting for us; it takes less where `net.core.somaxconn` is lower.
 const BACKLOG: i32 = 4096;
+/// How long an address may still be in use by a server that was killed: the kernel takes an `io_uring` apart after its
+/// process is gone, and the listener with it (50 to 250 ms were seen).
+const RELEASE_TIME: Duration = Duration::from_secs(1);
+/// How often it is looked at meanwhile.
+const RELEASE_LOOK: Duration = Duration::from_millis(20);
 /// A directory made for the socket is closed to others.
 const DIRECTORY_MODE: u32 = 0o750;
 /// Longest path of a Unix socket in bytes: `sun_path` and its final zero.
@@ -223,20 +229,25 @@ fn gid_in(listed: &str, group: &str) -> Option<Gid> {
 /// # Errors
 /// [`BindError`].
 pub(crate) fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let begun = Instant::now();
+    loop {
+        match bind_tcp_once(address) {
+            Ok(listener) => return Ok(listener),
+            Err(Errno::ADDRINUSE) if begun.elapsed() < RELEASE_TIME => std::thread::sleep(RELEASE_LOOK),
+            Err(Errno::ADDRINUSE) => return Err(BindError::InUse { address }),
+            Err(errno) => return Err(BindError::of(&address, "listen", &errno.into())),
+        }
+    }
+}
+
+fn bind_tcp_once(address: SocketAddr) -> Result<TcpListener, Errno> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let listener = rustix::net::socket_with(family, SocketType::STREAM, SOCKET_FLAGS, None)
-        .and_then(|socket| {
-            // A restart must not wait for the connections of the run before to be forgotten.
-            sockopt::set_socket_reuseaddr(&socket, true)?;
-            rustix::net::bind(&socket, &address)?;
-            rustix::net::listen(&socket, BACKLOG)?;
-            Ok(socket)
-        })
-        .map_err(|errno| match errno {
-            Errno::ADDRINUSE => BindError::InUse { address },
-            errno => BindError::of(&address, "listen", &errno.into()),
-        })?;
-    Ok(TcpListener::from(listener))
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, SOCKET_FLAGS, None)?;
+    // A restart must not wait for the connections of the run before to be forgotten.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
 }
 
 #[cfg(test)]
