@@ -1,6 +1,7 @@
 //! A real `fairlock serve` as a child process: on a port and a socket of its own, with a state directory that outlives it
 //! when a test wants to start it again, and ended by process id however the test ends.
 
+use crate::random::Random;
 use crate::scratch::Scratch;
 use crate::{WATCHDOG, eventually, workspace};
 use rustix::process::{Pid, Signal, kill_process};
@@ -42,6 +43,8 @@ pub struct Plan {
     pub io: Io,
     /// How many shards.
     pub shards: u16,
+    /// Its TCP address; port 0 picks one.
+    pub listen: SocketAddr,
     /// Further arguments of `serve`.
     pub arguments: Vec<String>,
     /// Keys of its configuration file, in TOML.
@@ -60,6 +63,7 @@ impl Plan {
         Plan {
             io,
             shards: 1,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             arguments: Vec::new(),
             configuration: String::new(),
             denied: Vec::new(),
@@ -72,6 +76,13 @@ impl Plan {
     #[must_use]
     pub fn shards(mut self, shards: u16) -> Plan {
         self.shards = shards;
+        self
+    }
+
+    /// At an address that the next server of this plan has again.
+    #[must_use]
+    pub fn at(mut self, listen: SocketAddr) -> Plan {
+        self.listen = listen;
         self
     }
 
@@ -116,7 +127,7 @@ impl Plan {
     fn command(&self) -> Command {
         let mut command = Command::new(workspace::own_binary("confined"));
         command.args(&self.denied).arg("--").arg(workspace::fairlock()).arg("serve");
-        command.args(["--listen", "127.0.0.1:0", "--io", self.io.name()]);
+        command.args(["--io", self.io.name(), "--listen", &self.listen.to_string()]);
         command.arg("--shards").arg(self.shards.to_string());
         command.arg("--socket").arg(self.socket()).arg("--state-dir").arg(self.state());
         if !self.configuration.is_empty() {
@@ -175,6 +186,21 @@ impl Plan {
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.home.join("log")).unwrap_or_default()
     }
+}
+
+/// An address on loopback that a server can have again after its end: below the ports the kernel gives to clients, so
+/// that none of them sits on it meanwhile (or meets itself there).
+///
+/// # Panics
+/// When there is none.
+pub fn lasting_address() -> SocketAddr {
+    let mut random = Random::from_seed(crate::boottime_ns() ^ u64::from(std::process::id()));
+    let free = (0..200).find_map(|_| {
+        let port = u16::try_from(20_000 + random.below(12_000)).expect("below 32 000");
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        std::net::TcpListener::bind(address).is_ok().then_some(address)
+    });
+    free.expect("loopback has a free port")
 }
 
 /// A server that runs; dropping it kills it.

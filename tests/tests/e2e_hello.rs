@@ -286,3 +286,32 @@ fn hold_keeps_a_lock_until_its_stdin_closes() {
         shown(&endpoint, "held", 0, 0);
     }
 }
+
+/// G23: the commands that say how things are have an answer for scripts and for people.
+#[test]
+fn every_question_has_an_answer() {
+    let server = Plan::new(Io::Auto).start();
+    let endpoint = server.unix();
+    for command in ["ls", "sessions", "status"] {
+        let text = finish(&endpoint, [command]);
+        assert_eq!(text.code, 0, "{command}: {}", text.stderr);
+        finish(&endpoint, [command, "--json"]).json();
+        // Global options may stand anywhere before `--`.
+        finish("", ["--json", "--endpoint", &endpoint, command]).json();
+    }
+    for command in ["show", "why"] {
+        assert_eq!(
+            finish(&endpoint, [command, "free", "--json"]).json()["holders"],
+            Value::Array(Vec::new())
+        );
+    }
+    let completions = finish(&endpoint, ["completions", "bash"]);
+    assert!(completions.code == 0 && completions.stdout.contains("fairlock"));
+    for command in
+        ["serve", "run", "hold", "ls", "show", "why", "sessions", "status", "break", "session", "completions"]
+    {
+        let help = finish(&endpoint, [command, "--help"]);
+        assert_eq!(help.code, 0, "{command}");
+        assert!(help.stdout.contains("Usage"), "{command}: {}", help.stdout);
+    }
+}

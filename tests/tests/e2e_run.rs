@@ -6,7 +6,7 @@
 use fairlock_tests::command::{Running, fairlock, finish};
 use fairlock_tests::proxy::Proxy;
 use fairlock_tests::scratch::Scratch;
-use fairlock_tests::server::{Io, Plan};
+use fairlock_tests::server::{Io, Plan, lasting_address};
 use fairlock_tests::ways::{self, Door};
 use fairlock_tests::{WATCHDOG, boottime_ns, eventually, workspace};
 use rustix::process::{Pid, Signal, getpgid, kill_process, kill_process_group};
@@ -364,15 +364,12 @@ fn a_killed_holder_passes_its_lock_on_at_its_death_or_at_its_leases_end() {
 #[test]
 fn a_crash_of_the_server_leads_to_no_overlap() {
     for way in ways::single() {
-        let server = way.plan().start();
-        let address = server.address();
+        let server = way.plan().at(lasting_address()).start();
         let endpoint = way.endpoint(&server);
         let evidence = Evidence::new();
         let mut first = run(&endpoint, &["--ttl", "1s"], &witness(&evidence.file(), "first", FOR_EVER));
         evidence.await_note("start", "first");
-        let mut plan = server.crash();
-        plan.arguments = vec!["--listen".to_owned(), address.to_string()];
-        let server = plan.start();
+        let server = server.crash().start();
         assert!(server.ready["recovering_ms"].as_u64().unwrap() > 0);
         let mut second = run(&endpoint, &["--ttl", "1s"], &witness(&evidence.file(), "second", "20"));
         assert_eq!(second.wait(), 0);

@@ -1,0 +1,188 @@
+//! What a grant carries and how it can end, frame by frame: tokens and fences, lock delays, longest holds, notices,
+//! successors.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use fairlock_protocol::reply::Grant;
+use fairlock_protocol::request::{Acquire, Open};
+use fairlock_protocol::{FencingToken, Liveness, Mode, Refusal, Reply, Request, ShardId, Wait};
+use fairlock_tests::raw::{Raw, exclusive, session};
+use fairlock_tests::server::Server;
+use fairlock_tests::ways::Way;
+use fairlock_tests::{boottime_ns, eventually, ways};
+use std::time::Duration;
+
+fn client(way: Way, server: &Server) -> Raw {
+    let mut raw = Raw::greeted(&way.endpoint(server), ShardId::ANY);
+    raw.open(60_000, Liveness::Heartbeat);
+    raw
+}
+
+/// A resource that checks tokens as the documents say.
+#[derive(Default)]
+struct Resource(u64);
+
+impl Resource {
+    fn accepts(&mut self, grant: &Grant) -> bool {
+        let accepted = grant.token.map_or(0, FencingToken::get) > self.0;
+        if accepted {
+            self.0 = self.0.max(grant.fence);
+        }
+        accepted
+    }
+}
+
+/// G35: older tenures are refused once a newer one was seen; co-readers are not.
+#[test]
+fn a_resource_that_checks_tokens_tells_old_tenures_from_new_ones() {
+    for way in ways::single() {
+        let server = way.plan().start();
+        let (mut one, mut other) = (client(way, &server), client(way, &server));
+        let shared = Acquire { mode: Mode::PR, ..exclusive(b"x") };
+        let mut resource = Resource::default();
+        let written = one.acquire(b"x");
+        assert_eq!(written.fence + 1, written.token.unwrap().get());
+        assert!(resource.accepts(&written) && resource.accepts(&written));
+        one.release(written.grant);
+        let read = one.call(&Request::Acquire(shared)).grant();
+        let beside = other.call(&Request::Acquire(shared)).grant();
+        assert_eq!(read.fence, beside.fence, "one run of readers");
+        // The later reader first, then the earlier one, then the writer of before.
+        assert!(resource.accepts(&beside) && resource.accepts(&read), "co-readers");
+        assert!(!resource.accepts(&written), "an older tenure");
+        one.release(read.grant);
+        other.release(beside.grant);
+        let update = one.call(&Request::Acquire(Acquire { mode: Mode::PW, ..exclusive(b"x") })).grant();
+        assert!(resource.accepts(&update) && !resource.accepts(&read) && !resource.accepts(&beside));
+        let down =
+            one.call(&Request::Convert { grant: update.grant, mode: Mode::PR, wait: Wait::Try }).grant();
+        assert_eq!(down.token, update.token, "going down is the same tenure");
+        let reader = other.call(&Request::Acquire(shared)).grant();
+        assert!(resource.accepts(&reader) && resource.accepts(&down), "the run of readers begins with it");
+        let none = one.call(&Request::Acquire(Acquire { mode: Mode::NL, ..exclusive(b"x") })).grant();
+        assert_eq!((none.token, none.fence), (None, 0), "NL has no token");
+    }
+}
+
+#[test]
+fn validate_tells_the_present_tenure_from_others() {
+    for way in ways::single() {
+        let server = way.plan().start();
+        let mut raw = client(way, &server);
+        let resource = exclusive(b"x").resource;
+        let validate = |raw: &mut Raw, token| {
+            let arrived = raw.call(&Request::Validate { resource, token });
+            let Reply::Validated { current } = arrived.reply() else { panic!("{arrived:?}") };
+            current
+        };
+        let grant = raw.acquire(b"x");
+        assert!(validate(&mut raw, grant.token.unwrap()));
+        raw.release(grant.grant);
+        assert!(!validate(&mut raw, grant.token.unwrap()));
+        let next = raw.acquire(b"x");
+        assert!(!validate(&mut raw, grant.token.unwrap()) && validate(&mut raw, next.token.unwrap()));
+    }
+}
+
+/// G36: the delay counts from the expiry.
+#[test]
+fn a_lock_delay_keeps_others_out_after_an_expiry_only() {
+    for way in ways::single() {
+        let server = way.plan().start();
+        let mut next = client(way, &server);
+        let delayed = Acquire { lock_delay_ms: 700, ..exclusive(b"x") };
+        let mut polite = client(way, &server);
+        let grant = polite.call(&Request::Acquire(delayed)).grant();
+        polite.call(&Request::Release(grant.grant));
+        let grant = next.acquire(b"x");
+        next.release(grant.grant);
+        let grant = polite.call(&Request::Acquire(delayed)).grant();
+        assert!(grant.token.is_some());
+        polite.call(&Request::Close);
+        let grant = next.acquire(b"x");
+        next.release(grant.grant);
+
+        let mut lost = Raw::greeted(&way.endpoint(&server), ShardId::ANY);
+        lost.open(300, Liveness::Heartbeat);
+        let asked_ns = boottime_ns();
+        lost.call(&Request::Acquire(delayed)).grant();
+        drop(lost);
+        let grant = next.acquire(b"x");
+        let after_ms = (boottime_ns() - asked_ns) / 1_000_000;
+        assert!(after_ms >= 1000, "300 ms of lease and 700 ms of delay: {after_ms} ms");
+        assert!(grant.previous_owner_died);
+        let late = Acquire { wait: Wait::Try, ..exclusive(b"x") };
+        assert_eq!(polite.call(&Request::Acquire(late)).refusal(), Some(Refusal::SessionUnknown));
+    }
+}
+
+/// G36: a longest hold ends by time, the holder is told, the next one is let in.
+#[test]
+fn a_longest_hold_ends_the_grant_and_not_the_session() {
+    for way in ways::single() {
+        let server = way.plan().start();
+        let (mut holder, mut next) = (client(way, &server), client(way, &server));
+        let asked_ns = boottime_ns();
+        let held = holder.call(&Request::Acquire(Acquire { max_hold_ms: 400, ..exclusive(b"x") })).grant();
+        let granted = next.acquire(b"x");
+        let after_ms = (boottime_ns() - asked_ns) / 1_000_000;
+        assert!(after_ms >= 400, "let in after {after_ms} ms of 400");
+        let told = holder.receive();
+        assert!(matches!(told.reply(), Reply::HoldOver { grant } if grant == held.grant), "{told:?}");
+        assert_eq!(holder.call(&Request::Release(held.grant)).refusal(), Some(Refusal::NotHeld));
+        next.release(granted.grant);
+        holder.acquire(b"x");
+    }
+}
+
+#[test]
+fn who_wants_to_know_is_told_that_his_grant_blocks_somebody() {
+    for way in ways::single() {
+        let server = way.plan().start();
+        let (mut holder, mut waiter) = (client(way, &server), client(way, &server));
+        let held = holder.call(&Request::Acquire(Acquire { notify: true, ..exclusive(b"x") })).grant();
+        let number = waiter.send(&Request::Acquire(Acquire { mode: Mode::PR, ..exclusive(b"x") }));
+        let told = holder.receive();
+        let Reply::Blocking { grant, wanted, waiters } = told.reply() else { panic!("{told:?}") };
+        assert_eq!((grant, wanted, waiters), (held.grant, Mode::PR, 1));
+        holder.release(held.grant);
+        waiter.answer(number).grant();
+    }
+}
+
+/// G34: the successor waits for the old lease, or not at all when nobody can be there.
+#[test]
+fn a_successor_takes_over_at_the_old_leases_end_or_at_once() {
+    for way in ways::single() {
+        let server = way.plan().start();
+        let named = Open { identity: b"worker 3", reclaim_key: b"key", ..session(600, Liveness::Heartbeat) };
+        for gone in [false, true] {
+            let mut old = Raw::greeted(&way.endpoint(&server), ShardId::ANY);
+            old.call(&Request::Open(named));
+            let held = old.acquire(b"x");
+            let mut thief = Raw::greeted(&way.endpoint(&server), ShardId::ANY);
+            let foreign = Open { reclaim_key: b"guess", predecessor_gone: true, ..named };
+            assert_eq!(thief.call(&Request::Open(foreign)).refusal(), Some(Refusal::Denied));
+            let renewed_ns = boottime_ns();
+            assert!(matches!(old.call(&Request::Keepalive).reply(), Reply::Alive));
+            let mut new = Raw::greeted(&way.endpoint(&server), ShardId::ANY);
+            let opened = new.call(&Request::Open(Open { predecessor_gone: gone, ..named }));
+            assert!(matches!(opened.reply(), Reply::Opened { .. }), "{opened:?}");
+            if !gone {
+                let refused = eventually("the old one is told", || old.call(&Request::Keepalive).refusal());
+                assert_eq!(refused, Refusal::SessionReplaced);
+            }
+            // Renewing itself while it waits is a client's duty.
+            let number = new.send(&Request::Acquire(exclusive(b"x")));
+            let grant = loop {
+                match new.frame_within(Duration::from_millis(100)) {
+                    Ok(Some(arrived)) if arrived.request == number => break arrived.grant(),
+                    _ => new.send(&Request::Keepalive),
+                };
+            };
+            let after_ms = (boottime_ns() - renewed_ns) / 1_000_000;
+            assert!(gone || after_ms >= 600, "the old lease of 600 ms ended after {after_ms} ms");
+            assert!(grant.token > held.token);
+            new.call(&Request::Close);
+        }
+    }
+}
