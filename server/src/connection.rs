@@ -83,6 +83,8 @@ pub(crate) enum Phase {
 pub(crate) struct Connection {
     pub(crate) peer: Peer,
     pub(crate) phase: Phase,
+    /// Its turn among those without a session, while it counts against the caps.
+    pub(crate) unbound: Option<u64>,
     /// When the HELLO, or the first frame after it, must be there.
     pub(crate) greeting_due: Tick,
     /// Since when the beginning of a frame waits for its end.
@@ -106,6 +108,7 @@ impl Connection {
         Connection {
             peer,
             phase: Phase::Greeting,
+            unbound: None,
             greeting_due,
             partial_since: None,
             out: Vec::new(),

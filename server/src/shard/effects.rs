@@ -115,8 +115,7 @@ impl Shard {
         };
         if let Some(connection) = self.connections.at_mut(key) {
             connection.phase = Phase::Talking;
-            let address = connection.peer.address();
-            self.timeouts.unbound(key, address);
+            self.timeouts.unbound(key, connection);
         }
         let refusal = match why {
             Ended::Closed => return,

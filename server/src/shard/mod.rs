@@ -192,8 +192,9 @@ impl Shard {
         self.make_room(peer.address());
         let due = now.after(fairlock_protocol::limits::HANDSHAKE_TIME);
         let key = self.connections.insert(Connection::new(peer, due));
-        let address = self.connections.at(key).and_then(|connection| connection.peer.address());
-        self.timeouts.greeting(due, key, address);
+        if let Some(connection) = self.connections.at_mut(key) {
+            self.timeouts.greeting(due, key, connection);
+        }
         key
     }
 
@@ -229,10 +230,8 @@ impl Shard {
 
     /// Lets go of a connection that is gone and has nothing more to say.
     fn forget(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.connections.remove(key) else { return };
-        if connection.is_unbound() {
-            self.timeouts.bound(connection.peer.address());
-        }
+        let Some(mut connection) = self.connections.remove(key) else { return };
+        self.timeouts.bound(&mut connection);
         if let Some(session) = connection.session() {
             self.unbind(session, key);
         }
@@ -426,14 +425,10 @@ impl Shard {
     fn end_connection(&mut self, key: ConnectionKey, flush: bool) {
         let Some(connection) = self.connections.at_mut(key) else { return };
         let session = connection.session();
-        let unbound = connection.is_unbound();
         connection.phase = Phase::Ending;
-        let address = connection.peer.address();
+        self.timeouts.bound(connection);
         if let Some(session) = session {
             self.unbind(session, key);
-        }
-        if unbound {
-            self.timeouts.bound(address);
         }
         self.output.close.push((key, flush));
     }
@@ -462,10 +457,8 @@ impl Shard {
 
     /// Lets a connection go that was closed or moved, with everything received on it.
     pub(crate) fn take_connection(&mut self, key: ConnectionKey) -> Option<(Peer, Vec<u8>)> {
-        let connection = self.connections.remove(key)?;
-        if connection.is_unbound() {
-            self.timeouts.bound(connection.peer.address());
-        }
+        let mut connection = self.connections.remove(key)?;
+        self.timeouts.bound(&mut connection);
         let unread = connection.unread().to_vec();
         Some((connection.peer, unread))
     }

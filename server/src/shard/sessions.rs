@@ -239,9 +239,8 @@ impl Shard {
     pub(super) fn bind(&mut self, key: ConnectionKey, session: SessionKey) {
         let Some(connection) = self.connections.at_mut(key) else { return };
         assert!(connection.is_unbound(), "a connection acts for one session");
-        let address = connection.peer.address();
         connection.phase = Phase::Bound(session);
-        self.timeouts.bound(address);
+        self.timeouts.bound(connection);
         if let Some(presence) = self.presence(session) {
             presence.connection = Some(key);
         }

@@ -13,16 +13,15 @@ use crate::connection::{Connection, ConnectionKey, Phase};
 use crate::lanes::ToControl;
 use crate::stats::ShardStats;
 
-/// Entries that are gone or bound may stand in the list of the unbound, beside as many as are there.
-const UNBOUND_SPARE: usize = 64;
-
-/// Deadlines of connections, and how many show no session.
+/// Deadlines of connections, and which show no session.
 #[derive(Debug, Default)]
 pub(super) struct Timeouts {
-    /// Connections that have yet to show a session, oldest first; some may be gone or bound since.
-    unbound: VecDeque<ConnectionKey>,
-    unbound_count: usize,
-    by_address: BTreeMap<IpAddr, usize>,
+    /// Connections that show no session, by the number of their turn: the oldest first.
+    unbound: BTreeMap<u64, ConnectionKey>,
+    /// The same by address; processes on this host have none.
+    by_address: BTreeMap<IpAddr, BTreeMap<u64, ConnectionKey>>,
+    /// The newest number.
+    turn: u64,
     /// HELLOs and first frames that are due.
     greetings: VecDeque<(Tick, ConnectionKey)>,
     /// Halves of frames: since when.
@@ -31,17 +30,34 @@ pub(super) struct Timeouts {
 
 impl Timeouts {
     /// A connection was made, and has shown no session.
-    pub(super) fn greeting(&mut self, due: Tick, key: ConnectionKey, address: Option<IpAddr>) {
-        self.unbound(key, address);
+    pub(super) fn greeting(&mut self, due: Tick, key: ConnectionKey, connection: &mut Connection) {
+        self.unbound(key, connection);
         self.due(due, key);
     }
 
-    /// A connection shows no session, or shows none any more: it counts against the caps.
-    pub(super) fn unbound(&mut self, key: ConnectionKey, address: Option<IpAddr>) {
-        self.unbound.push_back(key);
-        self.unbound_count += 1;
-        if let Some(address) = address {
-            *self.by_address.entry(address).or_default() += 1;
+    /// A connection shows no session, or shows none any more: it counts against the caps, as the newest.
+    pub(super) fn unbound(&mut self, key: ConnectionKey, connection: &mut Connection) {
+        assert!(connection.unbound.is_none(), "a connection is counted once");
+        self.turn += 1;
+        connection.unbound = Some(self.turn);
+        self.unbound.insert(self.turn, key);
+        if let Some(address) = connection.peer.address() {
+            self.by_address.entry(address).or_default().insert(self.turn, key);
+        }
+    }
+
+    /// A connection showed a session, or is ending: it counts no more against the caps, if it did.
+    pub(super) fn bound(&mut self, connection: &mut Connection) {
+        let Some(turn) = connection.unbound.take() else { return };
+        let known = self.unbound.remove(&turn);
+        assert!(known.is_some(), "it was counted when it came");
+        if let Some(address) = connection.peer.address()
+            && let Some(neighbours) = self.by_address.get_mut(&address)
+        {
+            neighbours.remove(&turn);
+            if neighbours.is_empty() {
+                self.by_address.remove(&address);
+            }
         }
     }
 
@@ -54,74 +70,33 @@ impl Timeouts {
         self.partials.push_back((since, key));
     }
 
-    /// A connection showed a session, or is ending: it counts no more against the caps.
-    pub(super) fn bound(&mut self, address: Option<IpAddr>) {
-        assert!(self.unbound_count > 0, "it was counted when it came");
-        self.unbound_count -= 1;
-        if let Some(address) = address
-            && let Some(count) = self.by_address.get_mut(&address)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.by_address.remove(&address);
-            }
-        }
+    /// How many connections show no session.
+    #[cfg(test)]
+    pub(super) fn unbound_count(&self) -> usize {
+        self.unbound.len()
     }
 
-    /// Forgets those that are gone or bound, when they have become the greater part.
-    fn prune(&mut self, is_unbound: impl Fn(ConnectionKey) -> bool) {
-        if self.unbound.len() > 2 * self.unbound_count + UNBOUND_SPARE {
-            self.unbound.retain(|&key| is_unbound(key));
-        }
+    /// Who must make room for one more connection from `address`: the oldest from there, or the oldest of all.
+    fn crowding(&self, address: Option<IpAddr>, in_all: usize, each: usize) -> Option<ConnectionKey> {
+        let neighbours = address.and_then(|address| self.by_address.get(&address));
+        let crowd = match neighbours {
+            Some(neighbours) if neighbours.len() >= each => neighbours,
+            _ if self.unbound.len() >= in_all => &self.unbound,
+            _ => return None,
+        };
+        crowd.first_key_value().map(|(_, key)| *key)
     }
-
-    /// The one that came first among those `wanted`.
-    fn oldest(&self, wanted: impl Fn(ConnectionKey) -> bool) -> Option<ConnectionKey> {
-        self.unbound.iter().copied().find(|&key| wanted(key))
-    }
-
-    /// Which cap leaves no room for one more connection from `address`.
-    fn crowding(&self, address: Option<IpAddr>, in_all: usize, each: usize) -> Crowding {
-        let here = address.and_then(|address| self.by_address.get(&address)).copied().unwrap_or(0);
-        match address {
-            Some(address) if here >= each => Crowding::From(address),
-            _ if self.unbound_count >= in_all => Crowding::InAll,
-            _ => Crowding::None,
-        }
-    }
-}
-
-/// Who must make room for one more connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Crowding {
-    /// Nobody.
-    None,
-    /// The oldest from this address.
-    From(IpAddr),
-    /// The oldest of all.
-    InAll,
 }
 
 impl Shard {
     /// Ends the oldest connections without a session while the caps leave no room for one more.
     pub(super) fn make_room(&mut self, address: Option<IpAddr>) {
         let (in_all, each) = (self.settings.unbound_max, self.settings.unbound_per_address_max);
-        let connections = &self.connections;
-        self.timeouts.prune(|key| connections.at(key).is_some_and(Connection::is_unbound));
-        loop {
-            let connections = &self.connections;
-            let from = |key: ConnectionKey| {
-                connections.at(key).filter(|connection| connection.is_unbound()).map(|c| c.peer.address())
-            };
-            let oldest = match self.timeouts.crowding(address, in_all, each) {
-                Crowding::None => return,
-                Crowding::From(address) => self.timeouts.oldest(|key| from(key) == Some(Some(address))),
-                Crowding::InAll => self.timeouts.oldest(|key| from(key).is_some()),
-            };
-            let Some(oldest) = oldest else { return };
+        while let Some(oldest) = self.timeouts.crowding(address, in_all, each) {
             ShardStats::add(&self.stats.dropped_total);
             self.refuse(oldest, RequestId::NOTICE, Refusal::Busy.into());
-            self.end_connection(oldest, true);
+            // At once: whoever floods us would have each of them linger for a second, descriptor and all.
+            self.end_connection(oldest, false);
         }
     }
 

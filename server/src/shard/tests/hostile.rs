@@ -4,9 +4,9 @@
 use std::os::fd::OwnedFd;
 
 use fairlock_protocol::handshake::Hello;
-use fairlock_protocol::limits::LIST_VISITS_MAX;
-use fairlock_protocol::request::Open;
-use fairlock_protocol::{Liveness, Refusal, Reply, Request, RequestId, ShardId, Wait};
+use fairlock_protocol::limits::{LIST_VISITS_MAX, WAITS_PER_STREAM_MAX};
+use fairlock_protocol::request::{Acquire, Open};
+use fairlock_protocol::{Liveness, Mode, Refusal, Reply, Request, RequestId, ShardId, Wait};
 
 use super::world::{World, acquire, open};
 use crate::connection::{Peer, UnixPeer};
@@ -185,4 +185,45 @@ fn a_pass_answers_one_list_of_a_connection() {
     assert_eq!(world.heard(line).len(), 4);
     world.send_bytes(line, &bytes);
     assert!(world.shards[0].passes >= before + 4, "a pass each, and one for the rest");
+}
+
+#[test]
+fn sessions_that_come_and_go_on_a_connection_leave_nothing_behind() {
+    let mut world = World::new(1);
+    let old = world.greet(0);
+    world.send(old, 1, 0, &Request::Status);
+    for _ in 0..100 {
+        let (line, ..) = world.open(0, 1000);
+        world.send(line, 1, 0, &Request::Close);
+        world.send(line, 2, 0, &Request::Open(open(1000)));
+        world.send(line, 3, 0, &Request::Close);
+        assert_eq!(world.shards[0].timeouts.unbound_count(), 2);
+        world.hang_up(line);
+        assert_eq!(world.shards[0].timeouts.unbound_count(), 1);
+    }
+    assert!(world.is_open(old));
+}
+
+#[test]
+fn answers_that_come_all_at_once_can_still_be_acknowledged() {
+    let mut world = World::new(1);
+    let (holder, ..) = world.open(0, 60_000);
+    world.send(holder, 1, 0, &acquire("x", Wait::Try));
+    let heard = world.only(holder);
+    let Reply::Granted(held) = heard.reply() else { panic!("{heard:?}") };
+    let (line, ..) = world.open(0, 60_000);
+    let Request::Acquire(asked) = acquire("x", Wait::Forever) else { unreachable!() };
+    let shared = Request::Acquire(Acquire { mode: Mode::PR, ..asked });
+    let waits = u64::from(WAITS_PER_STREAM_MAX);
+    let requests: Vec<_> = (1..=waits + 5).map(|request| (request, 0, shared)).collect();
+    world.send_bytes(line, &bytes_of(&requests));
+    assert_eq!(refusals(&world.heard(line)), [Refusal::Quota; 5]);
+    world.send(holder, 2, 1, &Request::Release(held.grant));
+    assert_eq!(
+        world.heard(line).len() as u64,
+        waits,
+        "more than a client could tell apart modulo 2^16 must not wait"
+    );
+    world.send(line, waits + 6, u16::try_from(waits).unwrap(), &acquire("y", Wait::Try));
+    assert!(matches!(world.only(line).reply(), Reply::Granted(_)), "every one of them is acknowledged");
 }
