@@ -5,6 +5,7 @@ use crate::effect::{Answer, Effects};
 use crate::record::{Lock, Waiter};
 use crate::seat::Seat;
 use crate::table::Table;
+use fairlock_protocol::limits::WAITS_PER_STREAM_MAX;
 use fairlock_protocol::{Mode, Refusal, Tick};
 
 impl Table {
@@ -12,6 +13,7 @@ impl Table {
         let same = |table: &Table, waiter: u32| {
             let waiter = &table.waiters[waiter];
             waiter.grant == crate::chunks::NONE
+                && waiter.bundle == crate::chunks::NONE
                 && waiter.mode == ask.mode
                 && table.locks[waiter.lock].digest == ask.digest
         };
@@ -68,6 +70,7 @@ impl Table {
         if ask.wait == Wait::Try {
             return Err(Refusal::WouldBlock);
         }
+        self.may_wait(session)?;
         self.may_queue(lock)?;
         let label = self.names.insert(ask.label);
         let waiter = Waiter {
@@ -82,7 +85,7 @@ impl Table {
             notify: ask.notify,
             ..Table::blank_waiter()
         };
-        self.enqueue(now, waiter, ask.wait);
+        self.enqueue(now, waiter, Table::end_of_wait(now, ask.wait));
         Ok(None)
     }
 
@@ -107,12 +110,6 @@ impl Table {
     }
 
     fn grant_at_once(&mut self, now: Tick, session: u32, lock: u32, ask: &Acquire<'_>) -> Answer {
-        let passed = self.crowd_of(lock).is_some_and(|crowd| !crowd.waits.is_empty());
-        self.counts.overtakes_total += u64::from(passed && ask.mode != Mode::NL);
-        let died = ask.mode != Mode::NL && self.locks[lock].has(Lock::DIED);
-        if died {
-            self.locks[lock].flags &= !Lock::DIED;
-        }
         let label = self.names.insert(ask.label);
         let seat = Seat {
             lock,
@@ -124,8 +121,20 @@ impl Table {
             max_hold_ms: ask.max_hold_ms,
             label,
         };
-        let grant = self.seat(now, &seat);
+        let (grant, died) = self.seat_at_once(now, &seat);
         Answer::Granted(self.granted(grant, 0, died))
+    }
+
+    /// Seats one that need not wait. Says whether it is the one to be told of a death.
+    pub(crate) fn seat_at_once(&mut self, now: Tick, seat: &Seat) -> (u32, bool) {
+        let protects = seat.mode != Mode::NL;
+        let passed = self.crowd_of(seat.lock).is_some_and(|crowd| !crowd.waits.is_empty());
+        self.counts.overtakes_total += u64::from(passed && protects);
+        let died = protects && self.locks[seat.lock].has(Lock::DIED);
+        if died {
+            self.locks[seat.lock].flags &= !Lock::DIED;
+        }
+        (self.seat(now, seat), died)
     }
 
     /// Whether the session may have one more grant or wait.
@@ -133,6 +142,13 @@ impl Table {
         let session = &self.sessions[session];
         let used = session.grant_count + session.wait_count;
         if used < self.limits.locks_per_session { Ok(()) } else { Err(Refusal::Quota) }
+    }
+
+    /// Whether one more request of the session may wait. Those that wait may all be answered at once, and a client's
+    /// acknowledgement counts answers modulo 2^16.
+    pub(crate) fn may_wait(&self, session: u32) -> Result<(), Refusal> {
+        let waits = self.sessions[session].wait_count;
+        if waits < WAITS_PER_STREAM_MAX { Ok(()) } else { Err(Refusal::Quota) }
     }
 
     /// Whether the queues of a lock take one more.

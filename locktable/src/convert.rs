@@ -56,7 +56,7 @@ impl Table {
                 let owner = OwnerId(self.owner(slot));
                 let blank = Table::blank_waiter();
                 let waiter = Waiter { lock, session, grant: slot, request, owner, mode, converts, ..blank };
-                self.enqueue(now, waiter, wait);
+                self.enqueue(now, waiter, Table::end_of_wait(now, wait));
                 self.tell_blocking(lock, effects);
             }
             Ok(Decision::Deadlock(other)) => {
@@ -103,6 +103,7 @@ impl Table {
             return Ok(Decision::Deadlock(other));
         }
         self.may_hold_more(session)?;
+        self.may_wait(session)?;
         self.may_queue(lock)?;
         Ok(Decision::Later { converts: !from_nl })
     }

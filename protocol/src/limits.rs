@@ -28,6 +28,8 @@ pub const LOCKS_PER_SESSION_MAX: u32 = 1_000_000;
 pub const SESSIONS_MAX: u32 = 100_000;
 /// Kept replies a session may leave unacknowledged on one stream; its next request is refused BUSY.
 pub const UNACKNOWLEDGED_MAX: usize = 1024;
+/// Requests of one session that may wait on one stream: all may be answered before the client says a word.
+pub const WAITS_PER_STREAM_MAX: u32 = 32_768;
 /// Items of one acquire-all.
 pub const ACQUIRE_ALL_MAX: usize = 256;
 /// Times one grant can be re-entered.
@@ -71,5 +73,7 @@ pub const READ_BACKLOG_BYTES_MAX: usize = 256 * 1024;
 
 const _: () = assert!(NAME_BYTES_MAX + NAMESPACE_BYTES_MAX + LABEL_BYTES_MAX + 256 < FRAME_BYTES_MAX);
 const _: () = assert!(READ_BACKLOG_BYTES_MAX >= 2 * FRAME_BYTES_MAX);
-const _: () =
-    assert!(UNACKNOWLEDGED_MAX < u16::MAX as usize / 2, "an acknowledgement is told apart modulo 2^16");
+const _: () = assert!(
+    UNACKNOWLEDGED_MAX + WAITS_PER_STREAM_MAX as usize + ACQUIRE_ALL_MAX < u16::MAX as usize,
+    "an acknowledgement is told apart modulo 2^16"
+);
