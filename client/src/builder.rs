@@ -124,7 +124,8 @@ impl Builder {
         self
     }
 
-    /// Bounds the client's own talk with the server (connect, open, close), never the wait for a lock (default 5 s).
+    /// Bounds the client's own talk with the server (connect, open, close, the answer to a try), never the wait for a
+    /// lock (default 5 s). Looking a host name up is the system's business and takes as long as it takes.
     pub fn deadline(mut self, deadline: Duration) -> Builder {
         self.deadline = Some(deadline);
         self

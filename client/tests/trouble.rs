@@ -230,9 +230,12 @@ fn a_killed_session_voids_its_guards_and_then_closes() {
         peer.oblige(&close);
         assert_eq!(peer.listen(), None);
     });
-    let client = Client::connect(&endpoint).unwrap();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let callback = move |notice| sender.send(notice).unwrap_or(());
+    let client = Client::builder().on_notice(callback).connect(&endpoint).unwrap();
     let guard = client.lock("x").acquire().unwrap();
     assert_eq!(guard.wait_lost(PATIENCE), Some(LostCause::Killed));
+    assert_eq!(receiver.recv_timeout(PATIENCE), Ok(fairlock::Notice::Killed));
     drop(guard);
     client.close();
     server.join().unwrap();

@@ -6,6 +6,7 @@
 
 use super::core::Core;
 use super::slot::{Outcome, Slot};
+use crate::builder::Notice;
 use crate::clock;
 use crate::dial::Inbox;
 use crate::error::LostCause;
@@ -472,8 +473,10 @@ impl Session {
         if !matches!(cause, LostCause::Session(_)) {
             self.home().with(self, core, |stream| stream.submit(now, Ask::Close, None, true));
         }
-        if cause != LostCause::Closed {
-            core.tell(crate::builder::Notice::Lost);
+        match cause {
+            LostCause::Closed => {}
+            LostCause::Killed => core.tell(Notice::Killed),
+            _ => core.tell(Notice::Lost),
         }
         core.ring();
     }

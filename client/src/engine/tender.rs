@@ -100,7 +100,8 @@ impl Tended {
             }
             Beat::Break => {
                 tracing::warn!("no renewal was answered; the connection is given up for another");
-                session.home().break_now(core, Duration::ZERO, false);
+                // The others go the same way through the network; on them nothing is said that would show it.
+                session.lanes.iter().for_each(|lane| lane.break_now(core, Duration::ZERO, false));
                 now
             }
         }
@@ -280,6 +281,10 @@ impl Tender {
     fn settle_orphans(&mut self) {
         let core = Arc::clone(&self.core);
         let mut session = core.session();
+        if let Err(cause) = session.lease.check(clock::now()) {
+            // Whoever asked saw the lease pass before this thread did.
+            session.end(&core, cause);
+        }
         if session.is_ended() {
             if let Ok(targets) = transport::resolve(&core.config.endpoint, core.config.transport) {
                 core.set_targets(targets);
