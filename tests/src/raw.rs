@@ -195,12 +195,22 @@ impl Raw {
     /// # Panics
     /// When it is not welcomed.
     pub fn greeted_with_pipe(path: &std::path::Path, pipe: BorrowedFd<'_>) -> Raw {
+        let mut raw = Raw::connect_with(path, pipe);
+        raw.take_welcome();
+        raw
+    }
+
+    /// Connects to a Unix socket and says HELLO with a descriptor beside it.
+    ///
+    /// # Panics
+    /// When nobody listens.
+    pub fn connect_with(path: &std::path::Path, descriptor: BorrowedFd<'_>) -> Raw {
         let stream = UnixStream::connect(path).expect("the server listens");
         let mut hello = Vec::new();
         Request::Hello(Hello::to(ShardId::ANY)).encode(RequestId::NOTICE, 0, &mut hello);
         let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = rustix::net::SendAncillaryBuffer::new(&mut space);
-        let descriptors = [pipe];
+        let descriptors = [descriptor];
         assert!(control.push(rustix::net::SendAncillaryMessage::ScmRights(&descriptors)), "one fits");
         let sent = rustix::net::sendmsg(
             &stream,
@@ -209,9 +219,7 @@ impl Raw {
             rustix::net::SendFlags::empty(),
         );
         assert_eq!(sent, Ok(hello.len()), "a short frame goes out whole");
-        let mut raw = Raw::over(stream);
-        raw.take_welcome();
-        raw
+        Raw::over(stream)
     }
 
     /// Sends bytes as they are. An error is the server's right: it may have closed already.

@@ -130,6 +130,8 @@ fn the_documented_limits_are_those_of_the_code() {
         ("LOCKS_PER_SESSION_MAX", limits::LOCKS_PER_SESSION_MAX.into()),
         ("SESSIONS_MAX", limits::SESSIONS_MAX.into()),
         ("UNACKNOWLEDGED_MAX", limits::UNACKNOWLEDGED_MAX as u64),
+        ("WAITS_PER_STREAM_MAX", limits::WAITS_PER_STREAM_MAX.into()),
+        ("LIST_VISITS_MAX", limits::LIST_VISITS_MAX.into()),
         ("REENTRY_MAX", limits::REENTRY_MAX.into()),
         ("UNBOUND_CONNECTIONS_MAX", limits::UNBOUND_CONNECTIONS_MAX as u64),
         ("UNBOUND_CONNECTIONS_PER_ADDRESS_MAX", limits::UNBOUND_CONNECTIONS_PER_ADDRESS_MAX as u64),

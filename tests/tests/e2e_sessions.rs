@@ -243,6 +243,21 @@ fn a_session_lives_as_long_as_somebody_holds_its_pipe() {
     }
 }
 
+/// G26: only the read end of one pipe may come with a HELLO.
+#[test]
+fn a_descriptor_that_is_no_pipe_ends_the_connection() {
+    let server = Plan::new(ways::drivers()[0]).start();
+    let (read_end, write_end) = rustix::pipe::pipe().unwrap();
+    let file = std::fs::File::open("/dev/null").unwrap();
+    for (descriptor, refused) in [(file.as_fd(), true), (write_end.as_fd(), true), (read_end.as_fd(), false)]
+    {
+        let mut raw = Raw::connect_with(&server.socket(), descriptor);
+        let arrived = raw.receive();
+        assert_eq!(arrived.refusal(), refused.then_some(Refusal::BadRequest), "{arrived:?}");
+        assert_eq!(refused, !matches!(arrived.reply(), Reply::Welcome(_)));
+    }
+}
+
 /// G12: liveness that the server cannot see is refused.
 #[test]
 fn liveness_by_process_needs_the_unix_socket_and_by_pipe_a_pipe() {
