@@ -56,6 +56,8 @@ pub const KEEPALIVE_DIVISOR: u32 = 5;
 pub const REQUESTS_PER_PASS: usize = 64;
 /// Names looked at for one page of a list, matching or not: a shard does nothing else meanwhile (0.2 ms).
 pub const LIST_VISITS_MAX: u32 = 4096;
+/// Operators' questions answered in one pass, whoever asks: each may walk over thousands of records.
+pub const PAGES_PER_PASS: usize = 8;
 /// Handshake, from accept to WELCOME.
 pub const HANDSHAKE_TIME: Duration = Duration::from_secs(2);
 /// First frame after WELCOME.

@@ -67,6 +67,23 @@ pub(crate) struct ShardThread {
     write_backlog_bytes: usize,
 }
 
+/// Says that a shard's thread panicked, in a program where that does not end the process: a server that has lost part of
+/// its names must not go on with the rest.
+struct LastWord {
+    shard: u16,
+    control: ControlLane,
+}
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let error = Some(io::Error::other("the shard's thread panicked"));
+            // How many sessions it leaves is not known, and nobody may take the stop for a clean one.
+            self.control.send(ToControl::Stopped { shard: self.shard, live_sessions: u32::MAX, error });
+        }
+    }
+}
+
 /// The entry of a slot-indexed list, made long enough.
 fn place<T>(list: &mut Vec<Option<T>>, slot: u32) -> &mut Option<T> {
     let slot = slot as usize;
@@ -107,6 +124,7 @@ impl ShardThread {
 
     /// Runs until told to stop, and reports how it ended.
     pub(crate) fn run(mut self, shard: u16) {
+        let _last_word = LastWord { shard, control: self.wiring.control.clone() };
         let mut error = None;
         while !self.stopping {
             if let Err(broken) = self.pass() {

@@ -138,3 +138,14 @@ fn a_connection_changes_its_thread_under_epoll() {
 fn a_connection_changes_its_thread_under_the_driver_of_choice() {
     moves(IoChoice::Auto);
 }
+
+#[test]
+fn a_thread_that_panics_says_so() {
+    let (control, heard, _) = ControlLane::new().unwrap();
+    let thread = std::thread::spawn(move || {
+        let _last_word = LastWord { shard: 3, control };
+        panic!("on purpose");
+    });
+    assert!(thread.join().is_err());
+    assert!(matches!(heard.recv(), Ok(ToControl::Stopped { shard: 3, live_sessions: 1.., error: Some(_) })));
+}

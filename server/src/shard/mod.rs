@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use fairlock_locktable::command::{Command, SessionKey};
 use fairlock_locktable::{Effects, Table};
-use fairlock_protocol::limits::{READ_BACKLOG_BYTES_MAX, REQUESTS_PER_PASS};
+use fairlock_protocol::limits::{PAGES_PER_PASS, READ_BACKLOG_BYTES_MAX, REQUESTS_PER_PASS};
 use fairlock_protocol::reply::Refused;
 use fairlock_protocol::request::kind;
 use fairlock_protocol::{
@@ -136,6 +136,8 @@ pub(crate) struct Shard {
     idle_told: bool,
     now: Tick,
     passes: u64,
+    /// Lists and the like that this pass may still answer.
+    pages_left: usize,
     /// A lease or token of a cell or epoch that this server does not remember was seen.
     memory_alarm: bool,
     entropy: Box<dyn FnMut() -> u128 + Send>,
@@ -177,6 +179,7 @@ impl Shard {
             idle_told: false,
             now: Tick::ZERO,
             passes: 0,
+            pages_left: 0,
             memory_alarm: false,
             entropy,
             stats,
@@ -242,6 +245,7 @@ impl Shard {
         assert!(now >= self.now, "time does not go back");
         self.now = now;
         self.passes += 1;
+        self.pages_left = PAGES_PER_PASS;
         let sources = self.ready.len();
         if sources > 1 {
             let first = usize::try_from(self.passes % sources as u64).expect("less than a usize");
@@ -265,13 +269,15 @@ impl Shard {
         for _ in 0..REQUESTS_PER_PASS {
             match Connection::frame_at(&inbound, at) {
                 Ok(None) => break,
+                Ok(Some((frame, _))) if is_page(&frame) && self.pages_left == 0 => break,
                 Ok(Some((frame, next))) => {
                     if !self.frame(key, &frame) {
                         break;
                     }
                     at = next;
-                    // A list may walk thousands of records: one is a whole pass's share.
-                    if matches!(frame.kind, kind::LIST | kind::SHOW | kind::SESSIONS | kind::STATUS) {
+                    if is_page(&frame) {
+                        // One is a connection's whole share of a pass.
+                        self.pages_left = self.pages_left.saturating_sub(1);
                         break;
                     }
                 }
@@ -473,4 +479,9 @@ impl Shard {
     pub(crate) fn table(&self) -> &Table {
         &self.table
     }
+}
+
+/// Whether a request may walk over thousands of records.
+fn is_page(frame: &Frame<'_>) -> bool {
+    matches!(frame.kind, kind::LIST | kind::SHOW | kind::SESSIONS | kind::STATUS)
 }

@@ -1,10 +1,11 @@
 //! What a client may do to a shard without meaning well, or by breaking off in the middle: nothing grows without end,
 //! nobody else waits for it, and what it said in time counts.
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use fairlock_protocol::handshake::Hello;
-use fairlock_protocol::limits::{LIST_VISITS_MAX, WAITS_PER_STREAM_MAX};
+use fairlock_protocol::limits::{LIST_VISITS_MAX, PAGES_PER_PASS, WAITS_PER_STREAM_MAX};
 use fairlock_protocol::request::{Acquire, Open};
 use fairlock_protocol::{Liveness, Mode, Refusal, Reply, Request, RequestId, ShardId, Wait};
 
@@ -226,4 +227,25 @@ fn answers_that_come_all_at_once_can_still_be_acknowledged() {
     );
     world.send(line, waits + 6, u16::try_from(waits).unwrap(), &acquire("y", Wait::Try));
     assert!(matches!(world.only(line).reply(), Reply::Granted(_)), "every one of them is acknowledged");
+}
+
+#[test]
+fn many_who_ask_for_lists_take_turns_and_each_is_answered() {
+    let mut world = World::new(1);
+    let lines: Vec<_> = (0..3 * PAGES_PER_PASS)
+        .map(|number| {
+            let host = u8::try_from(number).unwrap();
+            let line = world.connect_from(SocketAddr::from(([127, 0, 1, host], 1)));
+            world.send(line, 0, 0, &Request::Hello(Hello::to(ShardId(0))));
+            world.heard(line);
+            line
+        })
+        .collect();
+    let before = world.shards[0].passes;
+    for &line in &lines {
+        world.push(line, &bytes_of(&[(1, 0, Request::Status), (2, 0, Request::Keepalive)]));
+    }
+    world.turn();
+    assert!(lines.iter().all(|&line| world.heard(line).len() == 2));
+    assert!(world.shards[0].passes >= before + 3, "so many in a pass and no more");
 }

@@ -163,8 +163,13 @@ impl World {
 
     /// Sends bytes as they are, and lets everybody act on them.
     pub(super) fn send_bytes(&mut self, line: Line, bytes: &[u8]) {
-        self.links[line.0].socket.extend_from_slice(bytes);
+        self.push(line, bytes);
         self.turn();
+    }
+
+    /// Sends bytes that nobody acts on yet.
+    pub(super) fn push(&mut self, line: Line, bytes: &[u8]) {
+        self.links[line.0].socket.extend_from_slice(bytes);
     }
 
     /// Sends bytes and breaks the line in one breath: its shard learns of both together.
