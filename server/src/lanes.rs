@@ -79,6 +79,11 @@ pub(crate) enum ToShard {
         /// Milliseconds.
         ttl_ms: u32,
     },
+    /// A client knows a later epoch of this cell than the server does: whatever it holds may lie on any shard.
+    MemoryDoubted {
+        /// The epoch it knows.
+        epoch: u32,
+    },
     /// The server will stop: refuse new requests, tell everybody, report when nobody holds anything.
     Drain,
     /// Stop now.

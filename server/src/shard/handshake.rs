@@ -6,6 +6,7 @@ use fairlock_protocol::{Hello, Malformed, Refusal, Reply, RequestId, Role, Shard
 
 use super::Shard;
 use crate::connection::{ConnectionKey, Phase};
+use crate::lanes::ToShard;
 
 impl Shard {
     /// Answers a HELLO. `false`: the connection belongs to another shard and moves there with its HELLO unread.
@@ -65,13 +66,21 @@ impl Shard {
         if self.memory_alarm || !ours || epoch <= self.settings.epoch.get() {
             return;
         }
-        self.memory_alarm = true;
-        let granted = self.table.counts().grants_total;
+        self.doubt_memory(epoch);
+        self.tell_others(|| ToShard::MemoryDoubted { epoch });
+    }
+
+    /// Somebody, here or at another shard, has seen `epoch` of this cell: nothing is granted for the longest lease, unless
+    /// it is too late for that.
+    pub(super) fn doubt_memory(&mut self, epoch: u32) {
+        if std::mem::replace(&mut self.memory_alarm, true) {
+            return;
+        }
         let ours = self.settings.epoch.get();
         let text =
             format!("a client knows epoch {epoch} of this cell, the state directory only {ours}: it is old");
         self.alarms.raise("memory", text);
-        if granted == 0 {
+        if self.table.counts().grants_total == 0 {
             let wait = fairlock_protocol::tick::quarantine(self.settings.ttl_max);
             self.settings.quarantine_until = self.settings.quarantine_until.max(self.now.after(wait));
         }

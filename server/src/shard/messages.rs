@@ -23,6 +23,7 @@ impl Shard {
                 }
             }
             ToShard::HorizonRaised { ttl_ms } => self.horizon_raised(ttl_ms),
+            ToShard::MemoryDoubted { epoch } => self.doubt_memory(epoch),
             ToShard::Drain => self.drain(),
             ToShard::Adopt(_) | ToShard::Stop => unreachable!("the driver keeps these"),
         }

@@ -1,8 +1,9 @@
 //! Sessions at the doors: opened on every shard, resumed, renewed by what is confirmed, ended everywhere.
 
+use fairlock_protocol::handshake::Hello;
 use fairlock_protocol::request::Open;
 use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
-use fairlock_protocol::{GrantId, Liveness, Refusal, Reply, Request, Tick, Wait};
+use fairlock_protocol::{CellId, GrantId, Liveness, Refusal, Reply, Request, ShardId, Tick, Wait};
 
 use super::world::{Line, World, acquire, name_on, open};
 use crate::lanes::{ToControl, ToShard};
@@ -223,6 +224,17 @@ fn a_session_of_a_later_epoch_shows_that_the_server_forgot() {
     let (line, ..) = world.open(0, 5000);
     world.send(line, 1, 0, &acquire("x", Wait::Try));
     assert_eq!(refusal(&mut world, line), Refusal::Recovering);
+}
+
+#[test]
+fn what_one_shard_learns_of_forgotten_leases_keeps_every_shard_from_granting() {
+    let mut world = World::new(2);
+    let (line, ..) = world.open(1, 5000);
+    let witness = world.connect();
+    let hello = Hello { cell: CellId(99), epoch: 9, ..Hello::to(ShardId(0)) };
+    world.send(witness, 0, 0, &Request::Hello(hello));
+    world.send(line, 1, 0, &acquire(&name_on(1, 2), Wait::Try));
+    assert_eq!(refusal(&mut world, line), Refusal::Recovering, "its locks may lie on the other shard");
 }
 
 #[test]
