@@ -46,9 +46,11 @@ impl Terminal {
         self.lent_to.is_some()
     }
 
-    /// Gives the foreground to `group`, when it is ours to give.
+    /// Gives the foreground to `group`, when it is ours to give; says whether the group has it. It may have had it
+    /// already: a command that is quick to read is stopped before the terminal was lent to it.
     pub(crate) fn lend(&mut self, group: Pid) -> bool {
-        let lent = self.is_ours() && tcsetpgrp(&self.tty, group).is_ok();
+        let has_it = tcgetpgrp(&self.tty).is_ok_and(|foreground| foreground == group);
+        let lent = has_it || self.is_ours() && tcsetpgrp(&self.tty, group).is_ok();
         if lent {
             self.lent_to = Some(group);
         }
