@@ -70,7 +70,7 @@ impl Table {
         if ask.wait == Wait::Try {
             return Err(Refusal::WouldBlock);
         }
-        self.may_wait(session)?;
+        self.may_wait(session, 1)?;
         self.may_queue(lock)?;
         let label = self.names.insert(ask.label);
         let waiter = Waiter {
@@ -144,11 +144,12 @@ impl Table {
         if used < self.limits.locks_per_session { Ok(()) } else { Err(Refusal::Quota) }
     }
 
-    /// Whether one more request of the session may wait. Those that wait may all be answered at once, and a client's
-    /// acknowledgement counts answers modulo 2^16.
-    pub(crate) fn may_wait(&self, session: u32) -> Result<(), Refusal> {
-        let waits = self.sessions[session].wait_count;
-        if waits < WAITS_PER_STREAM_MAX { Ok(()) } else { Err(Refusal::Quota) }
+    /// Whether one more request of the session may wait that will have so many answers. Those that wait may all be
+    /// answered at once, and a client's acknowledgement counts answers modulo 2^16.
+    pub(crate) fn may_wait(&self, session: u32, answers: u32) -> Result<(), Refusal> {
+        let session = &self.sessions[session];
+        let expected = session.wait_count + session.wait_answers + answers;
+        if expected <= WAITS_PER_STREAM_MAX { Ok(()) } else { Err(Refusal::Quota) }
     }
 
     /// Whether the queues of a lock take one more.

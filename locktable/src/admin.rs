@@ -20,6 +20,14 @@ impl Table {
         let mut holders = 0;
         let mut slot = self.locks[lock].head;
         while slot != NONE {
+            holders += 1;
+            if self.grants[slot].has(Grant::PARTIAL) {
+                // Its client does not know of it, so there is nobody to tell and nothing to wait for.
+                let next = self.grants[slot].beside.next;
+                self.call_off(slot, effects);
+                slot = next;
+                continue;
+            }
             let (grant, session) = (self.grant_id(slot), self.grants[slot].session());
             let notice = Notice::Broken { grant, forced: force };
             effects.push(Effect::Told { session: self.session_key(session), notice });
@@ -30,7 +38,6 @@ impl Table {
                     self.extras[extra].confirm_timer = self.wheel.arm(due, Alarm::Broken(slot));
                 }
             }
-            holders += 1;
             slot = self.grants[slot].beside.next;
         }
         self.counts.breaks_total += u64::from(holders);
@@ -39,7 +46,8 @@ impl Table {
             while self.locks[lock].head != NONE {
                 self.end_grant(self.locks[lock].head, effects);
             }
-            self.settle(now, lock, effects);
+            // Noted, not scanned here: a bundle that was called off may have noted it already.
+            self.touch(lock);
         }
     }
 

@@ -25,6 +25,7 @@ impl Table {
         self.crowds.audit();
         self.waiters.audit();
         self.stakes.audit();
+        self.bundles.audit();
         self.sessions.audit();
         self.wheel.audit();
         self.marks.audit(self.key);
@@ -32,6 +33,7 @@ impl Table {
             index.audit();
         }
         assert!(self.touched.is_empty(), "no scan is left undone");
+        assert!(self.advancing.is_empty(), "no bundle is left where it could go on");
         let (mut holders, mut crowds) = (0, 0);
         for lock in self.locks.slots() {
             holders += self.audit_lock(lock);
@@ -42,6 +44,7 @@ impl Table {
         assert_eq!(self.by_digest.len(), self.locks.len() as usize, "every lock is filed");
         assert_eq!(u64::from(self.locks.len()), self.namespaces.uses(), "every lock has a namespace");
         self.audit_waiters();
+        self.audit_bundles();
         let (mut grants, mut waits) = (0, 0);
         for session in self.sessions.slots() {
             self.audit_session(session);
@@ -188,6 +191,19 @@ impl Table {
         assert_eq!(conversions, self.counts.conversions, "conversions that wait");
     }
 
+    fn audit_bundles(&self) {
+        let expected: u32 = self.sessions.slots().map(|slot| self.sessions[slot].wait_answers).sum();
+        let beyond_one: usize = self.bundles.slots().map(|slot| self.bundles[slot].wanted.len() - 1).sum();
+        assert_eq!(expected as usize, beyond_one, "answers that bundles may give");
+        let taken: usize = self.bundles.slots().map(|slot| self.audit_bundle(slot)).sum();
+        let partial = |&grant: &u32| self.grants[grant].has(Grant::PARTIAL);
+        assert_eq!(self.grants.slots().filter(partial).count(), taken, "every partial holder is a bundle's");
+        let heir = |&grant: &u32| self.grants[grant].has(Grant::HEIR) && !partial(&grant);
+        assert_eq!(self.grants.slots().find(heir), None, "who was told of a death was told");
+        let waits = self.waiters.slots().filter(|&slot| self.waiters[slot].bundle != NONE).count();
+        assert_eq!(waits, self.bundles.len() as usize, "every bundle waits in one place");
+    }
+
     fn audit_timers(&self) {
         for (timer, alarm) in self.wheel.alarms() {
             let owner = match alarm {
@@ -235,6 +251,10 @@ impl Table {
         for slot in self.locks.slots() {
             self.sum_lock(slot, &mut sum);
         }
+        sum.add(&[self.bundles_begun]);
+        for slot in self.bundles.slots() {
+            self.sum_bundle(slot, &mut sum);
+        }
         for digest in self.marks.digests() {
             sum.add(&digest.0);
         }
@@ -264,6 +284,18 @@ impl Table {
         }
     }
 
+    fn sum_bundle(&self, slot: u32, sum: &mut Sum) {
+        let bundle = &self.bundles[slot];
+        sum.add(&[slot.into(), bundle.number, bundle.session.into(), bundle.request.0, bundle.owner.0]);
+        sum.bytes(&bundle.label);
+        for (digest, mode) in bundle.wanted.keys() {
+            sum.add(&[digest.0[0], digest.0[1], mode as u64]);
+        }
+        for &grant in &bundle.taken {
+            sum.add(&[grant.into()]);
+        }
+    }
+
     fn sum_lock(&self, slot: u32, sum: &mut Sum) {
         let lock = &self.locks[slot];
         sum.add(&[slot.into(), lock.digest.0[0], lock.digest.0[1], lock.flags.into()]);
@@ -272,14 +304,9 @@ impl Table {
         sum.bytes(resource.name.as_bytes());
         for slot in self.holders(slot) {
             let grant = &self.grants[slot];
-            let flags = u64::from(grant.has(Grant::BROKEN));
-            sum.add(&[
-                slot.into(),
-                grant.generation.into(),
-                grant.session().into(),
-                grant.mode() as u64,
-                flags,
-            ]);
+            let flags = [Grant::BROKEN, Grant::PARTIAL, Grant::HEIR].map(|flag| u64::from(grant.has(flag)));
+            sum.add(&[slot.into(), grant.generation.into(), grant.session().into(), grant.mode() as u64]);
+            sum.add(&flags);
             sum.add(&[grant.token, self.owner(slot)]);
             if grant.has(Grant::EXTRA) {
                 let extra = self.extra(slot);

@@ -120,6 +120,35 @@ pub struct Acquire<'a> {
     pub label: &'a [u8],
 }
 
+/// One lock of several that are asked for together.
+#[derive(Clone, Copy, Debug)]
+pub struct Item<'a> {
+    /// The server's own digest of `resource`.
+    pub digest: Digest,
+    /// What is asked for.
+    pub resource: Resource<'a>,
+    /// In which mode.
+    pub mode: Mode,
+}
+
+/// A request for several locks of this table, all or none. Each grant is answered by itself, all at once, in the order
+/// of the items; or there is one refusal.
+#[derive(Clone, Copy, Debug)]
+pub struct AcquireAll<'a> {
+    /// Who asks.
+    pub session: SessionKey,
+    /// The request's number on its stream.
+    pub request: RequestId,
+    /// What is asked for: at most 256, strictly rising by namespace and name, as bytes.
+    pub items: &'a [Item<'a>],
+    /// How long it may wait for all of them together.
+    pub wait: Wait,
+    /// Which thread or task of the session.
+    pub owner: OwnerId,
+    /// For people.
+    pub label: &'a [u8],
+}
+
 /// Everything that changes a table.
 #[derive(Clone, Copy, Debug)]
 pub enum Command<'a> {
@@ -148,6 +177,8 @@ pub enum Command<'a> {
     },
     /// A lock is asked for.
     Acquire(Acquire<'a>),
+    /// Several locks are asked for, all or none.
+    AcquireAll(AcquireAll<'a>),
     /// A grant is given back (one level of it, when re-entered).
     Release {
         /// Whose.

@@ -103,7 +103,7 @@ impl Table {
             return Ok(Decision::Deadlock(other));
         }
         self.may_hold_more(session)?;
-        self.may_wait(session)?;
+        self.may_wait(session, 1)?;
         self.may_queue(lock)?;
         Ok(Decision::Later { converts: !from_nl })
     }

@@ -16,6 +16,7 @@ mod acquire;
 mod admin;
 mod audit;
 mod blocking;
+mod bundle;
 mod chunks;
 pub mod command;
 mod convert;
@@ -39,7 +40,9 @@ mod tests;
 mod views;
 mod wheel;
 
-pub use command::{Acquire, Attributes, Command, Ended, Granted, Lease, Open, SessionKey, Wait, WaiterKey};
+pub use command::{
+    Acquire, AcquireAll, Attributes, Command, Ended, Granted, Item, Lease, Open, SessionKey, Wait, WaiterKey,
+};
 pub use counts::Counts;
 pub use effect::{Answer, Effect, Effects, Notice};
 pub use table::{Limits, Settings, Table};

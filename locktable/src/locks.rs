@@ -172,6 +172,7 @@ impl Table {
             lock_delay_ms: 0,
             label: crate::names::NameRef::EMPTY,
             conversion: NONE,
+            bundle: NONE,
             grant,
             notify: Notify::Off,
             notice: crate::list::Link::NONE,

@@ -17,7 +17,7 @@ use fairlock_protocol::{RequestId, Tick};
 
 impl Table {
     /// Puts a request at the end of its queue. Number, generation and links are given here.
-    pub(crate) fn enqueue(&mut self, now: Tick, mut waiter: Waiter, wait: Wait) {
+    pub(crate) fn enqueue(&mut self, now: Tick, mut waiter: Waiter, until: Option<Tick>) {
         let (lock, session) = (waiter.lock, waiter.session);
         let crowd = self.crowd(lock);
         waiter.generation = Generations::next(&mut self.generations.waiter);
@@ -28,8 +28,8 @@ impl Table {
             self.crowds[crowd].enqueued += 1;
         }
         let slot = self.waiters.insert(waiter);
-        if let Wait::Millis(ms) = wait {
-            self.waiters[slot].timer = self.wheel.arm(now.after_millis(ms.max(1)), Alarm::Wait(slot));
+        if let Some(until) = until {
+            self.waiters[slot].timer = self.wheel.arm(until, Alarm::Wait(slot));
         }
         self.pending.insert(self.key.hash(u64::from(session), request.0), slot);
         let crowd = &mut self.crowds[crowd];
@@ -50,6 +50,14 @@ impl Table {
         }
         self.counts.conversions += u32::from(converts);
         self.counts.waits_total += 1;
+    }
+
+    /// When a wait that begins now ends by itself.
+    pub(crate) fn end_of_wait(now: Tick, wait: Wait) -> Option<Tick> {
+        match wait {
+            Wait::Millis(ms) => Some(now.after_millis(ms.max(1))),
+            Wait::Try | Wait::Forever => None,
+        }
     }
 
     /// Takes a waiter out of everything. Its label is the caller's now; the lock is not scanned.
@@ -81,10 +89,14 @@ impl Table {
         self.waiters.remove(slot)
     }
 
-    /// Ends a wait without a grant. The lock is not scanned.
+    /// Ends a wait without a grant, and the whole of a bundle. The lock is not scanned; those that a bundle held are
+    /// noted for it.
     pub(crate) fn turn_away(&mut self, slot: u32, answer: Answer, effects: &mut Effects) -> u32 {
         let waiter = self.dequeue(slot);
         self.names.remove(waiter.label);
+        if waiter.bundle != NONE {
+            self.give_up(waiter.bundle);
+        }
         self.answer(waiter.session, waiter.request, answer, effects);
         waiter.lock
     }
@@ -174,6 +186,9 @@ impl Table {
                 label: waiter.label,
             };
             let grant = self.seat(now, &seat);
+            if waiter.bundle != NONE {
+                return self.let_bundle_in(waiter.bundle, grant, died);
+            }
             Answer::Granted(self.granted(grant, waited_us, died))
         } else {
             self.reseat(waiter.grant, waiter.mode, true);

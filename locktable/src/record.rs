@@ -68,6 +68,10 @@ impl Grant {
     pub(crate) const EXTRA: u32 = 1 << 27;
     /// An operator took it; the client has not confirmed yet.
     pub(crate) const BROKEN: u32 = 1 << 28;
+    /// Taken by a bundle that waits for more: nobody was told, nobody may name it.
+    pub(crate) const PARTIAL: u32 = 1 << 29;
+    /// A bundle's: it is to tell of the death of a holder before it.
+    pub(crate) const HEIR: u32 = 1 << 30;
 
     pub(crate) const fn who(session: u32, mode: Mode) -> u32 {
         assert!(session < SESSION_SLOTS, "sessions are numbered in 24 bits");
@@ -106,6 +110,10 @@ impl Grant {
         self.who |= flag;
     }
 
+    pub(crate) const fn assign(&mut self, flag: u32, on: bool) {
+        self.who = if on { self.who | flag } else { self.who & !flag };
+    }
+
     pub(crate) const fn fencing_token(&self) -> Option<FencingToken> {
         FencingToken::from_raw(self.token)
     }
@@ -124,6 +132,8 @@ pub(crate) struct Extra {
     pub(crate) label: NameRef,
     /// The waiter that is this grant's conversion.
     pub(crate) conversion: u32,
+    /// The bundle that has taken this grant and waits for more.
+    pub(crate) bundle: u32,
     /// The grant this belongs to.
     pub(crate) grant: u32,
     pub(crate) notify: Notify,
@@ -244,6 +254,8 @@ pub(crate) struct Waiter {
     pub(crate) session: u32,
     /// The grant that converts; `NONE` for a new request.
     pub(crate) grant: u32,
+    /// The bundle that waits here; `NONE` for a single request.
+    pub(crate) bundle: u32,
     pub(crate) request: RequestId,
     pub(crate) owner: OwnerId,
     pub(crate) since: Tick,
@@ -317,6 +329,7 @@ record!(
         lock_delay_ms: 0,
         label: NameRef::EMPTY,
         conversion: NONE,
+        bundle: NONE,
         grant: next,
         notify: Notify::Off,
         notice: Link::NONE,
@@ -341,6 +354,7 @@ record!(
         lock: next,
         session: NONE,
         grant: NONE,
+        bundle: NONE,
         request: RequestId::NOTICE,
         owner: OwnerId(0),
         since: Tick::ZERO,

@@ -146,7 +146,11 @@ impl Table {
 
     /// The oldest grant of this owner here that has every right `mode` gives.
     pub(crate) fn own_cover(&self, lock: u32, session: u32, owner: u64, mode: Mode) -> Option<u32> {
-        let covers = |&grant: &u32| self.grants[grant].mode().covers(mode);
+        // What a bundle has taken is not entered again: its client does not know of it yet.
+        let covers = |&grant: &u32| {
+            let grant = &self.grants[grant];
+            grant.mode().covers(mode) && !grant.has(Grant::PARTIAL)
+        };
         if !self.crowd_of(lock).is_some_and(|crowd| crowd.staked) {
             return self.own(lock, session, owner).find(covers);
         }

@@ -34,6 +34,8 @@ pub(crate) struct Session {
     pub(crate) grant_count: u32,
     pub(crate) waits: Ends,
     pub(crate) wait_count: u32,
+    /// Answers that its waiting bundles may give beyond one each.
+    pub(crate) wait_answers: u32,
     /// Highest request number seen.
     pub(crate) seen: RequestId,
     /// Kept answers ever sent.
@@ -97,6 +99,7 @@ impl Session {
             grant_count: 0,
             waits: Ends::EMPTY,
             wait_count: 0,
+            wait_answers: 0,
             seen: RequestId(0),
             kept_sent: 0,
             acknowledged: 0,
@@ -287,10 +290,10 @@ impl Table {
         let again = request <= session.seen;
         session.seen = session.seen.max(request);
         let has_room = session.kept.len() < self.limits.unacknowledged;
+        let told_again = again && request != RequestId::NOTICE && self.tell_again(slot, request, effects);
         let refusal = if request == RequestId::NOTICE {
             Refusal::BadRequest
-        } else if let Some(answer) = if again { self.kept_answer(slot, request) } else { None } {
-            effects.push(Effect::Answered { session: key, request, answer, kept: false });
+        } else if told_again {
             return None;
         } else if let Some(waiter) = if again { self.pending_slot(slot, request) } else { None } {
             if same(self, waiter) {
@@ -306,10 +309,16 @@ impl Table {
         None
     }
 
-    /// The kept answer to a request. A walk, but only a request that arrives again comes here.
-    fn kept_answer(&self, slot: u32, request: RequestId) -> Option<Answer> {
-        let mut kept = self.sessions[slot].kept.iter();
-        kept.find(|(number, _)| *number == request).map(|&(_, answer)| answer)
+    /// Gives the kept answers to a request once more, and says whether there were any: one, or as many as a bundle has
+    /// locks. A walk, but only a request that arrives again comes here.
+    fn tell_again(&self, slot: u32, request: RequestId, effects: &mut Effects) -> bool {
+        let session = self.session_key(slot);
+        let kept = self.sessions[slot].kept.iter().filter(|(number, _)| *number == request);
+        let before = effects.len();
+        for &(_, answer) in kept {
+            effects.push(Effect::Answered { session, request, answer, kept: false });
+        }
+        effects.len() > before
     }
 
     /// A session ends, and everything it has with it; then what it had passes on.
@@ -330,6 +339,9 @@ impl Table {
         while !self.sessions[slot].waits.is_empty() {
             let waiter = self.dequeue(self.sessions[slot].waits.head);
             self.names.remove(waiter.label);
+            if waiter.bundle != NONE {
+                self.take_bundle(waiter.bundle);
+            }
             self.touch(waiter.lock);
         }
         while !self.sessions[slot].grants.is_empty() {
@@ -348,11 +360,16 @@ impl Table {
         self.leave_twins(slot);
         self.by_id.remove(self.key.hash(id.get(), 0), slot);
         let gone = self.sessions.remove(slot);
-        assert!(gone.grant_count == 0 && gone.wait_count == 0, "nothing of an ended session is left");
+        let left = gone.grant_count + gone.wait_count + gone.wait_answers;
+        assert_eq!(left, 0, "nothing of an ended session is left");
     }
 
     /// What the end of its session means for whoever holds this lock next.
     fn bequeath(&mut self, now: Tick, slot: u32, grant: &Grant, why: Ended) {
+        if grant.has(Grant::PARTIAL) {
+            // Nobody wrote under it, and whatever it was to tell, it never told.
+            return self.pass_hint_on(slot);
+        }
         if why != Ended::Closed && grant.mode().writes() {
             self.locks[grant.lock].flags |= Lock::DIED;
         }

@@ -3,6 +3,7 @@
 //! Everything is a record in a slab, addressed by number and linked by number; an index leads from names, session
 //! ids and request numbers to records. [`Table::apply`] dispatches; each kind of command has its file.
 
+use crate::bundle::Bundle;
 use crate::chunks::NONE;
 use crate::command::{Command, Ended, SessionKey, WaiterKey};
 use crate::counts::Counts;
@@ -14,6 +15,7 @@ use crate::record::{Crowd, Extra, Grant, Lock, SESSION_SLOTS, Stake, Waiter};
 use crate::sessions::Session;
 use crate::slab::Slab;
 use crate::wheel::{Alarm, Wheel};
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU32;
@@ -84,6 +86,9 @@ pub struct Table {
     pub(crate) waiters: Slab<Waiter, 8>,
     /// Waiters by session and request number.
     pub(crate) pending: Index,
+    pub(crate) bundles: Slab<Bundle, 4>,
+    /// Bundles ever asked for.
+    pub(crate) bundles_begun: u64,
     pub(crate) stakes: Slab<Stake, 8>,
     pub(crate) by_stake: Index,
     pub(crate) sessions: Slab<Session, 5>,
@@ -98,6 +103,8 @@ pub struct Table {
     pub(crate) counts: Counts,
     /// Locks to scan at the end of the present command; empty between commands.
     pub(crate) touched: Vec<u32>,
+    /// Bundles that go on at the end of the present command, by age, with their slots; empty between commands.
+    pub(crate) advancing: BTreeSet<(u64, u32)>,
 }
 
 /// One counter a kind of record, so that a slot's tenants are told apart even when its memory came and went.
@@ -134,6 +141,8 @@ impl Table {
             crowds: Slab::new(),
             waiters: Slab::new(),
             pending: Index::new(6),
+            bundles: Slab::new(),
+            bundles_begun: 0,
             stakes: Slab::new(),
             by_stake: Index::new(6),
             sessions: Slab::new(),
@@ -146,6 +155,7 @@ impl Table {
             generations: Generations::default(),
             counts: Counts::default(),
             touched: Vec::new(),
+            advancing: BTreeSet::new(),
         }
     }
 
@@ -164,6 +174,7 @@ impl Table {
                 }
             }
             Command::Acquire(acquire) => self.acquire(now, &acquire, effects),
+            Command::AcquireAll(acquire) => self.acquire_all(now, &acquire, effects),
             Command::Release { session, request, grant } => {
                 self.release(now, session, request, grant, effects);
             }
@@ -181,6 +192,9 @@ impl Table {
             Command::DelayOver { digest } => self.delay_over(now, digest, effects),
             Command::Doom { session } => self.doom(now, session, effects),
             Command::Epoch(epoch) => self.begin_epoch(now, epoch, effects),
+        }
+        if !(self.advancing.is_empty() && self.touched.is_empty()) {
+            self.finish(now, effects);
         }
         debug_assert!(self.touched.is_empty(), "a command leaves no scan undone");
     }
@@ -243,6 +257,7 @@ impl Table {
             + self.extras.memory()
             + self.crowds.memory()
             + self.waiters.memory()
+            + self.bundles.memory()
             + self.stakes.memory()
             + self.sessions.memory();
         let indices = self.by_digest.memory()
@@ -251,8 +266,9 @@ impl Table {
             + self.by_id.memory()
             + self.by_identity.memory();
         let own: usize = self.sessions.slots().map(|slot| self.sessions[slot].memory()).sum();
+        let bundles: usize = self.bundles.slots().map(|slot| self.bundles[slot].memory()).sum();
         let rest = self.names.memory() + self.namespaces.memory() + self.wheel.memory() + self.marks.memory();
-        slabs + indices + own + rest + self.touched.capacity() * size_of::<u32>()
+        slabs + indices + own + bundles + rest + self.touched.capacity() * size_of::<u32>()
     }
 
     /// The next token of this epoch.
@@ -275,10 +291,11 @@ impl Table {
         GrantId::from_parts(slot, generation)
     }
 
-    /// The slot of a grant that `session` holds.
+    /// The slot of a grant that `session` holds and knows of.
     pub(crate) fn grant_of(&self, session: u32, grant: GrantId) -> Option<u32> {
         let found = self.grants.get(grant.slot())?;
-        (found.generation == grant.generation() && found.session() == session).then_some(grant.slot())
+        let is_its_own = found.generation == grant.generation() && found.session() == session;
+        (is_its_own && !found.has(Grant::PARTIAL)).then_some(grant.slot())
     }
 
     /// The slot of the lock with this digest.

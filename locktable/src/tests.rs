@@ -8,6 +8,7 @@ use fairlock_protocol::{
 };
 use std::vec::Vec;
 
+mod bundles;
 mod fairness;
 mod lifetimes;
 mod memory;

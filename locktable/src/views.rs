@@ -121,6 +121,8 @@ pub struct EntryView<'a> {
     pub levels: u32,
     /// An operator took the grant and its client has not confirmed yet.
     pub broken: bool,
+    /// The grant belongs to a request for several locks that waits for the rest: its client was not told yet.
+    pub partial: bool,
     /// The request's label.
     pub label: &'a [u8],
 }
@@ -285,6 +287,7 @@ impl Table {
             request: None,
             levels: extra.map_or(1, |extra| extra.levels),
             broken: grant.has(Grant::BROKEN),
+            partial: grant.has(Grant::PARTIAL),
             label: extra.map_or(&[], |extra| self.names.bytes(extra.label)),
         }
     }
@@ -305,6 +308,7 @@ impl Table {
             request: Some(request),
             levels: 0,
             broken: false,
+            partial: false,
             label: self.names.bytes(label),
         }
     }
