@@ -53,8 +53,9 @@ fn start(order: &ServeArgs, config: Config) -> Result<Server, Failure> {
     }
     match Server::start(config) {
         Err(StartError::Door(error)) => {
+            let server = Server::start(fewer).map_err(told)?;
             tracing::warn!(%error, "a default door is taken; serving without it");
-            Server::start(fewer).map_err(told)
+            Ok(server)
         }
         started => started.map_err(told),
     }
