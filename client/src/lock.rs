@@ -9,6 +9,7 @@ use fairlock_protocol::limits::{LABEL_BYTES_MAX, LOCK_DELAY_MAX};
 use fairlock_protocol::{Mode, OwnerId, Refusal, Wait};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -32,7 +33,25 @@ use std::time::Duration;
 pub struct LockRequest {
     anchor: Arc<Anchor>,
     spec: Spec,
+    /// As the program said; else this thread, or this request alone.
+    owner: Option<OwnerId>,
     slot: Arc<Slot>,
+}
+
+/// Owners that no program named have the highest bit, so that they never meet those that were.
+const UNNAMED_OWNER: u64 = 1 << 63;
+
+/// An owner like no other in this process.
+fn fresh_owner() -> OwnerId {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    // Relaxed: only different numbers are wanted.
+    OwnerId(UNNAMED_OWNER | NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The owner that stands for the calling thread.
+fn owner_of_this_thread() -> OwnerId {
+    thread_local!(static OWNER: OwnerId = fresh_owner());
+    OWNER.with(|owner| *owner)
 }
 
 /// Withdraws one acquire from another thread. Does not keep the client open.
@@ -68,7 +87,7 @@ impl LockRequest {
             lock_delay_ms: 0,
             max_hold_ms: 0,
         };
-        LockRequest { anchor, spec, slot: Slot::new() }
+        LockRequest { anchor, spec, owner: None, slot: Slot::new() }
     }
 
     /// In which namespace: 1 to 64 of `[a-z0-9._-]` (default `default`).
@@ -89,9 +108,14 @@ impl LockRequest {
         self
     }
 
-    /// For which thread or task (default: the session's common owner). Decides re-entry and deadlock detection.
+    /// For which thread or task: decides re-entry and deadlock detection.
+    ///
+    /// By default a blocking acquire is its thread's: two threads wait for each other, and a thread that asks again for
+    /// what it holds itself is refused [`Refusal::AlreadyHeld`] instead of waiting for ever. A future is nobody's but
+    /// its own. Name an owner when guards move between threads, or when a task takes several locks and wants
+    /// deadlocks found.
     pub fn owner(mut self, owner: OwnerId) -> LockRequest {
-        self.spec.owner = owner;
+        self.owner = Some(owner);
         self
     }
 
@@ -135,8 +159,9 @@ impl LockRequest {
     ///
     /// # Errors
     /// [`AcquireError`]; with [`LockRequest::wait`] also [`Refusal::Timeout`].
-    pub fn acquire(self) -> Result<Guard, AcquireError> {
+    pub fn acquire(mut self) -> Result<Guard, AcquireError> {
         self.check()?;
+        self.spec.owner = self.owner.unwrap_or_else(owner_of_this_thread);
         // The wait runs at the server; the deadline bounds only how long its answer may take beyond it.
         let deadline = self.anchor.core.config.deadline;
         let longest = match self.spec.wait {
@@ -161,14 +186,22 @@ impl LockRequest {
     /// [`AcquireError::Refused`] with [`Refusal::WouldBlock`] when somebody does; else as [`LockRequest::acquire`].
     pub fn try_acquire(mut self) -> Result<Guard, AcquireError> {
         self.spec.wait = Wait::Try;
-        self.acquire()
+        let unnamed = self.owner.is_none();
+        self.acquire().map_err(|error| match error {
+            // Taken is taken, also by this thread; the difference matters only to an owner who named himself.
+            AcquireError::Refused(Refusal::AlreadyHeld) if unnamed => {
+                AcquireError::Refused(Refusal::WouldBlock)
+            }
+            error => error,
+        })
     }
 
     /// Asks now, and resolves to the guard, on any executor. Dropping the future withdraws the request; a grant that
     /// raced in is given back.
-    pub fn acquire_async(self) -> Acquiring {
+    pub fn acquire_async(mut self) -> Acquiring {
         let refused = self.check().err();
-        let LockRequest { anchor, spec, slot } = self;
+        self.spec.owner = self.owner.unwrap_or_else(fresh_owner);
+        let LockRequest { anchor, spec, slot, .. } = self;
         if refused.is_none() {
             ask_for(&anchor.core, &Arc::new(spec), &slot, true);
         }
@@ -241,5 +274,19 @@ impl Drop for Acquiring {
         if !self.finished && !self.anchor.core.mark.is_child() {
             drop(undo(&self.anchor.core, &self.slot));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_is_one_owner_and_two_threads_are_two() {
+        let here = owner_of_this_thread();
+        assert_eq!(owner_of_this_thread(), here);
+        assert_ne!(std::thread::spawn(owner_of_this_thread).join().ok(), Some(here));
+        assert_ne!(fresh_owner(), fresh_owner());
+        assert_eq!(here.0 >> 63, 1, "never a number that a program would name");
     }
 }

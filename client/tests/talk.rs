@@ -48,13 +48,21 @@ fn a_try_that_would_wait_is_refused_as_the_contract_says() {
         let heard = peer.listen().unwrap();
         assert!(matches!(heard.said, Said::Acquire { wait: fairlock_protocol::Wait::Try, .. }));
         peer.say(heard.id, FLAG_KEPT, &refused(Refusal::WouldBlock));
+        for _ in 0..2 {
+            let heard = peer.listen().unwrap();
+            peer.say(heard.id, FLAG_KEPT, &refused(Refusal::AlreadyHeld));
+        }
         peer.oblige_all();
     });
     let client = Client::connect(&endpoint).unwrap();
-    match client.lock("orders/42").try_acquire() {
-        Err(AcquireError::Refused(Refusal::WouldBlock)) => {}
-        other => panic!("{other:?}"),
+    for _ in 0..2 {
+        match client.lock("orders/42").try_acquire() {
+            Err(AcquireError::Refused(Refusal::WouldBlock)) => {}
+            other => panic!("{other:?}"),
+        }
     }
+    let named = client.lock("orders/42").owner(fairlock::OwnerId(1)).try_acquire();
+    assert!(matches!(named, Err(AcquireError::Refused(Refusal::AlreadyHeld))), "{named:?}");
     drop(client);
     server.join().unwrap();
 }
