@@ -26,12 +26,13 @@ fn the_decoder_survives_a_hundred_thousand_spoilt_streams() {
 #[test]
 fn the_table_survives_a_thousand_random_histories() {
     let mut random = Random::from_seed(seed("the table", 0x7AB1E));
-    let mut commands = 0;
+    let mut grants = 0;
     for _ in 0..cases(1_000) {
         let length = 30 + random.index(600);
-        commands += histories::any_bytes(&random.bytes(length));
+        grants += histories::any_bytes(&random.bytes(length));
     }
-    assert!(commands > 10_000, "{commands}");
+    eprintln!("{grants} grants");
+    assert!(grants > 10 * cases(1_000), "histories in which hardly anything is granted test nothing: {grants}");
 }
 
 #[test]

@@ -33,15 +33,15 @@ struct Play<'a> {
     sessions: u32,
     /// Requests that have their outcome.
     answered: BTreeSet<(SessionKey, RequestId)>,
-    /// Highest token of each name.
-    tokens: BTreeMap<[u64; 2], FencingToken>,
+    /// Every token seen of each name.
+    tokens: BTreeMap<[u64; 2], BTreeSet<FencingToken>>,
 }
 
-/// Plays the bytes as a history. Gives how many commands were carried out.
+/// Plays the bytes as a history. Gives how many locks were granted, at once or after a wait.
 ///
 /// # Panics
 /// When the table breaks a promise.
-pub fn any_bytes(bytes: &[u8]) -> usize {
+pub fn any_bytes(bytes: &[u8]) -> u64 {
     let limits = Limits { sessions: 8, locks_per_session: 16, waiters_per_resource: 6, ..Limits::default() };
     let epoch = Epoch::new(1).expect("the first epoch");
     let table = Table::new(Settings { epoch, shard: ShardId(0), index_key: 7, limits });
@@ -64,7 +64,7 @@ pub fn any_bytes(bytes: &[u8]) -> usize {
     }
     play.table.audit();
     play.end();
-    commands
+    play.table.counts().grants_total
 }
 
 fn resource(at: u8) -> (Digest, Resource<'static>) {
@@ -255,15 +255,15 @@ impl Play<'_> {
         }
     }
 
-    /// Nobody holds a name beside somebody he excludes, and the newest token of a name is the highest.
+    /// Nobody holds a name beside somebody he excludes, and a token that is new is higher than all before it.
     fn look_at(&mut self, at: u8) {
         let (digest, _) = resource(at);
         let mut holders: Vec<(Mode, SessionKey, OwnerId, bool)> = Vec::new();
-        let mut highest = None;
+        let mut now_held = BTreeSet::new();
         self.table.show(digest, 0, |entry| {
             if entry.role == Role::Holder {
                 holders.push((entry.mode.expect("held"), entry.session, entry.owner, entry.broken));
-                highest = highest.max(entry.token);
+                now_held.extend(entry.token);
             }
             ControlFlow::Continue(())
         });
@@ -274,10 +274,12 @@ impl Play<'_> {
                 assert!(forced || one.0.compatible(other.0), "{holders:?} hold one name");
             }
         }
-        if let Some(token) = highest {
-            let known = self.tokens.entry(digest.0).or_insert(token);
-            *known = (*known).max(token);
+        let seen = self.tokens.entry(digest.0).or_default();
+        let highest = seen.last().copied();
+        for &token in now_held.difference(&seen.clone()) {
+            assert!(Some(token) > highest, "{token:?} is new, and {highest:?} was there before");
         }
+        seen.extend(now_held);
     }
 
     /// Everybody leaves: nothing remains.
