@@ -15,17 +15,20 @@ pub struct Options {
     pub sections: Vec<String>,
     /// Drivers to measure: `uring`, `epoll`.
     pub io: Vec<String>,
+    /// Only this size of a batch in P7.
+    pub batch: Option<usize>,
     /// The program to measure.
     pub program: Option<PathBuf>,
 }
 
 /// The words a program takes, for `--help`.
 pub const HELP: &str = "\
-[--quick] [--large] [--rounds N] [--io uring|epoll] [--program PATH] [SECTION…]
+[--quick] [--large] [--rounds N] [--io uring|epoll] [--batch N] [--program PATH] [SECTION…]
   --quick         one short round of everything
   --large         also 10 million locks (a gigabyte, minutes)
   --rounds N      rounds of each measurement [default: 5]
   --io DRIVER     only this driver
+  --batch N       only this size of a batch in P7
   --program PATH  the `fairlock` to measure [default: beside this program]";
 
 impl Options {
@@ -44,6 +47,7 @@ impl Options {
             rounds: 5,
             sections: Vec::new(),
             io: Vec::new(),
+            batch: None,
             program: None,
         };
         let mut words = words;
@@ -54,6 +58,7 @@ impl Options {
                 "--quick" => (options.quick, options.rounds) = (true, 1),
                 "--large" => options.large = true,
                 "--rounds" => options.rounds = value()?.parse().map_err(|_| "--rounds takes a number")?,
+                "--batch" => options.batch = Some(value()?.parse().map_err(|_| "--batch takes a number")?),
                 "--io" => options.io.push(value()?),
                 "--program" => options.program = Some(value()?.into()),
                 "--help" => return Err(String::new()),

@@ -95,7 +95,7 @@ fn one(setting: &Setting<'_>, options: &Options, program: &PathBuf) -> io::Resul
     row("acquire, client library", &whole.acquire, Some(&bare.acquire));
     row("bare echo of the pair (limit)", &bare.pair, None);
     row("acquire + release, raw protocol", &thin.pair, Some(&bare.pair));
-    row("acquire + release, client library", &whole.pair, Some(&bare.pair));
+    row("acquire + unawaited release, client library", &whole.pair, Some(&bare.pair));
     Ok(())
 }
 

@@ -164,7 +164,7 @@ pub(crate) fn measure(options: &Options, program: &PathBuf) -> io::Result<()> {
         return Ok(());
     }
     let core = if Place::Cross.other_core() == own_core() { own_core() } else { Place::Cross.other_core() };
-    let span = options.of(Duration::from_millis(800), Duration::from_millis(100));
+    let span = options.of(Duration::from_millis(400), Duration::from_millis(100));
     for io in &options.io {
         for poll in ["never", "always"] {
             let server = Server::start(&Manor { program, io, poll, core: Some(core) })?;
@@ -189,7 +189,8 @@ pub(crate) fn measure(options: &Options, program: &PathBuf) -> io::Result<()> {
                 "redis",
                 "batch p50"
             );
-            for shape in SHAPES {
+            for shape in SHAPES.into_iter().filter(|shape| options.batch.is_none_or(|batch| batch == shape.0))
+            {
                 one(shape, options.rounds, span, core, &server, redis.as_ref())?;
             }
         }
