@@ -28,7 +28,8 @@ pub const LOCKS_PER_SESSION_MAX: u32 = 1_000_000;
 pub const SESSIONS_MAX: u32 = 100_000;
 /// Kept replies a session may leave unacknowledged on one stream; its next request is refused BUSY.
 pub const UNACKNOWLEDGED_MAX: usize = 1024;
-/// Requests of one session that may wait on one stream: all may be answered before the client says a word.
+/// Requests of one session that may wait on one stream: all may be answered before the client says a word. Each item of
+/// an acquire-all counts: it has an answer of its own.
 pub const WAITS_PER_STREAM_MAX: u32 = 32_768;
 /// Items of one acquire-all.
 pub const ACQUIRE_ALL_MAX: usize = 256;

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use fairlock_locktable::command::{Acquire as AcquireCommand, Command, SessionKey};
+use fairlock_locktable::command::{
+    Acquire as AcquireCommand, AcquireAll as AcquireAllCommand, Command, Item, SessionKey,
+};
 use fairlock_protocol::limits::LOCK_DELAY_MAX;
 use fairlock_protocol::reply::Refused;
-use fairlock_protocol::request::Acquire;
+use fairlock_protocol::request::{Acquire, AcquireAll};
 use fairlock_protocol::{Digest, Refusal, RequestId, Resource};
 
 use super::Shard;
@@ -21,11 +23,8 @@ impl Shard {
         acquire: &Acquire<'_>,
     ) {
         let Some(digest) = self.digest_here(key, request, acquire.resource) else { return };
-        if self.draining {
-            return self.refuse(key, request, Refusal::Draining.into());
-        }
-        if self.now < self.settings.quarantine_until {
-            return self.refuse_recovering(key, request);
+        if !self.grants_now(key, request) {
+            return;
         }
         if Duration::from_millis(acquire.lock_delay_ms.into()) > LOCK_DELAY_MAX {
             let detail = "a lock delay is at most 60 s";
@@ -45,6 +44,41 @@ impl Shard {
             max_hold_ms: acquire.max_hold_ms,
             label: acquire.label,
         }));
+    }
+
+    /// An ACQUIRE_ALL. All its names belong to this shard, or nothing is done.
+    pub(super) fn acquire_all(
+        &mut self,
+        key: ConnectionKey,
+        session: SessionKey,
+        request: RequestId,
+        all: &AcquireAll<'_>,
+    ) {
+        let mut items = Vec::with_capacity(usize::from(all.items.count()));
+        for (resource, mode) in all.items.iter() {
+            let Some(digest) = self.digest_here(key, request, resource) else { return };
+            items.push(Item { digest, resource, mode });
+        }
+        assert!(!items.is_empty(), "the codec refuses a list of none");
+        if self.grants_now(key, request) {
+            let (wait, owner, label) = (all.wait, all.owner, all.label);
+            let items = &items;
+            let command = AcquireAllCommand { session, request, items, wait, owner, label };
+            self.apply(Command::AcquireAll(command));
+        }
+    }
+
+    /// Whether anything is granted at present; else the request is refused.
+    fn grants_now(&mut self, key: ConnectionKey, request: RequestId) -> bool {
+        if self.draining {
+            self.refuse(key, request, Refusal::Draining.into());
+            return false;
+        }
+        if self.now < self.settings.quarantine_until {
+            self.refuse_recovering(key, request);
+            return false;
+        }
+        true
     }
 
     /// The server's own digest of a name, when the name belongs to this shard; else the request is refused.

@@ -372,7 +372,7 @@ impl Shard {
             Request::Keepalive => self.keepalive(key, session, frame.request),
             Request::Close => self.close_session(key, session, frame.request),
             Request::Acquire(ref acquire) => self.acquire(key, session, frame.request, acquire),
-            Request::AcquireAll(_) => self.refuse(key, frame.request, Refusal::Unsupported.into()),
+            Request::AcquireAll(ref all) => self.acquire_all(key, session, frame.request, all),
             Request::Release(grant) => {
                 self.apply(Command::Release { session, request: frame.request, grant });
             }
