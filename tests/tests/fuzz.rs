@@ -32,7 +32,10 @@ fn the_table_survives_a_thousand_random_histories() {
         grants += histories::any_bytes(&random.bytes(length));
     }
     eprintln!("{grants} grants");
-    assert!(grants > 10 * cases(1_000), "histories in which hardly anything is granted test nothing: {grants}");
+    assert!(
+        grants > 10 * cases(1_000),
+        "histories in which hardly anything is granted test nothing: {grants}"
+    );
 }
 
 #[test]
