@@ -25,12 +25,12 @@ pub struct Way {
 
 /// The drivers this machine has: epoll always, `io_uring` where the kernel lets us. `FAIRLOCK_IO` picks one.
 pub fn drivers() -> &'static [Io] {
+    static URING: OnceLock<bool> = OnceLock::new();
     match std::env::var("FAIRLOCK_IO").as_deref() {
         Ok("uring") => return &[Io::Uring],
         Ok("epoll") => return &[Io::Epoll],
         _ => {}
     }
-    static URING: OnceLock<bool> = OnceLock::new();
     let uring = URING.get_or_init(|| {
         let works = Plan::new(Io::Uring).try_start().is_ok();
         if !works {

@@ -2,9 +2,12 @@
 //! successors.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use fairlock_protocol::bundle::ItemsBuffer;
 use fairlock_protocol::reply::Grant;
-use fairlock_protocol::request::{Acquire, Open};
-use fairlock_protocol::{FencingToken, Liveness, Mode, Refusal, Reply, Request, ShardId, Wait};
+use fairlock_protocol::request::{Acquire, AcquireAll, Open};
+use fairlock_protocol::{
+    FencingToken, GrantId, Liveness, Mode, OwnerId, Refusal, Reply, Request, ShardId, Wait,
+};
 use fairlock_tests::raw::{Raw, exclusive, session};
 use fairlock_tests::server::Server;
 use fairlock_tests::ways::Way;
@@ -184,5 +187,64 @@ fn a_successor_takes_over_at_the_old_leases_end_or_at_once() {
             assert!(grant.token > held.token);
             new.call(&Request::Close);
         }
+    }
+}
+
+/// Asks for several locks at once; the grants, or why not.
+fn all_of(raw: &mut Raw, names: &[&str], wait: Wait) -> Result<Vec<GrantId>, Refusal> {
+    let items = names.iter().map(|name| (exclusive(name.as_bytes()).resource, Mode::EX)).collect();
+    let items = ItemsBuffer::new(items).unwrap();
+    let all = AcquireAll { wait, owner: OwnerId(0), items: items.items(), label: b"" };
+    let number = raw.send(&Request::AcquireAll(all));
+    let mut grants = Vec::new();
+    for _ in names {
+        let arrived = raw.answer(number);
+        match arrived.refusal() {
+            Some(refusal) => return Err(refusal),
+            None => grants.push(arrived.grant().grant),
+        }
+    }
+    Ok(grants)
+}
+
+/// G37: all or none.
+#[test]
+fn several_locks_are_taken_together_or_not_at_all() {
+    for way in ways::single() {
+        let server = way.plan().start();
+        let (mut one, mut other) = (client(way, &server), client(way, &server));
+        let held = one.acquire(b"b");
+        assert_eq!(all_of(&mut other, &["a", "b", "c"], Wait::Try), Err(Refusal::WouldBlock));
+        assert_eq!(all_of(&mut other, &["a", "b", "c"], Wait::Millis(30)), Err(Refusal::Timeout));
+        let (a, c) = (one.acquire(b"a"), one.acquire(b"c"));
+        for grant in [a, c, held] {
+            one.release(grant.grant);
+        }
+        let grants = all_of(&mut other, &["c", "a", "b"], Wait::Forever).unwrap();
+        assert_eq!(grants.len(), 3);
+        assert_eq!(all_of(&mut one, &["b"], Wait::Try), Err(Refusal::WouldBlock));
+        for grant in grants {
+            other.release(grant);
+        }
+    }
+}
+
+/// G37: two that want the same locks, named in whatever order, do not wait for each other.
+#[test]
+fn those_who_want_the_same_locks_do_not_wait_for_each_other() {
+    for way in ways::single() {
+        let server = way.plan().start();
+        std::thread::scope(|scope| {
+            for names in [["a", "b", "c"], ["c", "b", "a"], ["b", "c", "a"]] {
+                let mut raw = client(way, &server);
+                scope.spawn(move || {
+                    for _ in 0..60 {
+                        for grant in all_of(&mut raw, &names, Wait::Forever).unwrap() {
+                            raw.release(grant);
+                        }
+                    }
+                });
+            }
+        });
     }
 }

@@ -1,7 +1,9 @@
 //! Sequences of commands made of bytes, carried out on a lock table: whatever the order, no two incompatible holders,
 //! rising tokens, at most one outcome for each request, nobody overtaken, and a table that audits clean.
 
-use fairlock_locktable::command::{Acquire, Attributes, Command, Ended, Lease, Open, SessionKey};
+use fairlock_locktable::command::{
+    Acquire, AcquireAll, Attributes, Command, Ended, Item, Lease, Open, SessionKey,
+};
 use fairlock_locktable::effect::{Answer, Effect, Effects};
 use fairlock_locktable::{Limits, Role, Settings, Table};
 use fairlock_protocol::{
@@ -31,8 +33,10 @@ struct Play<'a> {
     now: Tick,
     players: Vec<Player>,
     sessions: u32,
-    /// Requests that have their outcome.
-    answered: BTreeSet<(SessionKey, RequestId)>,
+    /// Requests that have their outcome: how many more grants of several at once may follow.
+    answered: BTreeMap<(SessionKey, RequestId), usize>,
+    /// How many locks a request asks for, when it is not one.
+    several: BTreeMap<(SessionKey, RequestId), usize>,
     /// Every token seen of each name.
     tokens: BTreeMap<[u64; 2], BTreeSet<FencingToken>>,
 }
@@ -52,7 +56,8 @@ pub fn any_bytes(bytes: &[u8]) -> u64 {
         now: Tick::from_millis(1),
         players: Vec::new(),
         sessions: 0,
-        answered: BTreeSet::new(),
+        answered: BTreeMap::new(),
+        several: BTreeMap::new(),
         tokens: BTreeMap::new(),
     };
     let mut commands = 0;
@@ -94,7 +99,8 @@ impl Play<'_> {
             11 => self.convert(at, detail, what / 16),
             12 => self.cancel(at, detail),
             13 => self.acknowledge(at),
-            14 => self.break_lock(detail),
+            14 if detail < 100 => self.break_lock(detail),
+            14 => self.acquire_all(at, detail, what / 16),
             _ => self.confirm_or_kill(at, detail),
         }
         Some(())
@@ -146,6 +152,27 @@ impl Play<'_> {
             notify: how.is_multiple_of(5),
             lock_delay_ms: if how == 7 { 100 } else { 0 },
             max_hold_ms: if how == 11 { 60 } else { 0 },
+            label: b"",
+        }));
+    }
+
+    /// Some of the names at once, all or none.
+    fn acquire_all(&mut self, at: usize, detail: u8, how: u8) {
+        let chosen = (0..3_u8).filter(|name| (detail % 7 + 1) & (1 << name) != 0);
+        let items: Vec<Item<'_>> = chosen
+            .map(|name| {
+                let (digest, resource) = resource(name);
+                Item { digest, resource, mode: Mode::ALL[usize::from(how + name) % 6] }
+            })
+            .collect();
+        let (session, request) = (self.players[at].key, self.number(at));
+        self.several.insert((session, request), items.len());
+        self.apply(Command::AcquireAll(AcquireAll {
+            session,
+            request,
+            items: &items,
+            wait: [Wait::Forever, Wait::Try, Wait::Millis(40)][usize::from(how) % 3],
+            owner: OwnerId((how / 8).into()),
             label: b"",
         }));
     }
@@ -235,8 +262,12 @@ impl Play<'_> {
             Effect::Over { session, .. } => self.players.retain(|player| player.key != session),
             Effect::Answered { session, request, ref answer, kept } => {
                 if kept {
-                    let first = self.answered.insert((session, request));
-                    assert!(first, "request {request:?} of {session:?} has two outcomes");
+                    let asked = self.several.get(&(session, request)).copied().unwrap_or(1);
+                    let granted = matches!(answer, Answer::Granted(_));
+                    let more = if granted { asked - 1 } else { 0 };
+                    let known = self.answered.entry((session, request));
+                    let left = known.and_modify(|left| *left = left.wrapping_sub(1)).or_insert(more);
+                    assert!(*left < asked, "request {request:?} of {session:?} has two outcomes");
                 }
                 let Some(player) = self.players.iter_mut().find(|player| player.key == session) else {
                     return;
