@@ -14,7 +14,7 @@ use fairlock_protocol::Tick;
 
 use crate::clock;
 use crate::connection::{ConnectionKey, Peer};
-use crate::driver::{Driver, Event, Flush, LinkId, Patience, WatchId};
+use crate::driver::{Driver, Event, Flush, LinkId, Patience, WatchId, Watched};
 use crate::lanes::{Adoption, ControlLane, Inbox, ShardLane, ToControl, ToShard};
 use crate::patience::Temper;
 use crate::shard::{Shard, Watch};
@@ -296,7 +296,7 @@ impl ShardThread {
         }
         for (session, watch) in output.watch.drain(..) {
             match watch {
-                Watch::Begin(descriptor) => self.watch(session, descriptor),
+                Watch::Begin(descriptor, watched) => self.watch(session, descriptor, watched),
                 Watch::End => self.unwatch(session),
             }
         }
@@ -348,8 +348,8 @@ impl ShardThread {
         }
     }
 
-    fn watch(&mut self, session: SessionKey, descriptor: std::os::fd::OwnedFd) {
-        match self.driver.watch(descriptor) {
+    fn watch(&mut self, session: SessionKey, descriptor: std::os::fd::OwnedFd, watched: Watched) {
+        match self.driver.watch(descriptor, watched) {
             Ok(watch) => {
                 *place(&mut self.watches, watch.slot()) = Some((watch, session));
                 *place(&mut self.watched, session.slot) = Some((session, watch));

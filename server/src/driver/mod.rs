@@ -1,6 +1,6 @@
 //! The two I/O drivers of a shard thread behind one small trait: `io_uring` and epoll.
 //!
-//! A driver moves bytes between sockets and pooled chunks and tells when watched descriptors become readable; it knows
+//! A driver moves bytes between sockets and pooled chunks and tells when watched processes and pipes are gone; it knows
 //! no frame, session or lock. It is the only code of the server that the simulator does not run, so it decides as
 //! little as possible. epoll is not a nicety: default container profiles block `io_uring`. Both drivers pass one
 //! conformance suite (`tests`).
@@ -101,7 +101,7 @@ pub(crate) enum Event {
         /// `None` when the peer ended the stream, else what went wrong.
         error: Option<io::Error>,
     },
-    /// A watched process ended or a watched pipe became readable or hung up. The watch is over.
+    /// A watched process ended or a watched pipe hung up. The watch is over.
     Gone {
         /// Which watch.
         watch: WatchId,
@@ -119,6 +119,16 @@ pub(crate) enum Patience {
     Yield,
     /// Until something happens, or this long. The epoll driver rounds up to whole milliseconds.
     Sleep(Option<Duration>),
+}
+
+/// What a watched descriptor is, and so what says that it is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Watched {
+    /// A pidfd: it becomes readable when the process ends.
+    Process,
+    /// The read end of a pipe: it hangs up when the last write end is closed. Bytes that somebody writes into it are not
+    /// read and mean nothing: whoever writes is alive.
+    Pipe,
 }
 
 /// What becomes of queued bytes when a link is closed.
@@ -189,11 +199,11 @@ pub(crate) trait Driver {
     /// Ends the link; no event follows. Safe at any time, also with a read or a send in flight.
     fn close(&mut self, link: LinkId, flush: Flush);
 
-    /// Tells once when `fd` (a pidfd, a pipe, …) becomes readable or hangs up, then drops it.
+    /// Tells once when the process or the pipe behind `fd` is gone, then drops it.
     ///
     /// # Errors
     /// What the kernel says to observing it.
-    fn watch(&mut self, fd: OwnedFd) -> io::Result<WatchId>;
+    fn watch(&mut self, fd: OwnedFd, watched: Watched) -> io::Result<WatchId>;
 
     /// Ends a watch; no event follows.
     fn unwatch(&mut self, watch: WatchId);

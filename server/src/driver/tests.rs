@@ -54,6 +54,7 @@ conformance! {
     shortage::without_descriptors_peers_see_an_end_and_later_ones_are_served,
     waking::the_death_of_a_child_is_seen_once,
     waking::a_pipe_is_watched_until_it_hangs_up,
+    waking::bytes_in_a_watched_pipe_do_not_end_the_watch,
     waking::an_ended_watch_is_silent,
     waking::every_one_of_ten_thousand_wakes_is_seen,
     waking::a_burst_of_wakes_from_many_threads_is_seen_to_its_end,

@@ -34,6 +34,7 @@ use fairlock_protocol::{
 
 use crate::connection::{Connection, ConnectionKey, Connections, Peer, Phase};
 use crate::control::Alarms;
+use crate::driver::Watched;
 use crate::lanes::{ToControl, ToShard};
 use crate::stats::ShardStats;
 use sessions::{Opening, Parked, Presence};
@@ -109,7 +110,7 @@ impl Output {
 #[derive(Debug)]
 pub(crate) enum Watch {
     /// When this process or pipe is gone.
-    Begin(OwnedFd),
+    Begin(OwnedFd, Watched),
     /// Nothing any more.
     End,
 }

@@ -18,6 +18,7 @@ use fairlock_protocol::{Liveness, Refusal, Reply, RequestId, Secret, SessionId, 
 
 use super::{Shard, Watch};
 use crate::connection::{ConnectionKey, Peer, Phase};
+use crate::driver::Watched;
 use crate::lanes::{Announcement, ToControl, ToShard};
 
 /// How long an OPEN may wait for its lease to be written to disk.
@@ -166,7 +167,7 @@ impl Shard {
             Err(refusal) => return self.refuse(key, request, refusal.into()),
         };
         self.bind(key, session);
-        self.output.watch.extend(watched.map(|descriptor| (session, Watch::Begin(descriptor))));
+        self.output.watch.extend(watched.map(|(descriptor, kind)| (session, Watch::Begin(descriptor, kind))));
         if self.settings.shards == 1 {
             return self.opened(key, request, session);
         }
@@ -265,14 +266,16 @@ impl Shard {
     }
 
     /// What the kernel is to watch for a session of this liveness: the process, or the pipe of its descendants.
-    fn to_watch(&self, key: ConnectionKey, liveness: Liveness) -> io::Result<Option<OwnedFd>> {
+    fn to_watch(&self, key: ConnectionKey, liveness: Liveness) -> io::Result<Option<(OwnedFd, Watched)>> {
         let peer = self.connections.at(key).map(|connection| &connection.peer);
         let watched = match (liveness, peer) {
-            (Liveness::Process, Some(Peer::Unix(peer))) => Some(&peer.pidfd),
-            (Liveness::Inherit, Some(Peer::Unix(peer))) => peer.pipe.as_ref(),
+            (Liveness::Process, Some(Peer::Unix(peer))) => Some((&peer.pidfd, Watched::Process)),
+            (Liveness::Inherit, Some(Peer::Unix(peer))) => {
+                peer.pipe.as_ref().map(|pipe| (pipe, Watched::Pipe))
+            }
             _ => None,
         };
-        watched.map(OwnedFd::try_clone).transpose()
+        watched.map(|(descriptor, kind)| Ok((descriptor.try_clone()?, kind))).transpose()
     }
 
     /// A watched process or pipe is gone.

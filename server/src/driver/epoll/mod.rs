@@ -22,7 +22,7 @@ use super::listening::{Reserve, prepare, shut_down};
 use super::slots::{Key, Slots};
 use super::token::{Purpose, Token};
 use super::waker::Sleeper;
-use super::{Chunk, Driver, Event, Flush, LinkId, Patience, Reading, Waker, WatchId};
+use super::{Chunk, Driver, Event, Flush, LinkId, Patience, Reading, Waker, WatchId, Watched};
 use links::{Ending, Link};
 
 /// Descriptors one `epoll_wait` reports at most; the kernel rotates among more.
@@ -262,10 +262,11 @@ impl Driver for EpollDriver {
         }
     }
 
-    fn watch(&mut self, fd: OwnedFd) -> io::Result<WatchId> {
+    fn watch(&mut self, fd: OwnedFd, watched: Watched) -> io::Result<WatchId> {
         let key = self.watches.insert(fd).map_err(|_| table_full())?;
         let fd = self.watches.get(key).expect("inserted above");
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ONESHOT;
+        let mut flags = epoll::EventFlags::HUP | epoll::EventFlags::ONESHOT;
+        flags.set(epoll::EventFlags::IN, watched == Watched::Process);
         let added = epoll::add(&self.epoll, fd, data(Token::new(Purpose::Watch, key)), flags);
         if added.is_err() {
             self.watches.remove(key);

@@ -160,7 +160,7 @@ pub(super) fn closing_with_operations_in_flight_leaks_no_descriptor(rig: &mut Ri
     for round in 0..1000_u32 {
         let (link, far) = rig.unix();
         let (read, write) = rustix::pipe::pipe().unwrap();
-        let watch = rig.driver.watch(read).unwrap();
+        let watch = rig.driver.watch(read, Watched::Pipe).unwrap();
         if round % 2 == 0 {
             rig.send(link, &vec![1; 300_000]);
         }
@@ -215,7 +215,7 @@ pub(super) fn dropping_a_driver_ends_its_streams(rig: &mut Rig) {
         other.driver.listen(listener.into()).unwrap();
         other.pass(Patience::Poll);
         let (read, _write) = rustix::pipe::pipe().unwrap();
-        other.driver.watch(read).unwrap();
+        other.driver.watch(read, Watched::Pipe).unwrap();
         drop(other);
         assert!(read_all(far).is_empty() && read_all(far3).is_empty());
         assert!(read_all(far2).iter().all(|byte| *byte == 1));

@@ -11,7 +11,8 @@ use super::*;
 pub(super) fn the_death_of_a_child_is_seen_once(rig: &mut Rig) {
     let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-    let watch = rig.driver.watch(pidfd_open(pid, PidfdFlags::empty()).unwrap()).unwrap();
+    let watch = rig.driver.watch(pidfd_open(pid, PidfdFlags::empty()).unwrap(), Watched::Process);
+    let watch = watch.unwrap();
     rig.silent();
     child.kill().unwrap();
     let Event::Gone { watch: gone } = rig.next() else { panic!("a death expected") };
@@ -25,21 +26,42 @@ pub(super) fn the_death_of_a_child_is_seen_once(rig: &mut Rig) {
 pub(super) fn a_pipe_is_watched_until_it_hangs_up(rig: &mut Rig) {
     let (read, write) = rustix::pipe::pipe().unwrap();
     let (read2, write2) = rustix::pipe::pipe().unwrap();
-    let first = rig.driver.watch(read).unwrap();
-    let second = rig.driver.watch(read2).unwrap();
+    let first = rig.driver.watch(read, Watched::Pipe).unwrap();
+    let second = rig.driver.watch(read2, Watched::Pipe).unwrap();
     assert_ne!(first.slot(), second.slot());
     rig.silent();
     drop(write);
     assert!(matches!(rig.next(), Event::Gone { watch } if watch == first));
-    rustix::io::write(&write2, b"x").unwrap();
+    drop(write2);
     assert!(matches!(rig.next(), Event::Gone { watch } if watch == second));
+    rig.silent();
+}
+
+pub(super) fn bytes_in_a_watched_pipe_do_not_end_the_watch(rig: &mut Rig) {
+    let (early, write_early) = rustix::pipe::pipe().unwrap();
+    let (late, write_late) = rustix::pipe::pipe().unwrap();
+    rustix::io::write(&write_early, b"before the watch").unwrap();
+    let early = rig.driver.watch(early, Watched::Pipe).unwrap();
+    let late = rig.driver.watch(late, Watched::Pipe).unwrap();
+    rig.silent();
+    let heir = write_late.try_clone().unwrap();
+    for write in [&write_early, &write_late, &heir] {
+        rustix::io::write(write, b"a descendant that says something is alive").unwrap();
+        rig.silent();
+    }
+    drop(write_late);
+    rig.silent();
+    drop(heir);
+    assert!(matches!(rig.next(), Event::Gone { watch } if watch == late), "the last write end is closed");
+    drop(write_early);
+    assert!(matches!(rig.next(), Event::Gone { watch } if watch == early));
     rig.silent();
 }
 
 pub(super) fn an_ended_watch_is_silent(rig: &mut Rig) {
     for round in 0..100 {
         let (read, write) = rustix::pipe::pipe().unwrap();
-        let watch = rig.driver.watch(read).unwrap();
+        let watch = rig.driver.watch(read, Watched::Pipe).unwrap();
         if round % 2 == 0 {
             rig.pass(Patience::Poll);
         }

@@ -14,10 +14,10 @@ use super::super::listening::{REST_TIME, Refusal, peer_address, shut_down};
 use super::super::slots::Key;
 use super::super::token::{Purpose, Token};
 use super::super::{Event, LinkId, Reading, WatchId};
+use super::UringDriver;
 use super::buffers::GROUP;
 use super::links::{Ending, Receive};
 use super::ring::PlainEntry;
-use super::{UringDriver, Watching};
 
 impl UringDriver {
     pub(super) fn complete(&mut self, completion: &cqueue::Entry, events: &mut Vec<Event>) {
@@ -256,9 +256,9 @@ impl UringDriver {
     }
 
     pub(super) fn observe_watch(&mut self, key: Key) {
-        let Some(Watching { fd, .. }) = self.watches.get(key) else { return };
-        let mask = u32::from((rustix::event::PollFlags::IN | rustix::event::PollFlags::HUP).bits());
-        let entry = PlainEntry::poll(opcode::PollAdd::new(raw(fd), mask));
+        let Some(watch) = self.watches.get(key) else { return };
+        let mask = u32::from(watch.flags().bits());
+        let entry = PlainEntry::poll(opcode::PollAdd::new(raw(&watch.fd), mask));
         self.ring.push_plain(entry.user_data(Token::new(Purpose::Watch, key).bits()));
     }
 

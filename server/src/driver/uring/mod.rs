@@ -29,7 +29,7 @@ use super::listening::{Reserve, prepare, shut_down};
 use super::slots::{Key, Slots};
 use super::token::{Purpose, Token};
 use super::waker::Sleeper;
-use super::{Chunk, Driver, Event, Flush, LinkId, Patience, Reading, Waker, WatchId};
+use super::{Chunk, Driver, Event, Flush, LinkId, Patience, Reading, Waker, WatchId, Watched};
 use buffers::Buffers;
 use links::{Ending, Link, Receive};
 use ring::{PlainEntry, Ring};
@@ -54,12 +54,21 @@ struct Listener {
 #[derive(Debug)]
 struct Watching {
     fd: OwnedFd,
+    watched: Watched,
     wanted: bool,
 }
 
 impl Watching {
+    /// What the kernel is asked for; a hang-up it tells always.
+    fn flags(&self) -> PollFlags {
+        match self.watched {
+            Watched::Process => PollFlags::IN | PollFlags::HUP,
+            Watched::Pipe => PollFlags::HUP,
+        }
+    }
+
     fn is_ready(&self) -> bool {
-        let mut observed = [PollFd::new(&self.fd, PollFlags::IN)];
+        let mut observed = [PollFd::new(&self.fd, self.flags())];
         matches!(poll(&mut observed, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
     }
 }
@@ -299,8 +308,8 @@ impl Driver for UringDriver {
         }
     }
 
-    fn watch(&mut self, fd: OwnedFd) -> io::Result<WatchId> {
-        let key = self.watches.insert(Watching { fd, wanted: true }).map_err(|_| table_full())?;
+    fn watch(&mut self, fd: OwnedFd, watched: Watched) -> io::Result<WatchId> {
+        let key = self.watches.insert(Watching { fd, watched, wanted: true }).map_err(|_| table_full())?;
         self.observe_watch(key);
         Ok(WatchId(key))
     }

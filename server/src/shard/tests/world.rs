@@ -287,7 +287,7 @@ impl World {
         for (session, watch) in output.watch {
             let place = (index, session.slot);
             match watch {
-                Watch::Begin(_) => {
+                Watch::Begin(..) => {
                     assert_eq!(self.watched.insert(place, session), None, "one watch a session");
                 }
                 Watch::End if self.watched.get(&place) == Some(&session) => {
