@@ -12,6 +12,7 @@ mod effects;
 mod handshake;
 mod locks;
 mod messages;
+mod reading;
 mod resume;
 mod sessions;
 #[cfg(test)]
@@ -25,9 +26,8 @@ use std::time::Duration;
 
 use fairlock_locktable::command::{Command, SessionKey};
 use fairlock_locktable::{Effects, Table};
-use fairlock_protocol::limits::{PAGES_PER_PASS, READ_BACKLOG_BYTES_MAX, REQUESTS_PER_PASS};
+use fairlock_protocol::limits::PAGES_PER_PASS;
 use fairlock_protocol::reply::Refused;
-use fairlock_protocol::request::kind;
 use fairlock_protocol::{
     CellId, DigestKey, Epoch, Frame, Malformed, Refusal, Reply, Request, RequestId, SessionId, ShardId, Tick,
 };
@@ -202,45 +202,6 @@ impl Shard {
         key
     }
 
-    /// Bytes arrived on a connection.
-    pub(crate) fn received(&mut self, key: ConnectionKey, bytes: &[u8]) {
-        let Some(connection) = self.connections.at_mut(key) else { return };
-        if connection.phase == Phase::Ending {
-            return;
-        }
-        connection.receive(bytes);
-        if !connection.paused && connection.unread().len() > READ_BACKLOG_BYTES_MAX {
-            connection.paused = true;
-            self.output.pause.push(key);
-        }
-        if !connection.ready {
-            connection.ready = true;
-            self.ready.push_back(key);
-        }
-    }
-
-    /// A connection is gone. Its session, if it had one, lives on; whole requests that arrived are still served.
-    pub(crate) fn disconnected(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.connections.at_mut(key) else { return };
-        let talks = !matches!(connection.phase, Phase::Greeting | Phase::Moving | Phase::Ending);
-        if talks && connection.has_frame() {
-            // What it said before it went counts: a program may release its locks and exit in one breath.
-            connection.hung_up = true;
-            assert!(connection.ready, "whoever has a frame has a turn");
-            return;
-        }
-        self.forget(key);
-    }
-
-    /// Lets go of a connection that is gone and has nothing more to say.
-    fn forget(&mut self, key: ConnectionKey) {
-        let Some(mut connection) = self.connections.remove(key) else { return };
-        self.timeouts.bound(&mut connection);
-        if let Some(session) = connection.session() {
-            self.unbind(session, key);
-        }
-    }
-
     /// Serves what waits and what is due.
     pub(crate) fn step(&mut self, now: Tick) {
         assert!(now >= self.now, "time does not go back");
@@ -259,95 +220,6 @@ impl Shard {
         }
         self.run_due();
         self.report_idle();
-    }
-
-    /// Takes at most one pass's share of requests from one connection.
-    fn serve(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.connections.at_mut(key) else { return };
-        connection.ready = false;
-        let (inbound, first) = connection.take_inbound();
-        let mut at = first;
-        for _ in 0..REQUESTS_PER_PASS {
-            match Connection::frame_at(&inbound, at) {
-                Ok(None) => break,
-                Ok(Some((frame, _))) if is_page(&frame) && self.pages_left == 0 => break,
-                Ok(Some((frame, next))) => {
-                    if !self.frame(key, &frame) {
-                        break;
-                    }
-                    at = next;
-                    if is_page(&frame) {
-                        // One is a connection's whole share of a pass.
-                        self.pages_left = self.pages_left.saturating_sub(1);
-                        break;
-                    }
-                }
-                Err(malformed) => {
-                    self.reject(key, RequestId::NOTICE, malformed);
-                    break;
-                }
-            }
-        }
-        self.served(key, inbound, at, at > first);
-    }
-
-    /// Puts the rest of the input back and decides when this connection's turn is next. `progressed`: a whole frame was
-    /// taken, so that what is left is the beginning of a new one.
-    fn served(&mut self, key: ConnectionKey, inbound: Vec<u8>, taken: usize, progressed: bool) {
-        let now = self.now;
-        let Some(connection) = self.connections.at_mut(key) else { return };
-        connection.give_inbound(inbound, taken);
-        match connection.phase {
-            Phase::Ending | Phase::Moving => return,
-            _ if connection.has_frame() => {
-                connection.ready = true;
-                connection.partial_since = None;
-                self.ready.push_back(key);
-            }
-            _ if connection.hung_up => return self.forget(key),
-            _ if connection.unread().is_empty() => connection.partial_since = None,
-            Phase::Greeting => self.output.read_once.push(key),
-            _ if progressed || connection.partial_since.is_none() => {
-                connection.partial_since = Some(now);
-                self.timeouts.partial(now, key);
-            }
-            // The rest came in pieces: its time still counts from the first.
-            _ => {}
-        }
-        if connection.paused && connection.unread().len() < READ_BACKLOG_BYTES_MAX / 2 {
-            connection.paused = false;
-            self.output.read_on.push(key);
-        }
-    }
-
-    /// One whole frame. `false`: the connection is not to be read any further in this pass, and the frame stays.
-    fn frame(&mut self, key: ConnectionKey, frame: &Frame<'_>) -> bool {
-        ShardStats::add(&self.stats.frames_total);
-        let Some(connection) = self.connections.at_mut(key) else { return false };
-        let phase = connection.phase;
-        if phase == Phase::Welcomed {
-            connection.phase = Phase::Talking;
-        }
-        match (phase, Request::decode(frame)) {
-            (Phase::Ending | Phase::Moving, _) => return false,
-            (Phase::Greeting, Ok(Request::Hello(hello))) => return self.hello(key, &hello),
-            (Phase::Greeting, Ok(_)) => {
-                self.reject(key, frame.request, Malformed::Illegal("HELLO comes first"));
-            }
-            (_, Ok(Request::Hello(_))) => {
-                self.reject(key, frame.request, Malformed::Illegal("a second HELLO"));
-            }
-            (Phase::Opening, Ok(Request::Open(_) | Request::Resume { .. })) => {
-                self.reject(key, frame.request, Malformed::Illegal("an OPEN is under way"));
-            }
-            (Phase::Bound(session), Ok(request)) => self.bound_request(key, session, frame, &request),
-            (_, Ok(request)) => self.unbound_request(key, frame.request, &request),
-            (phase, Err(malformed)) if malformed.is_confined() && phase != Phase::Greeting => {
-                self.refuse(key, frame.request, malformed.refusal().into());
-            }
-            (_, Err(malformed)) => self.reject(key, frame.request, malformed),
-        }
-        true
     }
 
     /// A request on a connection that acts for a session.
@@ -480,9 +352,4 @@ impl Shard {
     pub(crate) fn table(&self) -> &Table {
         &self.table
     }
-}
-
-/// Whether a request may walk over thousands of records.
-fn is_page(frame: &Frame<'_>) -> bool {
-    matches!(frame.kind, kind::LIST | kind::SHOW | kind::SESSIONS | kind::STATUS)
 }
