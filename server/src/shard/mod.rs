@@ -130,6 +130,7 @@ pub(crate) struct Shard {
     openings: BTreeMap<SessionId, Opening>,
     /// OPENs that wait until their lease is on disk.
     parked: VecDeque<Parked>,
+    /// Number of the newest session of this shard; those refused have none.
     session_seq: u32,
     /// Sessions here whose home is another shard.
     visiting: u64,

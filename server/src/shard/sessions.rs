@@ -108,13 +108,15 @@ impl Shard {
             self.set_opening(key, true);
             self.parked.push_back(Parked { due, connection: key, request, new: announcement });
         } else {
-            self.open_now(key, request, &announcement);
+            self.open_now(key, request, announcement);
         }
     }
 
-    fn next_session_id(&mut self) -> Option<SessionId> {
-        self.session_seq = self.session_seq.checked_add(1)?;
-        SessionId::new(self.settings.epoch, self.settings.me, self.session_seq)
+    /// The id of the session that is entered next. Nobody has it before: an OPEN that is refused uses up no number, of
+    /// which an epoch has only so many.
+    fn next_session_id(&self) -> Option<SessionId> {
+        let seq = self.session_seq.checked_add(1)?;
+        SessionId::new(self.settings.epoch, self.settings.me, seq)
     }
 
     fn granted_ttl_ms(&self, asked_ms: u32) -> u32 {
@@ -131,7 +133,7 @@ impl Shard {
         for _ in 0..self.parked.len() {
             let Some(parked) = self.parked.pop_front() else { return };
             if parked.new.ttl_ms <= self.settings.horizon_ms {
-                self.open_now(parked.connection, parked.request, &parked.new);
+                self.open_now(parked.connection, parked.request, parked.new);
             } else {
                 self.parked.push_back(parked);
             }
@@ -151,7 +153,7 @@ impl Shard {
         }
     }
 
-    fn open_now(&mut self, key: ConnectionKey, request: RequestId, new: &Announcement) {
+    fn open_now(&mut self, key: ConnectionKey, request: RequestId, mut new: Announcement) {
         // The connection may have ended while the disk was written.
         self.set_opening(key, false);
         if !self.connections.at(key).is_some_and(|connection| connection.phase == Phase::Talking) {
@@ -162,10 +164,16 @@ impl Shard {
             let detail = "no descriptor is left to watch the process";
             return self.refuse(key, request, Refused { detail, ..Refusal::Busy.into() });
         };
-        let session = match self.enter(new, false) {
+        // Others may have been entered while this one waited for the disk.
+        let Some(id) = self.next_session_id() else {
+            return self.refuse(key, request, Refusal::Quota.into());
+        };
+        new.id = id;
+        let session = match self.enter(&new, false) {
             Ok(session) => session,
             Err(refusal) => return self.refuse(key, request, refusal.into()),
         };
+        self.session_seq += 1;
         self.bind(key, session);
         self.output.watch.extend(watched.map(|(descriptor, kind)| (session, Watch::Begin(descriptor, kind))));
         if self.settings.shards == 1 {

@@ -200,6 +200,33 @@ fn a_lease_longer_than_the_disk_knows_waits_for_the_disk() {
 }
 
 #[test]
+fn a_refused_open_uses_up_no_number() {
+    let mut world = World::with(1, |settings| settings.horizon_ms = 1000);
+    let named = |reclaim_key| Open { identity: b"ms-1", reclaim_key, ..open(1000) };
+    let line = world.greet(0);
+    world.send(line, 1, 0, &Request::Open(named(b"k")));
+    let heard = world.only(line);
+    let Reply::Opened { session: first, .. } = heard.reply() else { panic!("{heard:?}") };
+    let line = world.greet(0);
+    for request in 1..=50 {
+        world.send(line, request, 0, &Request::Open(named(b"guess")));
+        assert_eq!(refusal(&mut world, line), Refusal::Denied);
+    }
+    // Two wait for the disk, and one of them is refused when it is their turn.
+    let late = world.greet(0);
+    world.send(line, 51, 0, &Request::Open(Open { ttl_ms: 5000, ..named(b"guess") }));
+    world.send(late, 1, 0, &Request::Open(open(5000)));
+    let (_, second, _) = world.open(0, 1000);
+    let now = world.now;
+    world.shards[0].message(now, ToShard::HorizonRaised { ttl_ms: 5000 });
+    world.turn();
+    assert_eq!(refusal(&mut world, line), Refusal::Denied);
+    let heard = world.only(late);
+    let Reply::Opened { session: third, .. } = heard.reply() else { panic!("{heard:?}") };
+    assert_eq!([second.get() - first.get(), third.get() - first.get()], [1, 2]);
+}
+
+#[test]
 fn nothing_is_granted_in_a_quarantine_and_the_answer_says_how_long() {
     let mut world = World::with(1, |settings| settings.quarantine_until = Tick::from_millis(1500));
     let (line, ..) = world.open(0, 5000);
