@@ -6,7 +6,8 @@ use crate::endpoint::Endpoint;
 use crate::engine::{Anchor, Core};
 use crate::error::ConnectError;
 use crate::lock::LockRequest;
-use fairlock_protocol::SessionId;
+use crate::lock_all::LockAllRequest;
+use fairlock_protocol::{Mode, SessionId};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +59,12 @@ impl Client {
     /// A request for the lock `name` (1 to 1024 bytes): exclusive and waiting for ever, unless said otherwise.
     pub fn lock(&self, name: impl AsRef<[u8]>) -> LockRequest {
         LockRequest::new(Arc::clone(&self.anchor), name.as_ref())
+    }
+
+    /// A request for several locks, all or none: waiting for ever, unless said otherwise. Two such requests never wait for
+    /// each other, in whatever order they name their locks.
+    pub fn lock_all<N: AsRef<[u8]>>(&self, locks: impl IntoIterator<Item = (N, Mode)>) -> LockAllRequest {
+        LockAllRequest::new(Arc::clone(&self.anchor), locks)
     }
 
     /// The session's number, as `fairlock sessions` shows it. It changes when a lost session is followed by a new one.

@@ -180,7 +180,7 @@ impl Guard {
             return Err(ConvertError::Lost(self.certain_until(now).err().unwrap_or(LostCause::Lease)));
         }
         match await_slot(core, &slot, give_up) {
-            Some(Outcome::Converted | Outcome::Granted(..)) => Ok(()),
+            Some(Outcome::Converted | Outcome::Granted(..) | Outcome::GrantedAll(..)) => Ok(()),
             Some(Outcome::Failed(AcquireError::Refused(refusal))) => Err(ConvertError::Refused(refusal)),
             Some(Outcome::Failed(AcquireError::Deadlock(cycle))) => Err(ConvertError::Deadlock(cycle)),
             Some(Outcome::Failed(AcquireError::Lost(cause))) => Err(ConvertError::Lost(cause)),

@@ -63,6 +63,7 @@ mod engine;
 mod error;
 mod guard;
 mod lock;
+mod lock_all;
 mod session;
 mod transport;
 
@@ -75,3 +76,4 @@ pub use error::{
 pub use fairlock_protocol::{FencingToken, GrantId, Liveness, Mode, OwnerId, Refusal, SessionId};
 pub use guard::{Guard, GuardState, Lost};
 pub use lock::{Acquiring, Canceller, LockRequest};
+pub use lock_all::{AcquiringAll, LockAllRequest};

@@ -1,7 +1,7 @@
 //! Asking for a lock: what is asked, and the three ways to wait for it.
 
 use crate::clock;
-use crate::engine::{Anchor, Outcome, Slot, ask_for, await_slot, cancel, undo};
+use crate::engine::{Anchor, Outcome, Slot, Wish, ask_for, await_slot, cancel, undo};
 use crate::error::AcquireError;
 use crate::guard::Guard;
 use crate::session::Spec;
@@ -42,14 +42,14 @@ pub struct LockRequest {
 const UNNAMED_OWNER: u64 = 1 << 63;
 
 /// An owner like no other in this process.
-fn fresh_owner() -> OwnerId {
+pub(crate) fn fresh_owner() -> OwnerId {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     // Relaxed: only different numbers are wanted.
     OwnerId(UNNAMED_OWNER | NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The owner that stands for the calling thread.
-fn owner_of_this_thread() -> OwnerId {
+pub(crate) fn owner_of_this_thread() -> OwnerId {
     thread_local!(static OWNER: OwnerId = fresh_owner());
     OWNER.with(|owner| *owner)
 }
@@ -75,19 +75,7 @@ impl Canceller {
 
 impl LockRequest {
     pub(crate) fn new(anchor: Arc<Anchor>, name: &[u8]) -> LockRequest {
-        let spec = Spec {
-            namespace: "".into(),
-            name: name.into(),
-            label: "".into(),
-            mode: Mode::EX,
-            wait: Wait::Forever,
-            owner: OwnerId::default(),
-            reentrant: false,
-            notify: false,
-            lock_delay_ms: 0,
-            max_hold_ms: 0,
-        };
-        LockRequest { anchor, spec, owner: None, slot: Slot::new() }
+        LockRequest { anchor, spec: Spec::plain(name), owner: None, slot: Slot::new() }
     }
 
     /// In which namespace: 1 to 64 of `[a-z0-9._-]` (default `default`).
@@ -162,17 +150,11 @@ impl LockRequest {
     pub fn acquire(mut self) -> Result<Guard, AcquireError> {
         self.check()?;
         self.spec.owner = self.owner.unwrap_or_else(owner_of_this_thread);
-        // The wait runs at the server; the deadline bounds only how long its answer may take beyond it.
         let deadline = self.anchor.core.config.deadline;
-        let longest = match self.spec.wait {
-            Wait::Try => Some(deadline),
-            Wait::Millis(ms) => Some(deadline.saturating_add(Duration::from_millis(ms))),
-            Wait::Forever => None,
-        };
-        let give_up = longest.map(|longest| clock::now().after(longest));
+        let give_up = patience(self.spec.wait, deadline).map(|longest| clock::now().after(longest));
         let is_timed = matches!(self.spec.wait, Wait::Millis(_));
         let spec = Arc::new(self.spec);
-        ask_for(&self.anchor.core, &spec, &self.slot, false);
+        ask_for(&self.anchor.core, Wish::One(spec), &self.slot, false);
         match await_slot(&self.anchor.core, &self.slot, give_up) {
             Some(outcome) => guard(&self.anchor, outcome),
             None if is_timed => Err(AcquireError::Refused(Refusal::Timeout)),
@@ -203,7 +185,7 @@ impl LockRequest {
         self.spec.owner = self.owner.unwrap_or_else(fresh_owner);
         let LockRequest { anchor, spec, slot, .. } = self;
         if refused.is_none() {
-            ask_for(&anchor.core, &Arc::new(spec), &slot, true);
+            ask_for(&anchor.core, Wish::One(Arc::new(spec)), &slot, true);
         }
         Acquiring { anchor, slot, refused, finished: false }
     }
@@ -222,6 +204,16 @@ impl LockRequest {
     }
 }
 
+/// How long an answer is waited for; for ever when `None`. The wait itself runs at the server: the deadline bounds only
+/// how long its answer may take beyond it.
+pub(crate) fn patience(wait: Wait, deadline: Duration) -> Option<Duration> {
+    match wait {
+        Wait::Try => Some(deadline),
+        Wait::Millis(ms) => Some(deadline.saturating_add(Duration::from_millis(ms))),
+        Wait::Forever => None,
+    }
+}
+
 /// Whole milliseconds, rounded up.
 fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
@@ -231,7 +223,9 @@ fn guard(anchor: &Arc<Anchor>, outcome: Outcome) -> Result<Guard, AcquireError> 
     match outcome {
         Outcome::Granted(session, hold) => Ok(Guard::new(Arc::clone(anchor), session, hold)),
         Outcome::Failed(error) => Err(error),
-        Outcome::Converted => unreachable!("only a conversion is answered so, and it has a slot of its own"),
+        Outcome::Converted | Outcome::GrantedAll(..) => {
+            unreachable!("other requests are answered so, and each has a slot of its own")
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What one client shares among its handles, guards and its tender thread.
 
+use super::foreground::Wish;
 use super::lane::Session;
 use super::opening;
 use super::slot::{Outcome, Slot};
@@ -8,7 +9,6 @@ use crate::builder::{Builder, Notice, NoticeCallback};
 use crate::clock;
 use crate::endpoint::{Address, Endpoint};
 use crate::error::{AcquireError, ConnectError, LostCause};
-use crate::session::Spec;
 use crate::transport::{self, Bell, Target};
 use fairlock_protocol::Liveness;
 use fairlock_protocol::limits::{IDENTITY_BYTES_MAX, LABEL_BYTES_MAX, TTL_MAX};
@@ -46,7 +46,7 @@ pub(crate) struct Config {
 /// A request that waits for a session to be opened.
 #[derive(Debug)]
 pub(crate) struct Orphan {
-    pub(crate) spec: Arc<Spec>,
+    pub(crate) wish: Wish,
     pub(crate) slot: Arc<Slot>,
     pub(crate) tended: bool,
 }

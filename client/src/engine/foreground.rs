@@ -5,32 +5,74 @@ use super::lane::{Cover, Lane, LaneState, Session};
 use super::slot::{Outcome, Place, Slot};
 use crate::clock;
 use crate::error::AcquireError;
-use crate::session::{Ask, Hold, Spec};
+use crate::session::{Ask, Bundle, Hold, Spec};
 use crate::transport::{self, Link};
-use fairlock_protocol::{GrantId, Mode, Refusal, Tick, Wait};
+use fairlock_protocol::{GrantId, Mode, Refusal, ShardId, Tick, Wait};
 use rustix::event::{PollFd, PollFlags};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// Asks for a lock; the slot is settled when it is known how it came out. `tended`: nobody will read for it.
-pub(crate) fn ask_for(core: &Core, spec: &Arc<Spec>, slot: &Arc<Slot>, tended: bool) {
+/// What is asked of a session, whichever it will be.
+#[derive(Clone, Debug)]
+pub(crate) enum Wish {
+    /// One lock.
+    One(Arc<Spec>),
+    /// Of these, in canonical order, those of the lowest shard; wait so long for them.
+    FirstOf(Arc<[Arc<Spec>]>, Wait),
+}
+
+/// Asks for a lock, or several; the slot is settled when it is known how it came out. `tended`: nobody will read for it.
+pub(crate) fn ask_for(core: &Core, wish: Wish, slot: &Arc<Slot>, tended: bool) {
     let session = core.session();
     let alive = session.lease.check(clock::now()).is_ok();
-    if !(alive && place(core, &session, spec, slot, tended)) {
-        core.leave(Orphan { spec: Arc::clone(spec), slot: Arc::clone(slot), tended });
+    if !(alive && place(core, &session, &wish, slot, tended)) {
+        core.leave(Orphan { wish, slot: Arc::clone(slot), tended });
     }
+}
+
+/// The lowest shard above `after` that owns some of several names, and what it owns, in the order given.
+pub(crate) fn share(
+    session: &Session,
+    specs: &[Arc<Spec>],
+    after: Option<ShardId>,
+) -> Option<(ShardId, Vec<Arc<Spec>>)> {
+    let owners = specs.iter().map(|spec| (session.lane_of(spec).shard, spec));
+    let above = owners.filter(|&(shard, _)| after.is_none_or(|after| shard > after));
+    let lowest = above.clone().map(|(shard, _)| shard).min()?;
+    let owned = above.filter(|&(shard, _)| shard == lowest).map(|(_, spec)| Arc::clone(spec));
+    Some((lowest, owned.collect()))
+}
+
+/// Asks another shard for its share of several locks; `false` when the session is over.
+pub(crate) fn ask_share(
+    core: &Core,
+    session: &Arc<Session>,
+    shard: ShardId,
+    bundle: Arc<Bundle>,
+    slot: &Arc<Slot>,
+    tended: bool,
+) -> bool {
+    submit(core, session, session.lane(shard), Ask::AcquireAll(bundle), slot, tended)
 }
 
 /// Hands a request to the session's stream; `false` when the session is over.
 pub(super) fn place(
     core: &Core,
     session: &Arc<Session>,
-    spec: &Arc<Spec>,
+    wish: &Wish,
     slot: &Arc<Slot>,
     tended: bool,
 ) -> bool {
-    submit(core, session, session.lane_of(spec), Ask::Acquire(Arc::clone(spec)), slot, tended)
+    match wish {
+        Wish::One(spec) => {
+            submit(core, session, session.lane_of(spec), Ask::Acquire(Arc::clone(spec)), slot, tended)
+        }
+        Wish::FirstOf(specs, wait) => {
+            let (shard, specs) = share(session, specs, None).expect("several are at least one");
+            ask_share(core, session, shard, Arc::new(Bundle { specs, wait: *wait }), slot, tended)
+        }
+    }
 }
 
 /// Asks for another mode of a grant; `false` when the session is over.
@@ -135,6 +177,30 @@ fn take_turn(slot: &Arc<Slot>, place: &Place, parked: &mut bool) -> Option<Arc<L
     link
 }
 
+/// How long answers are looked for before the thread sleeps: about what a sleep and a wake-up across cores cost
+/// (docs/performance.md), so that looking at worst doubles the cost of a short wait.
+const LOOK_TIME: Duration = Duration::from_micros(25);
+
+/// Looks for the answer for a while, letting others run between looks. `false`: the link is gone.
+///
+/// An answer that comes from this very core is not looked for: looking keeps the server from running, and by sleeping
+/// at once a release and the next request reach it in one pass.
+fn look(core: &Core, place: &Place, lane: &Lane, slot: &Slot, link: &Arc<Link>) -> bool {
+    if link.answers_from_this_core() {
+        return true;
+    }
+    let until = clock::now().after(LOOK_TIME);
+    loop {
+        if !lane.pump(&place.session, core, link, true) {
+            return false;
+        }
+        if slot.is_settled() || clock::now() >= until {
+            return true;
+        }
+        thread::yield_now();
+    }
+}
+
 /// Reads, settling whatever comes, until our own is settled, the link is gone, or it is time to give up.
 fn read_until_settled(
     core: &Core,
@@ -144,6 +210,9 @@ fn read_until_settled(
     link: &Arc<Link>,
     give_up: Option<Tick>,
 ) {
+    if !look(core, place, lane, slot, link) {
+        return;
+    }
     while !slot.is_settled() {
         let left = give_up.map(|give_up| give_up.since(clock::now()));
         if left.is_some_and(|left| left.is_zero()) {
@@ -200,6 +269,12 @@ pub(crate) fn undo(core: &Core, slot: &Arc<Slot>) -> Option<Outcome> {
     match slot.leave() {
         Some(Outcome::Granted(session, hold)) => {
             give_back(core, &session, &hold);
+            None
+        }
+        Some(Outcome::GrantedAll(session, holds)) => {
+            for hold in holds {
+                give_back(core, &session, &hold);
+            }
             None
         }
         Some(outcome) => Some(outcome),

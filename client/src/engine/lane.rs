@@ -414,8 +414,13 @@ impl Session {
             match event {
                 Event::Answered(slot, answer) => {
                     settled_for_reader = true;
-                    if let Err(Outcome::Granted(session, hold)) = slot.settle(Outcome::of(answer, self)) {
-                        session.lane(lane.shard).release(&session, core, &hold);
+                    let late = match slot.settle(Outcome::of(answer, self)) {
+                        Err(Outcome::Granted(_, hold)) => vec![hold],
+                        Err(Outcome::GrantedAll(_, holds)) => holds,
+                        _ => Vec::new(),
+                    };
+                    for hold in late {
+                        lane.release(self, core, &hold);
                     }
                 }
                 Event::HoldOver(hold) => hold.wake_watchers(),

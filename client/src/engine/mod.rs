@@ -24,6 +24,8 @@ mod slot;
 mod tender;
 
 pub(crate) use core::{Anchor, Core};
-pub(crate) use foreground::{ask_for, ask_to_convert, await_slot, cancel, give_back, undo};
+pub(crate) use foreground::{
+    Wish, ask_for, ask_share, ask_to_convert, await_slot, cancel, give_back, share, undo,
+};
 pub(crate) use lane::Session;
 pub(crate) use slot::{Outcome, Slot};

@@ -13,6 +13,7 @@ use std::thread::{self, Thread};
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Granted(Arc<Session>, Arc<Hold>),
+    GrantedAll(Arc<Session>, Vec<Arc<Hold>>),
     Converted,
     Failed(AcquireError),
 }
@@ -21,6 +22,7 @@ impl Outcome {
     pub(crate) fn of(answer: Answer, session: &Arc<Session>) -> Outcome {
         match answer {
             Answer::Granted(hold) => Outcome::Granted(Arc::clone(session), hold),
+            Answer::GrantedAll(holds) => Outcome::GrantedAll(Arc::clone(session), holds),
             Answer::Converted => Outcome::Converted,
             Answer::Refused(Refusal::Deadlock, cycle) => Outcome::Failed(AcquireError::Deadlock(cycle)),
             Answer::Refused(refusal, _) => Outcome::Failed(AcquireError::Refused(refusal)),

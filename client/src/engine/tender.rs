@@ -309,7 +309,7 @@ impl Tender {
             }
         }
         for orphan in core.take_orphans(core.is_closing()) {
-            if !foreground::place(&core, &session, &orphan.spec, &orphan.slot, orphan.tended) {
+            if !foreground::place(&core, &session, &orphan.wish, &orphan.slot, orphan.tended) {
                 let cause = session.lease.check(clock::now()).err().unwrap_or(LostCause::Lease);
                 drop(orphan.slot.settle(Outcome::Failed(AcquireError::from_lost(cause))));
             }

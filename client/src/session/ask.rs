@@ -1,6 +1,7 @@
 //! Requests as the client keeps them: owned, so that they can be said again on another connection under the same number.
 
-use fairlock_protocol::request::Acquire;
+use fairlock_protocol::bundle::ItemsBuffer;
+use fairlock_protocol::request::{Acquire, AcquireAll};
 use fairlock_protocol::{GrantId, Mode, OwnerId, Refusal, Request, RequestId, Resource, Wait};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,36 @@ pub(crate) struct Spec {
     pub(crate) max_hold_ms: u32,
 }
 
+/// One shard's share of several locks that are asked for together.
+#[derive(Clone, Debug)]
+pub(crate) struct Bundle {
+    /// In canonical order; at least one. Their own `wait` does not count.
+    pub(crate) specs: Vec<Arc<Spec>>,
+    pub(crate) wait: Wait,
+}
+
 impl Spec {
+    /// Exclusive, and waiting for ever.
+    pub(crate) fn plain(name: &[u8]) -> Spec {
+        Spec {
+            namespace: "".into(),
+            name: name.into(),
+            label: "".into(),
+            mode: Mode::EX,
+            wait: Wait::Forever,
+            owner: OwnerId::default(),
+            reentrant: false,
+            notify: false,
+            lock_delay_ms: 0,
+            max_hold_ms: 0,
+        }
+    }
+
+    /// What the canonical order goes by.
+    pub(crate) fn place(&self) -> Option<Resource<'_>> {
+        self.resource().ok()
+    }
+
     /// What is locked. Checked here once more, because it borrows.
     pub(crate) fn resource(&self) -> Result<Resource<'_>, Refusal> {
         Resource::new(self.namespace.as_bytes(), &self.name)
@@ -32,6 +62,7 @@ impl Spec {
 #[derive(Clone, Debug)]
 pub(crate) enum Ask {
     Acquire(Arc<Spec>),
+    AcquireAll(Arc<Bundle>),
     Convert { grant: GrantId, mode: Mode, wait: Wait },
     Release(GrantId),
     Cancel(RequestId),
@@ -44,6 +75,7 @@ impl Ask {
     pub(crate) fn wait(&self) -> Option<Wait> {
         match self {
             Ask::Acquire(spec) => Some(spec.wait),
+            Ask::AcquireAll(bundle) => Some(bundle.wait),
             Ask::Convert { wait, .. } => Some(*wait),
             _ => None,
         }
@@ -52,7 +84,17 @@ impl Ask {
     /// Appends its frame. `passed` is how long ago it was asked for: a wait is shortened by it, but never to a try,
     /// because a request that may already stand in the queue must not lose its place to arithmetic.
     pub(crate) fn encode(&self, id: RequestId, ack: u16, passed: Duration, out: &mut Vec<u8>) {
+        let items;
         let request = match *self {
+            Ask::AcquireAll(ref bundle) => {
+                let specs = bundle.specs.iter().map(|spec| Ok((spec.resource()?, spec.mode)));
+                let specs = specs.collect::<Result<Vec<_>, Refusal>>();
+                items = ItemsBuffer::new(specs.expect("names are checked before a request is made"))
+                    .expect("what is asked together is checked as a whole");
+                let (wait, owner) = (left(bundle.wait, passed), bundle.specs[0].owner);
+                let label = bundle.specs[0].label.as_bytes();
+                Request::AcquireAll(AcquireAll { wait, owner, items: items.items(), label })
+            }
             Ask::Acquire(ref spec) => {
                 let resource = spec.resource().expect("names are checked before a request is made");
                 Request::Acquire(Acquire {

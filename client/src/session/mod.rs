@@ -11,7 +11,7 @@ mod lease;
 mod pulse;
 mod stream;
 
-pub(crate) use ask::{Ask, Spec};
+pub(crate) use ask::{Ask, Bundle, Spec};
 pub(crate) use hold::Hold;
 pub(crate) use jitter::Jitter;
 pub(crate) use lease::Lease;

@@ -6,7 +6,7 @@
 
 mod replies;
 
-use super::ask::Ask;
+use super::ask::{Ask, Bundle};
 use super::hold::Hold;
 use super::jitter::Jitter;
 use super::lease::Lease;
@@ -41,6 +41,8 @@ pub(crate) struct Passport {
 pub(crate) enum Answer {
     /// The lock is held.
     Granted(Arc<Hold>),
+    /// All locks of a share are held, in its order.
+    GrantedAll(Vec<Arc<Hold>>),
     /// The grant has another mode; its hold says which.
     Converted,
     /// The server refused.
@@ -120,6 +122,8 @@ struct Pending<T> {
     tended: bool,
     /// Given up by the one who asked: a grant goes back at once.
     abandoned: bool,
+    /// What a request for several locks was granted so far.
+    gathered: Vec<Arc<Hold>>,
 }
 
 /// One session's talk with one shard. `T` names who asked.
@@ -260,6 +264,7 @@ impl<T> Stream<T> {
             tries: 0,
             tended,
             abandoned: false,
+            gathered: Vec::new(),
         };
         self.pending.insert(id, pending);
         if self.is_live() {

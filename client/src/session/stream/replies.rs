@@ -3,7 +3,7 @@
 //! The order inside one frame matters: whether the lease lives is looked at before its renewal is counted, so a grant
 //! that arrives after the deadline goes back even when it carries the confirmation that came too late.
 
-use super::{Answer, Ask, Event, Fault, Hold, Phase, SILENT_KEPT_MAX, Stream, Whereabouts};
+use super::{Answer, Ask, Bundle, Event, Fault, Hold, Phase, SILENT_KEPT_MAX, Stream, Whereabouts};
 use crate::builder::Notice;
 use crate::error::{Cycle, LostCause};
 use fairlock_protocol::reply::{CycleEdge, Grant, Refused};
@@ -170,7 +170,7 @@ impl<T> Stream<T> {
         }
         let fits = matches!(
             (&pending.ask, reply),
-            (Ask::Acquire(_), Reply::Granted(_))
+            (Ask::Acquire(_) | Ask::AcquireAll(_), Reply::Granted(_))
                 | (Ask::Convert { .. }, Reply::Converted(_))
                 | (Ask::Release(_), Reply::Released { .. })
                 | (Ask::Cancel(_), Reply::Withdrawn { .. })
@@ -179,6 +179,11 @@ impl<T> Stream<T> {
         );
         if !fits {
             return Err(Fault::OutOfTurn("an answer of another kind than the request"));
+        }
+        if let (Reply::Granted(granted), Ask::AcquireAll(bundle)) = (reply, &pending.ask) {
+            let bundle = Arc::clone(bundle);
+            self.gather(now, id, granted, &bundle, alive);
+            return Ok(());
         }
         let Some(pending) = self.forget(id) else { return Ok(()) };
         match (reply, pending.ask) {
@@ -206,6 +211,43 @@ impl<T> Stream<T> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// One more grant of a request for several locks. Each is a hold from now on, so that it can be taken away; whoever
+    /// asked is told when it was the last, and when nobody wants them all go back.
+    fn gather(
+        &mut self,
+        now: Tick,
+        id: u64,
+        granted: &Grant,
+        bundle: &Bundle,
+        alive: Result<Tick, LostCause>,
+    ) {
+        let Some(pending) = self.pending.get(&id) else { return };
+        let (at, asked) = (pending.gathered.len(), pending.asked);
+        if pending.gathered.iter().any(|hold| hold.grant == granted.grant) {
+            return;
+        }
+        let hold = self.take_hold(granted, || Hold::new(granted, Arc::clone(&bundle.specs[at]), asked));
+        let Some(pending) = self.pending.get_mut(&id) else { return };
+        pending.gathered.push(hold);
+        if pending.gathered.len() < bundle.specs.len() {
+            return;
+        }
+        let Some(pending) = self.forget(id) else { return };
+        match (alive, pending.interest) {
+            (Ok(_), Some(interest)) => {
+                self.events.push(Event::Answered(interest, Answer::GrantedAll(pending.gathered)));
+            }
+            (alive, interest) => {
+                for hold in &pending.gathered {
+                    self.release(now, hold);
+                }
+                if let (Err(cause), Some(interest)) = (alive, interest) {
+                    self.events.push(Event::Answered(interest, Answer::Lost(cause)));
+                }
+            }
+        }
     }
 
     /// The hold of a grant: the one that is entered again, or a new one.

@@ -47,6 +47,13 @@ impl Talk {
         self.stream.submit(at(ms), Ask::Acquire(spec), Some(who), false).unwrap()
     }
 
+    /// Asks for so many locks at once.
+    fn acquire_all(&mut self, ms: u64, who: u32, count: u8) -> RequestId {
+        let named = |number: u8| Arc::new(Spec { name: [number].into(), ..(*spec(0)).clone() });
+        let bundle = Arc::new(Bundle { specs: (0..count).map(named).collect(), wait: Wait::Forever });
+        self.stream.submit(at(ms), Ask::AcquireAll(bundle), Some(who), false).unwrap()
+    }
+
     /// What the client said since the last look: kind of request and number.
     fn said(&mut self) -> Vec<String> {
         let bytes = std::mem::take(&mut self.stream.out);
@@ -55,6 +62,7 @@ impl Talk {
         while let Some((frame, length)) = Frame::split(rest).unwrap() {
             let text = match Request::decode(&frame).unwrap() {
                 Request::Acquire(acquire) => format!("acquire {:?}", acquire.wait),
+                Request::AcquireAll(all) => format!("acquire {} {:?}", all.items.count(), all.wait),
                 Request::Resume { received, .. } => format!("resume {received}"),
                 Request::Hello(hello) => format!("hello {}", hello.shard.0),
                 Request::Release(grant) => format!("release {}", grant.slot()),
@@ -84,6 +92,10 @@ impl Talk {
     fn told(&mut self) -> Vec<String> {
         let word = |event: Event<u32>| match event {
             Event::Answered(who, Answer::Granted(hold)) => format!("{who} granted {}", hold.grant.slot()),
+            Event::Answered(who, Answer::GrantedAll(holds)) => {
+                let slots: Vec<_> = holds.iter().map(|hold| hold.grant.slot()).collect();
+                format!("{who} granted all {slots:?}")
+            }
             Event::Answered(who, Answer::Converted) => format!("{who} converted"),
             Event::Answered(who, Answer::Refused(refusal, _)) => format!("{who} {}", refusal.name()),
             Event::Answered(who, Answer::Lost(cause)) => format!("{who} lost {cause:?}"),
@@ -399,4 +411,49 @@ fn answers_that_do_not_fit_their_requests_break_the_connection() {
     assert!(matches!(talk.stream.receive(at(1200), &frame), Err(Fault::Malformed(_))));
     talk.hear_ok(1300, id, 0, &granted(5));
     assert_eq!(talk.told(), ["1 granted 5"], "the request is still there for the next connection");
+}
+
+#[test]
+fn several_locks_are_told_when_all_are_granted_also_over_a_broken_connection() {
+    let mut talk = Talk::opened();
+    let id = talk.acquire_all(1100, 1, 3);
+    assert_eq!(talk.said(), ["2: acquire 3 Forever ack 0"]);
+    talk.hear_ok(1200, id, FLAG_KEPT, &granted(5));
+    assert_eq!(talk.told(), [""; 0], "a part is not told");
+    talk.resume(1300, 2);
+    assert_eq!(talk.said()[1], "3: resume 1 ack 1");
+    talk.hear_ok(1301, id, FLAG_KEPT, &granted(6));
+    talk.hear_ok(1302, id, FLAG_KEPT, &granted(7));
+    assert_eq!(talk.told(), ["1 granted all [5, 6, 7]"]);
+    assert_eq!(talk.said(), [""; 0], "it is not asked for again");
+}
+
+#[test]
+fn one_of_several_that_is_broken_before_the_rest_arrives_is_lost_when_it_is_told() {
+    let mut talk = Talk::opened();
+    let id = talk.acquire_all(1100, 1, 2);
+    talk.hear_ok(1200, id, FLAG_KEPT, &granted(5));
+    let grant = grant(5).grant;
+    talk.hear_ok(1201, RequestId::NOTICE, 0, &Reply::Broken { grant, forced: false });
+    talk.hear_ok(1202, id, FLAG_KEPT, &granted(6));
+    let events = talk.stream.take_events();
+    let Some(Event::Answered(1, Answer::GrantedAll(holds))) = events.last() else { panic!("{events:?}") };
+    assert_eq!(holds[0].check(&talk.lease, at(1300)), Err(LostCause::Broken));
+    assert!(holds[1].check(&talk.lease, at(1300)).is_ok());
+}
+
+#[test]
+fn several_that_are_abandoned_or_late_go_back_one_by_one() {
+    let mut talk = Talk::opened();
+    let id = talk.acquire_all(1100, 1, 2);
+    talk.said();
+    talk.stream.abandon(at(1150), id);
+    talk.hear_ok(1200, id, FLAG_KEPT, &granted(5));
+    talk.hear_ok(1201, id, FLAG_KEPT, &granted(6));
+    assert_eq!(talk.said(), ["3: cancel 2 ack 0", "4: release 5 ack 2", "5: release 6 ack 2"]);
+    let late = talk.acquire_all(5000, 2, 2);
+    talk.said();
+    talk.hear_ok(5900, late, FLAG_KEPT | FLAG_RENEWED, &granted(7));
+    talk.hear_ok(5960, late, FLAG_KEPT | FLAG_RENEWED, &granted(8));
+    assert!(talk.told().contains(&"2 granted all [7, 8]".to_owned()), "the first renewed the lease in time");
 }
