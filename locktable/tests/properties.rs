@@ -107,11 +107,14 @@ fn the_histories_reach_every_kind_of_outcome() {
     let mut runner =
         TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let (mut seen, mut reclaimed) = (BTreeMap::<String, u32>::new(), 0);
+    let mut complete = 0;
     for round in 0..3000 {
         let bounds = if round % 2 == 0 { Bounds::REAL } else { Bounds::TIGHT };
         let steps = history(step(), 20..70).new_tree(&mut runner).expect("nothing is filtered out").current();
         let play = Play::whole(bounds, &steps).unwrap_or_else(|complaint| panic!("{complaint}"));
         reclaimed += play.witness.reclaimed;
+        complete +=
+            play.model.bundles.iter().filter(|bundle| bundle.waited && bundle.taken.len() > 1).count();
         for effect in play.past.iter().chain(&play.effects) {
             *seen.entry(kind_of(effect)).or_default() += 1;
         }
@@ -148,4 +151,5 @@ fn the_histories_reach_every_kind_of_outcome() {
         assert!(seen.contains_key(&kind), "no history reached: {kind}");
     }
     assert!(reclaimed > 0, "nobody came back during a lock delay");
+    assert!(complete > 0, "nobody got several locks after a wait");
 }

@@ -150,7 +150,10 @@ impl Play {
         let mut holders = Vec::new();
         for grant in self.model.live_grants(|g| g.resource == resource) {
             let g = &self.model.grants[grant];
-            let known = self.judge.grants[grant];
+            let known = self.judge.grants.get(grant).copied().flatten();
+            if known.is_some() != g.part_of.is_none() {
+                return Err(format!("grant {grant} was told, or not: {g:?}"));
+            }
             holders.push((
                 self.judge.key(g.session),
                 known,
@@ -177,8 +180,9 @@ impl Play {
                 Err(waiting) => seen_queue.push(waiting),
             }
         }
-        holders.sort_by_key(|holder| holder.1);
-        seen_holders.sort_by_key(|holder| holder.1);
+        // Grants that nobody was told of have no id to go by.
+        holders.sort_by_key(|holder| (holder.1, holder.0, holder.5, holder.2.wire()));
+        seen_holders.sort_by_key(|holder| (holder.1, holder.0, holder.5, holder.2.wire()));
         if holders != seen_holders || queue != seen_queue {
             return Err(format!("seen {seen_holders:?} {seen_queue:?}, model {holders:?} {queue:?}"));
         }

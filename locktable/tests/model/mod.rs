@@ -11,6 +11,7 @@
     reason = "each test binary uses its own part of the model"
 )]
 
+pub mod bundles;
 pub mod clock;
 pub mod judge;
 pub mod play;
@@ -64,6 +65,12 @@ pub enum Ask {
         notify: bool,
         lock_delay_ms: u32,
         max_hold_ms: u32,
+    },
+    /// Several resources, all or none; `None` for one that is not asked for.
+    AcquireAll {
+        modes: [Option<Mode>; play::RESOURCES],
+        wait: Wait,
+        owner: u64,
     },
     Release {
         grant: GrantSerial,
@@ -144,6 +151,8 @@ pub enum Said {
         grant: GrantSerial,
         wanted: Mode,
         waiters: u32,
+        /// Those among them that may have come after it was said: requests for several that went on to here.
+        late: u32,
         begins: bool,
     },
     Broken {

@@ -9,13 +9,14 @@ use super::table::{Model, Opening};
 use super::witness::Witness;
 use super::{Ask, Bounds, Ended, Lease, Mode, SessionSerial, Tick};
 use core::time::Duration;
-use fairlock_locktable::command::{Acquire, Attributes, Command, Open};
+use fairlock_locktable::command::{Acquire, AcquireAll, Attributes, Command, Item, Open};
 use fairlock_locktable::effect::{Answer, Effect};
 use fairlock_protocol::{Digest, Epoch, OwnerId, RequestId, Resource, Secret, SessionId, ShardId};
 
 /// How many resources a history speaks of.
-pub const RESOURCES: usize = 2;
-const NAMES: [&[u8]; RESOURCES] = [b"a", b"b"];
+pub const RESOURCES: usize = 3;
+/// In canonical order.
+const NAMES: [&[u8]; RESOURCES] = [b"a", b"b", b"c"];
 /// More due commands than this at one moment are one that never goes away.
 pub(super) const DUE_MAX: usize = 1000;
 
@@ -131,6 +132,13 @@ impl Play {
             }
             Step::End { session, why } => self.pick_session(session).map_or(Ok(()), |s| self.end(s, why)),
             Step::Acquire(ref wish) => self.pick_session(wish.session).map_or(Ok(()), |s| self.wish(s, wish)),
+            Step::AcquireAll { session, modes, wait, owner } => {
+                let Some(session) = self.pick_session(session) else { return Ok(()) };
+                if modes.iter().all(Option::is_none) {
+                    return Ok(());
+                }
+                self.ask_new(session, Ask::AcquireAll { modes, wait, owner: u64::from(owner) })
+            }
             Step::Release { grant, by_another } => {
                 let Some(grant) = self.pick_grant(grant) else { return Ok(()) };
                 let session = self.grants_session(grant, by_another);
@@ -191,8 +199,10 @@ impl Play {
     }
 
     fn pick_grant(&self, pick: u8) -> Option<usize> {
-        let all: Vec<usize> = (0..self.model.grants.len()).collect();
-        choose(pick, &self.model.live_grants(|_| true), &all)
+        // Nobody can name what nobody was told of.
+        let told = |grant: &usize| self.judge.grants.get(*grant).is_some_and(Option::is_some);
+        let all: Vec<usize> = (0..self.model.grants.len()).filter(told).collect();
+        choose(pick, &self.model.live_grants(|g| g.part_of.is_none()), &all)
     }
 
     fn grants_session(&self, grant: usize, by_another: bool) -> SessionSerial {
@@ -285,6 +295,12 @@ impl Play {
                 let mode = other(mode);
                 Ask::Acquire { resource, mode, wait, owner, reentrant, notify, lock_delay_ms, max_hold_ms }
             }
+            Ask::AcquireAll { mut modes, wait, owner } => {
+                if let Some(last) = modes.iter_mut().flatten().last() {
+                    *last = other(*last);
+                }
+                Ask::AcquireAll { modes, wait, owner }
+            }
             Ask::Convert { grant, mode, wait } => Ask::Convert { grant, mode: other(mode), wait },
             Ask::Release { .. } | Ask::Cancel { .. } => Ask::Cancel { target: 1_000_001 },
         };
@@ -304,7 +320,24 @@ impl Play {
         let real = |judge: &Judge, grant: usize| {
             judge.grants[grant].ok_or_else(|| format!("grant {grant} has no id"))
         };
+        let items: Vec<Item<'_>> = ask
+            .wanted()
+            .into_iter()
+            .map(|(resource, mode)| Item {
+                digest: digest_of(resource),
+                resource: Resource::new(b"", NAMES[resource]).unwrap(),
+                mode,
+            })
+            .collect();
         let command = match ask {
+            Ask::AcquireAll { wait, owner, .. } => Command::AcquireAll(AcquireAll {
+                session: key,
+                request: number,
+                items: &items,
+                wait,
+                owner: OwnerId(owner),
+                label: b"",
+            }),
             Ask::Acquire { resource, mode, wait, owner, reentrant, notify, lock_delay_ms, max_hold_ms } => {
                 Command::Acquire(Acquire {
                     session: key,
@@ -355,6 +388,7 @@ impl Play {
         self.model.now = self.now;
         self.model.facts.clear();
         follow(&mut self.model, &effects);
+        self.model.go_on();
         self.model.notice_blocking();
         self.judge.compare(&self.model.facts, &effects)?;
         self.adopt_order(&effects);

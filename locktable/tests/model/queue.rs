@@ -92,6 +92,12 @@ impl Model {
         waited_us: u64,
         previous_owner_died: bool,
     ) {
+        let grant = self.new_grant(session, ask);
+        let told = self.told(grant, waited_us, previous_owner_died);
+        self.answer(session, request, self.grants[grant].resource, Reply::Granted(told));
+    }
+
+    pub fn new_grant(&mut self, session: SessionSerial, ask: Ask) -> GrantSerial {
         let Ask::Acquire { resource, mode, owner, notify, lock_delay_ms, max_hold_ms, .. } = ask else {
             unreachable!()
         };
@@ -111,11 +117,11 @@ impl Model {
             hold_until,
             break_due: None,
             blocking: false,
+            part_of: None,
         });
         let grant = self.grants.len() - 1;
         self.set_mode(grant, mode, true);
-        let told = self.told(grant, waited_us, previous_owner_died);
-        self.answer(session, request, resource, Reply::Granted(told));
+        grant
     }
 
     pub fn enqueue(
@@ -130,7 +136,9 @@ impl Model {
         let (resource, mode, owner) = match ask {
             Ask::Acquire { resource, mode, owner, .. } => (resource, mode, owner),
             Ask::Convert { grant, mode, .. } => (self.grants[grant].resource, mode, self.grants[grant].owner),
-            Ask::Release { .. } | Ask::Cancel { .. } => unreachable!("only these two wait"),
+            Ask::AcquireAll { .. } | Ask::Release { .. } | Ask::Cancel { .. } => {
+                unreachable!("only these two wait here")
+            }
         };
         let until = match wait {
             Wait::Try => {
@@ -145,8 +153,21 @@ impl Model {
             return;
         }
         let (live, since) = (true, self.now);
-        let waiting =
-            Waiting { live, line, session, request, ask, resource, mode, owner, since, until, converts };
+        let bundle = None;
+        let waiting = Waiting {
+            live,
+            line,
+            session,
+            request,
+            ask,
+            resource,
+            mode,
+            owner,
+            since,
+            until,
+            converts,
+            bundle,
+        };
         self.waits.push(waiting);
     }
 
@@ -218,13 +239,18 @@ impl Model {
             let conversions = self.line(resource, Line::Conversions);
             let waits = self.line(resource, Line::Waits);
             let Some(&head) = conversions.first().or(waits.first()) else { return };
-            let Waiting { session, request, ask, mode, since, converts, .. } = self.waits[head];
+            let Waiting { session, request, ask, mode, since, converts, bundle, .. } = self.waits[head];
             if !self.fits(resource, mode, converts) || self.kept_out(session, resource) {
                 return;
             }
             self.waits[head].live = false;
             let waited_us = u64::try_from(self.now.since(since).as_micros()).unwrap();
             self.resources[resource].holder_died = false;
+            if let Some(bundle) = bundle {
+                self.take_for(bundle, resource, mode, died);
+                self.let_in.push(bundle);
+                continue;
+            }
             match converts {
                 Some(grant) => self.convert_now(request, grant, mode, waited_us, died),
                 None => self.grant_new(session, request, ask, waited_us, died),
@@ -263,10 +289,11 @@ impl Model {
             if let (Some(&first), true) = (blocked.first(), notify) {
                 let wanted = self.waits[first].mode;
                 let waiters = u32::try_from(blocked.len()).unwrap();
-                self.say(
-                    Some(resource),
-                    Said::Blocking { session, grant, wanted, waiters, begins: !was_blocking },
-                );
+                let late =
+                    |&&w: &&WaitSerial| self.waits[w].bundle.is_some() && self.waits[w].since == self.now;
+                let late = u32::try_from(blocked.iter().filter(late).count()).unwrap();
+                let begins = !was_blocking;
+                self.say(Some(resource), Said::Blocking { session, grant, wanted, waiters, late, begins });
             }
         }
     }

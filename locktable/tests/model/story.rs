@@ -1,6 +1,7 @@
 //! Histories at random: steps made of small numbers, which `play.rs` reads against whoever is alive at that moment,
 //! so that a history that lost some of its steps in shrinking still means something.
 
+use super::play::RESOURCES;
 use super::{Ended, Mode, Wait};
 use proptest::prelude::*;
 
@@ -20,6 +21,12 @@ pub enum Step {
         why: Ended,
     },
     Acquire(Wish),
+    AcquireAll {
+        session: u8,
+        modes: [Option<Mode>; RESOURCES],
+        wait: Wait,
+        owner: u8,
+    },
     Release {
         grant: u8,
         by_another: bool,
@@ -101,7 +108,7 @@ fn wait() -> impl Strategy<Value = Wait> {
 fn wish() -> impl Strategy<Value = Wish> {
     let delay = prop_oneof![5 => Just(0_u32), 1 => Just(120_u32), 1 => Just(2500)];
     let hold = prop_oneof![6 => Just(0_u32), 1 => Just(60_u32), 1 => Just(400)];
-    (any::<u8>(), 0..3_u8, mode(), wait(), 0..3_u8, (any::<bool>(), any::<bool>()), delay, hold).prop_map(
+    (any::<u8>(), 0..5_u8, mode(), wait(), 0..3_u8, (any::<bool>(), any::<bool>()), delay, hold).prop_map(
         |(session, resource, mode, wait, owner, (reentrant, notify), lock_delay_ms, max_hold_ms)| Wish {
             session,
             resource: resource / 2,
@@ -114,6 +121,16 @@ fn wish() -> impl Strategy<Value = Wish> {
             max_hold_ms,
         },
     )
+}
+
+fn bundle() -> impl Strategy<Value = Step> {
+    let modes = [0; RESOURCES].map(|_| prop::option::weighted(0.7, mode()));
+    (any::<u8>(), modes, wait(), 0..3_u8).prop_map(|(session, modes, wait, owner)| Step::AcquireAll {
+        session,
+        modes,
+        wait,
+        owner,
+    })
 }
 
 fn why() -> impl Strategy<Value = Ended> {
@@ -148,6 +165,7 @@ pub fn step() -> impl Strategy<Value = Step> {
         3 => open(),
         2 => (any::<u8>(), why()).prop_map(|(session, why)| Step::End { session, why }),
         16 => wish().prop_map(Step::Acquire),
+        6 => bundle(),
         8 => (any::<u8>(), prop::bool::weighted(0.1))
             .prop_map(|(grant, by_another)| Step::Release { grant, by_another }),
         7 => (any::<u8>(), mode(), wait()).prop_map(|(grant, mode, wait)| Step::Convert { grant, mode, wait }),
@@ -178,6 +196,7 @@ pub fn storm_step() -> impl Strategy<Value = Step> {
     });
     prop_oneof![
         20 => rush,
+        5 => bundle(),
         6 => (any::<u8>(), Just(false)).prop_map(|(wait, of_nothing)| Step::Cancel { wait, of_nothing }),
         4 => (any::<u8>(), Just(false)).prop_map(|(grant, by_another)| Step::Release { grant, by_another }),
         4 => (any::<u8>(), mode()).prop_map(|(grant, mode)| Step::Convert { grant, mode, wait: Wait::Millis(7) }),

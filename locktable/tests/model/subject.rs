@@ -85,7 +85,14 @@ impl Subject {
             entries.push(match entry.role {
                 Role::Holder => {
                     let (mode, broken) = (entry.mode.unwrap(), entry.broken);
-                    Ok((entry.session, entry.grant, mode, entry.levels, broken, entry.owner.0))
+                    Ok((
+                        entry.session,
+                        entry.grant.filter(|_| !entry.partial),
+                        mode,
+                        entry.levels,
+                        broken,
+                        entry.owner.0,
+                    ))
                 }
                 role => {
                     let (asked, request) = (entry.asked.unwrap(), entry.request.unwrap().0);

@@ -1,6 +1,7 @@
 //! The model's state and its commands, in the order of SEMANTICS: sessions (§2), requests exactly once, acquire,
 //! cancel, release (§6). Granting, and who is next, stands in `queue.rs` (§5).
 
+use super::bundles::{Bundle, BundleSerial};
 use super::{
     Ask, Bounds, Due, Ended, Fact, GrantSerial, Lease, Mode, Refusal, Reply, ResourceIndex, Said,
     SessionSerial, Tick, TokenSerial, Told, WaitSerial,
@@ -44,6 +45,8 @@ pub struct Grant {
     pub break_due: Option<Tick>,
     /// Whether it blocked somebody when last looked at.
     pub blocking: bool,
+    /// The request for several locks that has taken it and has not got all: nobody knows of it.
+    pub part_of: Option<BundleSerial>,
 }
 
 /// Which of the two queues.
@@ -68,6 +71,7 @@ pub struct Waiting {
     pub until: Option<Tick>,
     /// The grant it converts.
     pub converts: Option<GrantSerial>,
+    pub bundle: Option<BundleSerial>,
 }
 
 /// Keeps others out after an expiry.
@@ -95,6 +99,9 @@ pub struct Model {
     pub sessions: Vec<Session>,
     pub grants: Vec<Grant>,
     pub waits: Vec<Waiting>,
+    pub bundles: Vec<Bundle>,
+    /// Bundles that got what they waited for and have not gone on yet.
+    pub let_in: Vec<BundleSerial>,
     pub resources: Vec<Resource>,
     pub tokens: TokenSerial,
     pub facts: Vec<Fact>,
@@ -119,6 +126,8 @@ impl Model {
             sessions: Vec::new(),
             grants: Vec::new(),
             waits: Vec::new(),
+            bundles: Vec::new(),
+            let_in: Vec::new(),
             resources: vec![Resource::default(); resources],
             tokens: 0,
             facts: Vec::new(),
@@ -217,7 +226,7 @@ impl Model {
         self.serve_all();
     }
 
-    fn serve_all(&mut self) {
+    pub fn serve_all(&mut self) {
         for resource in 0..self.resources.len() {
             self.serve(resource);
         }
@@ -235,6 +244,14 @@ impl Model {
         }
         let held: Vec<GrantSerial> = self.live_grants(|g| g.session == session);
         for &grant in &held {
+            if let Some(bundle) = self.grants[grant].part_of {
+                // Nobody wrote under it; a hint that it was to tell is still to be told.
+                let taken = &self.bundles[bundle].taken;
+                let died = taken.iter().any(|&(taken, died)| taken == grant && died);
+                self.resources[self.grants[grant].resource].holder_died |= died;
+                self.drop_grant(grant);
+                continue;
+            }
             if matches!(why, Ended::Expired | Ended::Died) {
                 self.delay_others(grant);
             }
@@ -304,18 +321,22 @@ impl Model {
             return;
         }
         let s = &self.sessions[session];
-        if let Some(&(_, at, reply)) =
-            s.kept[s.acknowledged..].iter().find(|&&(number, ..)| number == request)
-        {
+        let kept = s.kept[s.acknowledged..].iter().filter(|&&(number, ..)| number == request);
+        let kept: Vec<_> = kept.copied().collect();
+        for &(_, at, reply) in &kept {
             self.say(Some(at), Said::Answered { session, request, reply, kept: false });
+        }
+        if !kept.is_empty() {
             return;
         }
+        let s = &self.sessions[session];
         if s.kept.len() - s.acknowledged >= self.bounds.unacknowledged {
             self.answer(session, request, resource, Reply::Refused(Refusal::Busy));
             return;
         }
         match ask {
             Ask::Acquire { .. } => self.acquire(session, request, ask),
+            Ask::AcquireAll { .. } => self.acquire_all(session, request, ask),
             Ask::Release { grant } => self.release(session, request, grant, resource),
             Ask::Convert { grant, mode, wait } => self.convert(session, request, ask, (grant, mode, wait)),
             Ask::Cancel { target } => self.cancel(session, request, target, resource),
@@ -326,6 +347,7 @@ impl Model {
     fn resource_of(&self, session: SessionSerial, ask: Ask) -> ResourceIndex {
         match ask {
             Ask::Acquire { resource, .. } => resource,
+            Ask::AcquireAll { .. } => ask.wanted()[0].0,
             Ask::Release { grant } | Ask::Convert { grant, .. } => self.grants[grant].resource,
             Ask::Cancel { target } => {
                 let waiting = self.live_waits(|w| w.session == session && w.request == target);
@@ -337,7 +359,10 @@ impl Model {
     fn acquire(&mut self, session: SessionSerial, request: u64, ask: Ask) {
         let Ask::Acquire { resource, mode, owner, reentrant, wait, .. } = ask else { unreachable!() };
         let own = self.live_grants(|g| g.resource == resource && g.session == session && g.owner == owner);
-        if let Some(&again) = own.iter().find(|&&g| reentrant && self.grants[g].mode.covers(mode)) {
+        if let Some(&again) = own
+            .iter()
+            .find(|&&g| reentrant && self.grants[g].part_of.is_none() && self.grants[g].mode.covers(mode))
+        {
             if self.grants[again].levels > self.bounds.reentry {
                 self.answer(session, request, resource, Reply::Refused(Refusal::HoldLimit));
                 return;
@@ -380,10 +405,13 @@ impl Model {
         let was_waiting = !waiting.is_empty();
         for w in waiting {
             self.waits[w].live = false;
+            if let Some(bundle) = self.waits[w].bundle {
+                self.give_up(bundle);
+            }
             self.answer(session, target, resource, Reply::Refused(Refusal::Cancelled));
         }
         self.answer(session, request, resource, Reply::Withdrawn { was_waiting });
-        self.serve(resource);
+        self.serve_all();
     }
 
     // ---- operators ----------------------------------------------------------------------------------------------
@@ -391,6 +419,16 @@ impl Model {
     pub fn break_lock(&mut self, resource: ResourceIndex, force: bool) {
         let held = self.live_grants(|g| g.resource == resource);
         for &grant in &held {
+            if let Some(bundle) = self.grants[grant].part_of {
+                // Nobody uses it, so nobody is asked.
+                for w in self.live_waits(|w| w.bundle == Some(bundle)) {
+                    self.waits[w].live = false;
+                }
+                let Bundle { session, request, .. } = self.bundles[bundle];
+                self.give_up(bundle);
+                self.answer(session, request, resource, Reply::Refused(Refusal::Cancelled));
+                continue;
+            }
             let session = self.grants[grant].session;
             self.say(Some(resource), Said::Broken { session, grant, forced: force });
             if !force && self.grants[grant].break_due.is_none() {
@@ -399,9 +437,11 @@ impl Model {
         }
         self.say(None, Said::Broke { holders: u32::try_from(held.len()).unwrap() });
         for grant in held.into_iter().filter(|_| force) {
-            self.end_grant(grant);
+            if self.grants[grant].live {
+                self.end_grant(grant);
+            }
         }
-        self.serve(resource);
+        self.serve_all();
     }
 
     pub fn confirm(&mut self, session: SessionSerial, grant: GrantSerial) {
@@ -465,9 +505,12 @@ impl Model {
         match due {
             Due::WaitOver(w) if self.waits[w].live => {
                 self.waits[w].live = false;
-                let Waiting { session, request, resource, .. } = self.waits[w];
+                let Waiting { session, request, resource, bundle, .. } = self.waits[w];
+                if let Some(bundle) = bundle {
+                    self.give_up(bundle);
+                }
                 self.answer(session, request, resource, Reply::Refused(Refusal::Timeout));
-                self.serve(resource);
+                self.serve_all();
             }
             Due::HoldOver(grant) if self.grants[grant].live => {
                 let Grant { session, resource, .. } = self.grants[grant];

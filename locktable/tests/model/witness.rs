@@ -41,6 +41,11 @@ struct Sent {
     lock_delay_ms: u64,
     may_wait: bool,
     fresh: bool,
+    /// Of a request for several: what is asked for. It joins queues later than it was sent, so invariant F says
+    /// nothing of it here.
+    items: Vec<(usize, Mode)>,
+    /// How many of them were answered.
+    got: usize,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -54,6 +59,9 @@ struct Place {
     /// Newest token of the ended PR tenures of the present run.
     run: u64,
     unreported_death: bool,
+    /// A request for several asked for it: there may be holders that were not told, which keep a run of readers
+    /// unbroken and have older tokens.
+    hidden: bool,
     delayed_until: Tick,
     delayed_for: (Vec<u8>, Vec<u8>),
 }
@@ -128,6 +136,10 @@ impl Witness {
         for effect in effects {
             self.see_effect(now, command, effect)?;
         }
+        for w in &self.waiting {
+            demand!(w.got == 0 || w.got == w.items.len() || w.fresh, "told of a part: {w:?}");
+        }
+        self.waiting.retain(|w| w.got == 0);
         for place in core::mem::take(&mut self.deaths_told) {
             self.places[place].unreported_death = false;
         }
@@ -145,6 +157,8 @@ impl Witness {
             lock_delay_ms: 0,
             may_wait: false,
             fresh: true,
+            items: Vec::new(),
+            got: 0,
         };
         match *command {
             Command::Acquire(acquire) => Some(Sent {
@@ -154,6 +168,15 @@ impl Witness {
                 may_wait: acquire.wait != Wait::Try,
                 ..blank(acquire.session, acquire.request)
             }),
+            Command::AcquireAll(all) => {
+                let items = all.items.iter().map(|item| (self.place(item.digest), item.mode));
+                let items: Vec<(usize, Mode)> = items.collect();
+                for &(place, _) in &items {
+                    self.places[place].hidden = true;
+                }
+                let may_wait = all.wait != Wait::Try;
+                Some(Sent { may_wait, items, ..blank(all.session, all.request) })
+            }
             Command::Convert { session, request, grant, mode, wait } => {
                 let tenure = self.held.iter().find(|tenure| tenure.grant == grant);
                 Some(Sent {
@@ -208,6 +231,16 @@ impl Witness {
                     format!("{session:?} {request:?} gets {answer:?}, and nobody waits for it")
                 })?;
                 if answer == Answer::Refused(Refusal::ReplayMismatch) && !self.waiting[known].fresh {
+                    return Ok(());
+                }
+                let sent = &mut self.waiting[known];
+                if let (Answer::Granted(_), Some(&(place, mode))) = (answer, sent.items.get(sent.got)) {
+                    (sent.resource, sent.mode) = (Some(place), mode);
+                    if kept {
+                        self.take_effect(now, known, answer)?;
+                    }
+                    let sent = &mut self.waiting[known];
+                    (sent.resource, sent.got) = (None, sent.got + 1);
                     return Ok(());
                 }
                 // An answer that is given again has no effect again.
@@ -282,25 +315,29 @@ impl Witness {
         demand!(granted.mode == sent.mode, "granted another mode than asked: {granted:?}");
         let resource = sent.resource.ok_or("granted on nothing")?;
         if granted.mode != Mode::NL {
-            let here = |w: &&Sent| w.resource == Some(resource) && w.may_wait;
+            let alone = sent.items.is_empty();
+            let here = |w: &&Sent| alone && w.resource == Some(resource) && w.may_wait;
             let passed = self.waiting[..known].iter().filter(here).find(|w| w.conversion == sent.conversion);
             demand!(passed.is_none(), "{sent:?} overtook {passed:?}");
             let converting = self.waiting.iter().filter(here).find(|w| w.conversion && !w.fresh);
             demand!(sent.conversion || converting.is_none(), "{sent:?} was served before {converting:?}");
             let place = &self.places[resource];
-            let passes = !client.identity.0.is_empty() && client.identity == place.delayed_for;
-            self.reclaimed += u64::from(now < place.delayed_until && passes);
+            // One of several locks was perhaps taken before the delay began.
+            let is_heir = !client.identity.0.is_empty() && client.identity == place.delayed_for;
+            let passes = is_heir || !alone;
+            self.reclaimed += u64::from(now < place.delayed_until && is_heir);
             demand!(now >= place.delayed_until || passes, "granted during a lock delay: {granted:?}");
         }
         let place = &mut self.places[resource];
         if granted.previous_owner_died {
-            demand!(place.unreported_death, "a death is told, but nobody died: {granted:?}");
+            demand!(place.unreported_death || place.hidden, "a death is told, but nobody died: {granted:?}");
             self.deaths_told.push(resource);
         }
         match granted.token {
             Some(token) => {
-                demand!(token.get() > place.newest_token, "tokens do not rise: {granted:?}");
-                place.newest_token = token.get();
+                let rises = token.get() > place.newest_token || !sent.items.is_empty();
+                demand!(rises, "tokens do not rise: {granted:?}");
+                place.newest_token = place.newest_token.max(token.get());
                 self.tokens_seen.push((resource, token));
             }
             None => demand!(granted.mode == Mode::NL, "no token: {granted:?}"),
@@ -326,8 +363,15 @@ impl Witness {
                 mode == Mode::PR || fence == number - 1,
                 "the fence is the token's predecessor: {granted:?}"
             );
-            demand!(place.stale <= fence, "stale token {} passes after {granted:?}", place.stale);
-            demand!(mode == Mode::PR || place.run == 0, "the run of readers is broken: {granted:?}");
+            demand!(
+                place.stale <= fence || place.hidden,
+                "stale token {} passes after {granted:?}",
+                place.stale
+            );
+            demand!(
+                mode == Mode::PR || place.run == 0 || place.hidden,
+                "the run of readers is broken: {granted:?}"
+            );
             place.h = place.h.max(fence);
         }
         self.held.push(Tenure { grant, session, resource, mode, lock_delay_ms, token, fence, broken: false });
