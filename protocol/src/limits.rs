@@ -71,11 +71,15 @@ pub const UNBOUND_CONNECTIONS_MAX: usize = 4096;
 pub const UNBOUND_CONNECTIONS_PER_ADDRESS_MAX: usize = 1024;
 /// Bytes waiting to be written to one connection; beyond it the connection is dropped, never its locks.
 pub const WRITE_BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes waiting to be written to one connection beyond which its requests wait too, until half of them are gone: who does
+/// not read its answers is asked for no more of them.
+pub const WRITE_PAUSE_BYTES: usize = 256 * 1024;
 /// Bytes received from one connection and not yet taken by a pass; beyond it reading pauses.
 pub const READ_BACKLOG_BYTES_MAX: usize = 256 * 1024;
 
 const _: () = assert!(NAME_BYTES_MAX + NAMESPACE_BYTES_MAX + LABEL_BYTES_MAX + 256 < FRAME_BYTES_MAX);
 const _: () = assert!(READ_BACKLOG_BYTES_MAX >= 2 * FRAME_BYTES_MAX);
+const _: () = assert!(WRITE_PAUSE_BYTES + 2 * FRAME_BYTES_MAX < WRITE_BACKLOG_BYTES_MAX);
 const _: () = assert!(
     UNACKNOWLEDGED_MAX + WAITS_PER_STREAM_MAX as usize + ACQUIRE_ALL_MAX < u16::MAX as usize,
     "an acknowledgement is told apart modulo 2^16"

@@ -79,7 +79,7 @@ pub(crate) enum Phase {
 
 /// The state of one connection.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "four independent facts, none a state of another")]
+#[expect(clippy::struct_excessive_bools, reason = "five independent facts, none a state of another")]
 pub(crate) struct Connection {
     pub(crate) peer: Peer,
     pub(crate) phase: Phase,
@@ -97,6 +97,8 @@ pub(crate) struct Connection {
     pub(crate) ready: bool,
     /// Reading was stopped because too much is waiting here.
     pub(crate) paused: bool,
+    /// Too many of its answers are not written yet: its requests wait for them.
+    pub(crate) stalled: bool,
     /// The peer is gone; what it said before is still served, and nothing is answered.
     pub(crate) hung_up: bool,
     inbound: Vec<u8>,
@@ -115,6 +117,7 @@ impl Connection {
             dirty: false,
             ready: false,
             paused: false,
+            stalled: false,
             hung_up: false,
             inbound: Vec::new(),
             taken: 0,

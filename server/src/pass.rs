@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use fairlock_locktable::command::SessionKey;
 use fairlock_protocol::Tick;
+use fairlock_protocol::limits::WRITE_PAUSE_BYTES;
 
 use crate::clock;
 use crate::connection::{ConnectionKey, Peer};
@@ -65,6 +66,8 @@ pub(crate) struct ShardThread {
     weighed_at: Tick,
     /// Unwritten bytes beyond which a connection is dropped.
     write_backlog_bytes: usize,
+    /// Unwritten bytes beyond which a connection's requests wait.
+    write_pause_bytes: usize,
 }
 
 /// Says that a shard's thread panicked, in a program where that does not end the process: a server that has lost part of
@@ -119,6 +122,8 @@ impl ShardThread {
             weigh_at: Some(Tick::ZERO),
             weighed_at: Tick::ZERO,
             write_backlog_bytes,
+            // Where the bound was configured low, requests wait before the connection is dropped all the same.
+            write_pause_bytes: WRITE_PAUSE_BYTES.min(write_backlog_bytes / 2),
         }
     }
 
@@ -192,6 +197,11 @@ impl ShardThread {
             }
             Event::Accepted { socket, peer } => {
                 self.adopt(now, Adoption { socket, received: Vec::new(), peer: Peer::Tcp(peer) });
+            }
+            Event::Drained { link } => {
+                if let Some(connection) = self.connection_of(link) {
+                    self.shard.unstall(connection);
+                }
             }
             Event::Closed { link, error } => {
                 if let Some(connection) = self.connection_of(link) {
@@ -326,7 +336,8 @@ impl ShardThread {
         let Some(link) = self.link_of(connection) else { return };
         let Some(out) = self.shard.take_out(connection) else { return };
         self.driver.send(link, out);
-        if self.driver.backlog(link) > self.write_backlog_bytes {
+        let backlog = self.driver.backlog(link);
+        if backlog > self.write_backlog_bytes {
             tracing::warn!(
                 connection = connection.slot,
                 "a client does not read its answers; connection dropped"
@@ -335,6 +346,8 @@ impl ShardThread {
             self.driver.close(link, Flush::Discard);
             self.forget(link, connection);
             self.shard.disconnected(connection);
+        } else if backlog > self.write_pause_bytes && self.shard.stall(connection) {
+            self.driver.tell_drained(link, self.write_pause_bytes / 2);
         }
     }
 

@@ -94,6 +94,11 @@ pub(crate) enum Event {
         /// Where they lie.
         chunk: Chunk,
     },
+    /// The bytes queued on a link have become as few as [`Driver::tell_drained`] asked for.
+    Drained {
+        /// Which link.
+        link: LinkId,
+    },
     /// The link is gone and its descriptor closed; the last event of this link.
     Closed {
         /// Which link.
@@ -195,6 +200,10 @@ pub(crate) trait Driver {
 
     /// Bytes queued and not yet taken by the kernel; 0 if the link is gone.
     fn backlog(&self, link: LinkId) -> usize;
+
+    /// Tells once, by `Drained`, when at most so many bytes are queued on the link, for a caller that has just seen more.
+    /// Asked again before that, the last number counts; a link that ends before says nothing of it.
+    fn tell_drained(&mut self, link: LinkId, bytes: usize);
 
     /// Ends the link; no event follows. Safe at any time, also with a read or a send in flight.
     fn close(&mut self, link: LinkId, flush: Flush);

@@ -14,9 +14,22 @@ pub(super) struct Outgoing {
     /// How much of `front` the kernel has taken.
     taken: usize,
     behind: Vec<u8>,
+    /// The owner waits until no more than these bytes are left.
+    awaited: Option<usize>,
 }
 
 impl Outgoing {
+    /// The owner wants to know when no more than `bytes` are left.
+    pub(super) fn await_drain(&mut self, bytes: usize) {
+        self.awaited = Some(bytes);
+    }
+
+    /// Whether what the owner waits for has come; once.
+    pub(super) fn take_drained(&mut self) -> bool {
+        let left = self.len();
+        self.awaited.take_if(|bytes| left <= *bytes).is_some()
+    }
+
     /// Queues all of `out` and leaves it empty.
     pub(super) fn push(&mut self, out: &mut Vec<u8>) {
         if self.front.is_empty() {
@@ -58,6 +71,7 @@ impl Outgoing {
 
     /// Forgets everything. Not while a send is in flight.
     pub(super) fn clear(&mut self) {
+        self.awaited = None;
         drain(&mut self.front);
         drain(&mut self.behind);
         self.taken = 0;

@@ -32,6 +32,7 @@ conformance! {
     streams::a_unix_stream_is_answered,
     streams::many_small_sends_arrive_in_order,
     streams::a_slow_reader_gets_everything_in_order,
+    streams::a_backlog_that_drains_is_told_once,
     streams::attaching_reads_once,
     streams::a_socket_moves_between_drivers_and_nothing_is_lost,
     streams::a_paused_link_is_silent_and_resumes_where_it_stopped,

@@ -1,10 +1,13 @@
 //! The loop itself: no work is slept over, and connections change their thread with real drivers.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fairlock_protocol::handshake::Hello;
+use fairlock_protocol::limits::REQUESTS_PER_PASS;
 use fairlock_protocol::{Frame, Reply, Request, RequestId, SessionId, ShardId};
 
 use super::*;
@@ -148,4 +151,75 @@ fn a_thread_that_panics_says_so() {
     });
     assert!(thread.join().is_err());
     assert!(matches!(heard.recv(), Ok(ToControl::Stopped { shard: 3, live_sessions: 1.., error: Some(_) })));
+}
+
+/// A client that pipelines requests and reads nothing for a while.
+fn stalls(choice: IoChoice) {
+    const REQUESTS: u64 = 60_000;
+    let mut threads = threads(1, Poll::Always, choice);
+    let thread = &mut threads[0];
+    let (near, mut client) = UnixStream::pair().unwrap();
+    let peer = Peer::Tcp(SocketAddr::from(([127, 0, 0, 1], 1)));
+    thread.adopt(clock::now(), Adoption { socket: near.into(), received: vec![], peer });
+    let mut bytes = vec![];
+    Request::Hello(Hello::to(ShardId(0))).encode(RequestId::NOTICE, 0, &mut bytes);
+    (1..=REQUESTS).for_each(|request| Request::Keepalive.encode(RequestId(request), 0, &mut bytes));
+    client.set_nonblocking(true).unwrap();
+    let (mut sent, mut quiet, mut backlog_max) = (0, 0, 0);
+    while quiet < 500 {
+        quiet += 1;
+        match client.write(&bytes[sent..]) {
+            Ok(length) => (sent, quiet) = (sent + length, 0),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        thread.pass().unwrap();
+        let link = thread.links[0].unwrap().0;
+        backlog_max = backlog_max.max(thread.driver.backlog(link));
+    }
+    let one_pass = REQUESTS_PER_PASS * 64;
+    assert!(sent < bytes.len(), "the client has to wait");
+    assert!(backlog_max > WRITE_PAUSE_BYTES && backlog_max <= WRITE_PAUSE_BYTES + one_pass, "{backlog_max}");
+    thread.temper = Temper::new(Poll::Never, 2);
+    thread.publish(clock::now());
+    assert_ne!(thread.patience(clock::now()), Patience::Poll, "there is nothing to do but to wait");
+
+    client.set_nonblocking(false).unwrap();
+    let mut writing = client.try_clone().unwrap();
+    let writer = std::thread::spawn(move || writing.write_all(&bytes[sent..]).unwrap());
+    let done = Arc::new(AtomicBool::new(false));
+    let (waker, tell) = (thread.driver.waker(), done.clone());
+    let reader = std::thread::spawn(move || {
+        let (mut heard, mut frames, mut piece) = (vec![], vec![], [0; 4096]);
+        while frames.len() as u64 <= REQUESTS {
+            let length = client.read(&mut piece).unwrap();
+            assert!(length > 0, "hung up after {} frames", frames.len());
+            heard.extend_from_slice(&piece[..length]);
+            let mut at = 0;
+            while let Some((frame, length)) = Frame::split(&heard[at..]).unwrap() {
+                frames.push(frame.request.0);
+                at += length;
+            }
+            heard.drain(..at);
+        }
+        // Pairs with the load below.
+        tell.store(true, Ordering::Release);
+        waker.wake();
+        frames
+    });
+    while !done.load(Ordering::Acquire) {
+        // A sleep that nothing ended would last for ever.
+        thread.pass().unwrap();
+    }
+    writer.join().unwrap();
+    assert_eq!(reader.join().unwrap(), (0..=REQUESTS).collect::<Vec<_>>(), "each is answered once, in order");
+}
+
+#[test]
+fn who_does_not_read_its_answers_is_served_later_under_epoll() {
+    stalls(IoChoice::Epoll);
+}
+
+#[test]
+fn who_does_not_read_its_answers_is_served_later_under_the_driver_of_choice() {
+    stalls(IoChoice::Auto);
 }

@@ -23,9 +23,35 @@ impl Shard {
             connection.paused = true;
             self.output.pause.push(key);
         }
-        if !connection.ready {
+        self.queue(key);
+    }
+
+    /// Gives a connection its turn, unless it has one or has answers to read first.
+    fn queue(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connections.at_mut(key)
+            && !connection.stalled
+            && !connection.ready
+        {
             connection.ready = true;
             self.ready.push_back(key);
+        }
+    }
+
+    /// Too many answers wait to be written to a connection: its requests wait, too. `false`: they did already, or need
+    /// not.
+    pub(crate) fn stall(&mut self, key: ConnectionKey) -> bool {
+        let Some(connection) = self.connections.at_mut(key).filter(|found| !found.hung_up) else {
+            return false;
+        };
+        !std::mem::replace(&mut connection.stalled, true)
+    }
+
+    /// The peer has read enough of its answers to be given more.
+    pub(crate) fn unstall(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.at_mut(key) else { return };
+        connection.stalled = false;
+        if connection.has_frame() {
+            self.queue(key);
         }
     }
 
@@ -36,7 +62,12 @@ impl Shard {
         if talks && connection.has_frame() {
             // What it said before it went counts: a program may release its locks and exit in one breath.
             connection.hung_up = true;
-            assert!(connection.ready, "whoever has a frame has a turn");
+            // Nothing is written any more, so nothing has to be waited for.
+            self.unstall(key);
+            assert!(
+                self.connections.at(key).is_some_and(|connection| connection.ready),
+                "whoever has a frame has a turn"
+            );
             return;
         }
         self.forget(key);
@@ -55,6 +86,10 @@ impl Shard {
     pub(super) fn serve(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.at_mut(key) else { return };
         connection.ready = false;
+        if connection.stalled {
+            // It comes back when its answers are read.
+            return;
+        }
         let (inbound, first) = connection.take_inbound();
         let mut at = first;
         for _ in 0..REQUESTS_PER_PASS {

@@ -132,8 +132,11 @@ impl Shard {
                 break;
             }
             self.timeouts.partials.pop_front();
-            let stuck =
-                self.connections.at(key).is_some_and(|connection| connection.partial_since == Some(since));
+            // The frame may be whole by now and wait for answers to be read.
+            let stuck = self
+                .connections
+                .at(key)
+                .is_some_and(|connection| connection.partial_since == Some(since) && !connection.has_frame());
             if stuck {
                 self.drop_slow(key, "the rest of a frame did not come");
             }

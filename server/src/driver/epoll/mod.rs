@@ -249,6 +249,12 @@ impl Driver for EpollDriver {
         self.links.get(link.0).map_or(0, |link| link.outgoing.len())
     }
 
+    fn tell_drained(&mut self, link: LinkId, bytes: usize) {
+        if let Some(entry) = self.links.get_mut(link.0).filter(|entry| matches!(entry.ending, Ending::Open)) {
+            entry.outgoing.await_drain(bytes);
+        }
+    }
+
     fn close(&mut self, link: LinkId, flush: Flush) {
         let Some(entry) = self.links.get_mut(link.0) else { return };
         match (&entry.ending, flush) {

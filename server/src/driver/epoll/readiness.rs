@@ -104,7 +104,12 @@ impl EpollDriver {
         let gone = EventFlags::HUP | EventFlags::ERR;
         if wanted.contains(EventFlags::OUT) && flags.intersects(EventFlags::OUT | gone) {
             match link.write_queued() {
-                Ok(()) => self.finish_flushing(key),
+                Ok(()) => {
+                    if matches!(link.ending, Ending::Open) && link.outgoing.take_drained() {
+                        events.push(Event::Drained { link: LinkId(key) });
+                    }
+                    self.finish_flushing(key);
+                }
                 Err(error) => self.write_failed(key, error),
             }
         }

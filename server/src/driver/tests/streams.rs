@@ -85,6 +85,31 @@ pub(super) fn a_slow_reader_gets_everything_in_order(rig: &mut Rig) {
     assert_eq!(rig.driver.backlog(link), 0);
 }
 
+pub(super) fn a_backlog_that_drains_is_told_once(rig: &mut Rig) {
+    const LEFT: usize = 300_000;
+    let (link, mut far) = rig.unix();
+    let (closed, _far) = rig.unix();
+    for link in [link, closed] {
+        rig.send(link, &vec![7; 1 << 20]);
+        rig.driver.tell_drained(link, LEFT);
+    }
+    rig.driver.close(closed, Flush::Queued);
+    rig.silent();
+    assert!(rig.driver.backlog(link) > LEFT, "the peer reads nothing");
+    let reader = std::thread::spawn(move || {
+        far.read_exact(&mut vec![0; 1 << 20]).unwrap();
+        far
+    });
+    assert!(matches!(rig.next(), Event::Drained { link: drained } if drained == link));
+    assert!(rig.driver.backlog(link) <= LEFT);
+    let mut far = rig.join(reader);
+    rig.silent();
+    rig.send(link, &vec![7; 1 << 20]);
+    let reader = std::thread::spawn(move || far.read_exact(&mut vec![0; 1 << 20]).map(|()| far).unwrap());
+    let _far = rig.join(reader);
+    rig.silent();
+}
+
 pub(super) fn attaching_reads_once(rig: &mut Rig) {
     let (near, mut far) = UnixStream::pair().unwrap();
     let link = rig.driver.attach(near.into()).unwrap();

@@ -75,7 +75,12 @@ impl UringDriver {
         assert!(link.sending, "a completion has a send");
         link.sending = false;
         match outcome {
-            Ok(taken) if taken > 0 => link.outgoing.advance(taken),
+            Ok(taken) if taken > 0 => {
+                link.outgoing.advance(taken);
+                if matches!(link.ending, Ending::Open) && link.outgoing.take_drained() {
+                    events.push(Event::Drained { link: LinkId(key) });
+                }
+            }
             Err(Errno::INTR | Errno::AGAIN) => {}
             failed => {
                 link.outgoing.clear();

@@ -46,6 +46,35 @@ fn what_was_said_before_hanging_up_counts() {
 }
 
 #[test]
+fn who_has_answers_to_read_is_not_served_and_then_is() {
+    let mut world = World::new(1);
+    let (line, ..) = world.open(0, 60_000);
+    world.stall(line, true);
+    let bytes = bytes_of(&[(1, 0, acquire("x", Wait::Try)), (2, 0, acquire("y", Wait::Try))]);
+    world.send_bytes(line, &bytes[..20]);
+    world.pass_ms(600);
+    world.send_bytes(line, &bytes[20..]);
+    world.pass_ms(600);
+    assert!(world.is_open(line), "the rest of the frame came in time");
+    assert!(world.heard(line).is_empty() && !world.shards[0].is_busy(), "nothing to do but to wait");
+    world.stall(line, false);
+    assert_eq!(world.heard(line).len(), 2);
+}
+
+#[test]
+fn who_hangs_up_with_answers_unread_has_said_what_it_said() {
+    let mut world = World::new(1);
+    let (line, ..) = world.open(0, 60_000);
+    world.send(line, 1, 0, &acquire("x", Wait::Try));
+    let heard = world.only(line);
+    let Reply::Granted(grant) = heard.reply() else { panic!("{heard:?}") };
+    world.stall(line, true);
+    world.send_and_hang_up(line, &bytes_of(&[(2, 1, Request::Release(grant.grant))]));
+    assert_eq!(world.shards[0].table().counts().grants, 0);
+    assert!(!world.shards[0].is_busy());
+}
+
+#[test]
 fn a_half_said_request_dies_with_its_connection() {
     let mut world = World::new(1);
     let (line, session, secret) = world.open(0, 5000);

@@ -157,6 +157,17 @@ impl World {
         }
     }
 
+    /// The driver has too many answers for a line, or no longer so.
+    pub(super) fn stall(&mut self, line: Line, stalled: bool) {
+        let (shard, connection) = self.ends[line.0].unwrap();
+        if stalled {
+            assert!(self.shards[shard].stall(connection));
+        } else {
+            self.shards[shard].unstall(connection);
+        }
+        self.turn();
+    }
+
     pub(super) fn is_open(&self, line: Line) -> bool {
         self.ends[line.0].is_some()
     }
