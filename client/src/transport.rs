@@ -94,7 +94,7 @@ pub(crate) fn write(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<Option<u
     }
 }
 
-/// As [`write`], with a descriptor beside the first byte; only over a Unix socket.
+/// As [`write()`], with a descriptor beside the first byte; only over a Unix socket.
 pub(crate) fn write_with(
     socket: BorrowedFd<'_>,
     bytes: &[u8],
@@ -131,6 +131,13 @@ impl Link {
     pub(crate) fn new(socket: OwnedFd, mark: &Arc<ForkMark>, number: u64) -> Link {
         let listing = close_in_child(socket.as_fd());
         Link { _listing: listing, socket: Some(socket), mark: Arc::clone(mark), number }
+    }
+
+    /// Whether what arrives last came in on the core the caller runs on; unknown counts as no.
+    pub(crate) fn answers_from_this_core(&self) -> bool {
+        let here = u32::try_from(rustix::thread::sched_getcpu());
+        let there = rustix::net::sockopt::socket_incoming_cpu(self.as_fd());
+        matches!((here, there), (Ok(here), Ok(there)) if here == there)
     }
 
     /// Ends the connection for every copy of the descriptor, wherever it is; whoever polls it wakes.
