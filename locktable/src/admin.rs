@@ -33,6 +33,7 @@ impl Table {
             effects.push(Effect::Told { session: self.session_key(session), notice });
             if !force && !self.grants[slot].has(Grant::BROKEN) {
                 self.grants[slot].set(Grant::BROKEN);
+                self.sessions[session].broken_count += 1;
                 if self.sessions[session].renewable {
                     let (due, extra) = (self.confirmation_due(now, session), self.ensure_extra(slot));
                     self.extras[extra].confirm_timer = self.wheel.arm(due, Alarm::Broken(slot));

@@ -87,7 +87,9 @@ impl Table {
         list::unlink(&mut self.grants, &mut ends, slot, |grant| &mut grant.beside);
         self.set_holder_ends(lock, ends);
         let grant = self.grants.remove(slot);
-        self.sessions[grant.session()].grant_count -= 1;
+        let session = &mut self.sessions[grant.session()];
+        session.grant_count -= 1;
+        session.broken_count -= u32::from(grant.has(Grant::BROKEN));
     }
 
     /// Gives a grant another mode; `up` when that needs a new token.

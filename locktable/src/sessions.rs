@@ -32,6 +32,8 @@ pub(crate) struct Session {
     /// The last grants and waits have this session's slot in them; all of them are linked here.
     pub(crate) grants: Ends,
     pub(crate) grant_count: u32,
+    /// Those that an operator took and the client has not confirmed.
+    pub(crate) broken_count: u32,
     pub(crate) waits: Ends,
     pub(crate) wait_count: u32,
     /// Answers that its waiting bundles may give beyond one each.
@@ -97,6 +99,7 @@ impl Session {
             generation,
             grants: Ends::EMPTY,
             grant_count: 0,
+            broken_count: 0,
             waits: Ends::EMPTY,
             wait_count: 0,
             wait_answers: 0,
@@ -432,9 +435,12 @@ impl Table {
         assert_eq!(grants, session.grant_count, "grants of session {slot}");
         let waits = list::audit(&self.waiters, session.waits, |waiter| waiter.sibling);
         assert_eq!(waits, session.wait_count, "waits of session {slot}");
+        let mut broken = 0;
         for grant in list::walk(&self.grants, session.grants.head, |grant| grant.sibling) {
             assert_eq!(self.grants[grant].session(), slot, "a grant is listed at its session");
+            broken += u32::from(self.grants[grant].has(Grant::BROKEN));
         }
+        assert_eq!(broken, session.broken_count, "broken grants of session {slot}");
         assert_eq!(session.kept_sent - session.acknowledged, session.kept.len() as u64, "kept answers");
         assert!(
             session.kept.iter().all(|(_, answer)| answer.is_kept()),

@@ -159,6 +159,19 @@ impl Table {
         session.into_iter().flat_map(|session| session.kept.iter().copied())
     }
 
+    /// The grants of a session that an operator took and its client has not confirmed, oldest first.
+    ///
+    /// Costs nothing when there are none; else a walk of the session's grants up to the last of them.
+    pub fn broken_grants(&self, key: SessionKey) -> impl Iterator<Item = GrantId> + '_ {
+        let session = self.session_slot(key).map(|slot| &self.sessions[slot]);
+        let broken = session.filter(|session| session.broken_count > 0);
+        let (head, count) = broken.map_or((NONE, 0), |session| (session.grants.head, session.broken_count));
+        crate::list::walk(&self.grants, head, |grant| grant.sibling)
+            .filter(|&slot| self.grants[slot].has(Grant::BROKEN))
+            .map(|slot| self.grant_id(slot))
+            .take(count as usize)
+    }
+
     /// Whether a grant with this token is alive on this resource.
     ///
     /// A walk of the holders; for people and for checks after the fact, not for every write.

@@ -220,6 +220,31 @@ fn a_broken_lock_passes_on_the_word_of_its_holder() {
 }
 
 #[test]
+fn broken_grants_are_known_until_they_are_confirmed_or_over() {
+    let mut story = Story::new();
+    let a = story.open();
+    let held = story.hold(a, Mode::PR);
+    let other = named(Acquire {
+        resource: Resource::new(b"x", b"other").unwrap(),
+        ..story.asking(a, Mode::EX, Wait::Forever)
+    });
+    story.ask(other);
+    let second = story.hold(a, Mode::PR);
+    let broken = |story: &Story| story.table.broken_grants(a).collect::<Vec<_>>();
+    assert!(broken(&story).is_empty());
+    let digest = story.asking(a, Mode::PR, Wait::Try).digest;
+    story.apply(Command::Break { digest, force: false });
+    story.apply(Command::Break { digest, force: false });
+    assert_eq!(broken(&story), [held.grant, second.grant]);
+    story.apply(Command::Confirm { session: a, grant: held.grant });
+    assert_eq!(broken(&story), [second.grant]);
+    story.release(a, second.grant);
+    assert!(broken(&story).is_empty());
+    story.end(a, Ended::Closed);
+    assert!(broken(&story).is_empty());
+}
+
+#[test]
 fn who_does_not_confirm_is_renewed_no_more() {
     let mut story = Story::new();
     let (a, b) = (story.open(), story.open());

@@ -1,5 +1,6 @@
 //! From effects to bytes: what the table decided goes to the connection that acts for the session, if there is one.
-//! What is kept waits in the table for a RESUME; notices are said to whoever is there.
+//! What is kept waits in the table for a RESUME; notices are said to whoever is there, and an operator's orders again
+//! after a RESUME.
 
 use fairlock_locktable::command::{Command, Ended, Granted, SessionKey};
 use fairlock_locktable::effect::{Answer, Effect, Notice};
@@ -88,7 +89,8 @@ impl Shard {
         }
     }
 
-    fn told(&mut self, session: SessionKey, notice: &Notice) {
+    /// Says a notice, if anybody is there to hear it.
+    pub(super) fn told(&mut self, session: SessionKey, notice: &Notice) {
         let Some(connection) = self.presence(session).and_then(|presence| presence.connection) else {
             return;
         };

@@ -5,6 +5,7 @@
 //! did not arrive are sent again, and requests that were not seen are sent again by the client.
 
 use fairlock_locktable::command::{Command, SessionKey};
+use fairlock_locktable::effect::Notice;
 use fairlock_protocol::wire::FLAG_KEPT;
 use fairlock_protocol::{Malformed, Refusal, Reply, RequestId, Secret, SessionId};
 
@@ -61,6 +62,19 @@ impl Shard {
         self.reply(key, request, flags, &Reply::Resumed { ttl_ms, seen, following });
         for (request, answer) in kept {
             self.send_answer(key, session, request, &answer, FLAG_KEPT);
+        }
+        self.repeat_orders(session);
+    }
+
+    /// Says an operator's orders again that the session has yet to confirm: they may have been said while nobody was
+    /// there. After the kept answers, because a grant is known before it is taken.
+    fn repeat_orders(&mut self, session: SessionKey) {
+        if self.table.session_view(session).is_some_and(|view| view.killed) {
+            self.told(session, &Notice::Killed);
+        }
+        let broken: Vec<_> = self.table.broken_grants(session).collect();
+        for grant in broken {
+            self.told(session, &Notice::Broken { grant, forced: false });
         }
     }
 

@@ -3,7 +3,7 @@
 use fairlock_protocol::handshake::Hello;
 use fairlock_protocol::request::Open;
 use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
-use fairlock_protocol::{CellId, GrantId, Liveness, Refusal, Reply, Request, ShardId, Tick, Wait};
+use fairlock_protocol::{CellId, GrantId, Liveness, Refusal, Reply, Request, Resource, ShardId, Tick, Wait};
 
 use super::world::{Line, World, acquire, name_on, open};
 use crate::lanes::{ToControl, ToShard};
@@ -117,6 +117,45 @@ fn a_broken_connection_loses_nothing() {
     let again = world.greet(0);
     world.send(again, 5, 0, &Request::Resume { session, secret, received: 2 });
     assert!(matches!(world.only(again).reply(), Reply::Resumed { following: 0, .. }));
+}
+
+#[test]
+fn an_operators_orders_are_said_again_to_who_was_away() {
+    let mut world = World::new(1);
+    let (line, session, secret) = world.open(0, 60_000);
+    let operator = world.greet(0);
+    world.send(line, 1, 0, &acquire("x", Wait::Try));
+    world.send(line, 2, 0, &acquire("y", Wait::Try));
+    world.hang_up(line);
+    let heard = world.heard(line);
+    let Reply::Granted(first) = heard[0].reply() else { panic!("{heard:?}") };
+    let resource = Resource::new(b"", b"x").unwrap();
+    world.send(operator, 1, 0, &Request::Break { resource, force: false });
+    world.send(operator, 2, 0, &Request::Kill { session, force: false });
+    let back = world.greet(0);
+    world.send(back, 3, 0, &Request::Resume { session, secret, received: 1 });
+    let heard = world.heard(back);
+    let kinds: Vec<_> = heard.iter().map(super::world::Heard::reply).collect();
+    assert!(
+        matches!(
+            kinds[..],
+            [
+                Reply::Resumed { following: 1, .. },
+                Reply::Granted(_),
+                Reply::KillAnnounced,
+                Reply::Broken { grant, forced: false },
+            ] if grant == first.grant
+        ),
+        "the kept answer, then the orders: {kinds:?}"
+    );
+    assert_eq!(heard[2].flags | heard[3].flags, 0, "a notice is not counted");
+    world.send(back, 0, 2, &Request::Confirm(first.grant));
+    assert_eq!(world.shards[0].table().counts().grants, 1, "it can confirm in time");
+    world.hang_up(back);
+    let again = world.greet(0);
+    world.send(again, 4, 0, &Request::Resume { session, secret, received: 2 });
+    let heard = world.heard(again);
+    assert!(matches!(heard[1].reply(), Reply::KillAnnounced) && heard.len() == 2, "{heard:?}");
 }
 
 #[test]
