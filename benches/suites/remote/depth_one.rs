@@ -74,7 +74,7 @@ fn one(setting: &Setting<'_>, options: &Options, program: &PathBuf) -> io::Resul
     let client = library(door)?;
     pin(own_core());
     let socket = std::env::temp_dir().join(format!("fairlock-bench-echo-{}", std::process::id()));
-    let count = options.of(if setting.manner == Manner::Spinning { 20_000 } else { 8000 }, 300);
+    let count = options.of(if setting.manner == Manner::Spinning { 6000 } else { 3000 }, 300);
 
     let (mut bare, mut thin, mut whole) = (Both::default(), Both::default(), Both::default());
     for _ in 0..options.rounds {
