@@ -25,7 +25,7 @@ const KEPT_ROOM: usize = 256;
 
 /// One session.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "four independent facts, none a state of another")]
+#[expect(clippy::struct_excessive_bools, reason = "five independent facts, none a state of another")]
 pub(crate) struct Session {
     /// 0 for a vacant record.
     pub(crate) generation: u32,
@@ -63,6 +63,8 @@ pub(crate) struct Session {
     pub(crate) confirm_timer: u32,
     /// Sessions of the same identity, newest first.
     pub(crate) twins: Link,
+    /// The older ones have this reclaim key, all of them. When it is not set they may have it all the same.
+    pub(crate) alike: bool,
     pub(crate) about: About,
 }
 
@@ -119,6 +121,7 @@ impl Session {
             lease_timer: NONE,
             confirm_timer: NONE,
             twins: Link::NONE,
+            alike: false,
             about: About::default(),
         }
     }
@@ -188,8 +191,13 @@ impl Table {
         let newest = self.newest_twin(open.identity).unwrap_or(NONE);
         let twins = || list::walk(&self.sessions, newest, |session| session.twins);
         let same_key = |&twin: &u32| *self.sessions[twin].about.reclaim_key == *open.reclaim_key;
-        // What a session's home has let in, no other shard refuses.
-        if !open.visiting && !twins().all(|twin| same_key(&twin)) {
+        // What a session's home has let in, no other shard refuses. Who opens an identity again and again walks past
+        // none of its sessions: the newest answers for those behind it.
+        let all_have_it = || {
+            let answers = newest != NONE && self.sessions[newest].alike;
+            twins().take(if answers { 1 } else { usize::MAX }).all(|twin| same_key(&twin))
+        };
+        if !open.visiting && !all_have_it() {
             return Err(Refusal::Denied);
         }
         let replaces = !open.reclaim_key.is_empty() && twins().any(|twin| same_key(&twin));
@@ -205,7 +213,7 @@ impl Table {
     }
 
     /// The sessions of this identity and key, newest first, are renewed no more; when they cannot run any more they
-    /// end at once, all of them before anybody is granted what they had.
+    /// end at once, all of them before anybody is granted what they had. Behind one that was replaced all were.
     fn replace_twins(&mut self, now: Tick, newest: u32, open: &Open<'_>, effects: &mut Effects) {
         let mut twin = newest;
         while twin != NONE {
@@ -216,8 +224,9 @@ impl Table {
             }
             if open.predecessor_gone {
                 self.strip(now, slot, Ended::Replaced, effects);
+            } else if core::mem::replace(&mut self.sessions[slot].replaced, true) {
+                break;
             } else {
-                self.sessions[slot].replaced = true;
                 self.refuse_renewals(now, slot, effects);
             }
         }
@@ -404,7 +413,12 @@ impl Table {
             return;
         }
         let hash = self.identity_hash(&self.sessions[slot].about.identity);
+        self.sessions[slot].alike = true;
         if let Some(older) = self.newest_twin(&self.sessions[slot].about.identity) {
+            let (new, old) = (&self.sessions[slot], &self.sessions[older]);
+            // At its home it was let in because all are alike.
+            let alike = !new.visiting || old.alike && new.about.reclaim_key == old.about.reclaim_key;
+            self.sessions[slot].alike = alike;
             self.by_identity.remove(hash, older);
             self.sessions[older].twins.prev = slot;
             self.sessions[slot].twins.next = older;
@@ -458,8 +472,15 @@ impl Table {
         }
         if !session.about.identity.is_empty() {
             let newest = self.newest_twin(&session.about.identity).expect("an identity in use is filed");
-            let mut twins = list::walk(&self.sessions, newest, |session| session.twins);
-            assert!(twins.any(|twin| twin == slot), "a session is among those of its identity");
+            let walk = |from| list::walk(&self.sessions, from, |session| session.twins);
+            assert!(walk(newest).any(|twin| twin == slot), "a session is among those of its identity");
+            let key = &session.about.reclaim_key;
+            let same = |&twin: &u32| self.sessions[twin].about.reclaim_key == *key;
+            let mut older = walk(session.twins.next);
+            assert!(!session.alike || older.all(|twin| same(&twin)), "the older ones have the same key");
+            let mut behind = walk(session.twins.next).filter(same);
+            let replaced = behind.all(|twin| self.sessions[twin].replaced);
+            assert!(replaced || key.is_empty(), "a session replaces the older ones of its key");
         }
     }
 }

@@ -173,6 +173,60 @@ fn a_predecessor_that_cannot_run_any_more_ends_at_once() {
 }
 
 #[test]
+fn a_long_line_of_successors_is_not_walked_by_each() {
+    let mut story = Story::new();
+    let (named, keyless) = (Open { identity: b"db-1", reclaim_key: b"secret", ..story.opening() }, b"db-2");
+    let mut effects = Effects::new();
+    // So many that a walk by each would be noticed; nothing is audited in between for the same reason.
+    for _ in 0..20_000 {
+        let id = story.opening().id;
+        story.table.apply(story.now, Command::Open(Open { id, ..named }), &mut effects);
+        let (id, identity) = (story.opening().id, keyless);
+        story.table.apply(
+            story.now,
+            Command::Open(Open { id, identity, reclaim_key: b"", ..named }),
+            &mut effects,
+        );
+        effects.clear();
+    }
+    let (mut renewable, mut replaced) = (0, 0);
+    story.table.sessions(0, |view| {
+        renewable += u32::from(view.renewable && view.identity == b"db-1");
+        replaced += u32::from(view.replaced);
+        core::ops::ControlFlow::Continue(())
+    });
+    assert_eq!((renewable, replaced), (1, 19_999), "the newest goes on, and only who has a key is replaced");
+    let guess = Open { id: story.opening().id, reclaim_key: b"guess", ..named };
+    story.table.apply(story.now, Command::Open(guess), &mut effects);
+    assert_eq!(effects[..], [Effect::NotOpened { id: guess.id, refusal: Refusal::Denied }]);
+    effects.clear();
+    let last = Open { id: story.opening().id, predecessor_gone: true, ..named };
+    story.table.apply(story.now, Command::Open(last), &mut effects);
+    assert_eq!(over(&effects).len(), 20_000, "all of them end before the last begins");
+}
+
+#[test]
+fn a_visitor_with_another_key_is_not_overlooked_behind_a_twin() {
+    let mut story = Story::new();
+    let named = Open { identity: b"db-1", reclaim_key: b"secret", ..story.opening() };
+    let first = story.open_as(named);
+    let id = story.opening().id;
+    let rival = story.open_as(Open { id, reclaim_key: b"other", visiting: true, ..named });
+    let id = story.opening().id;
+    let visitor = story.open_as(Open { id, visiting: true, ..named });
+    let renewed = [first, rival, visitor].map(|session| story.table.session_view(session).unwrap().renewable);
+    assert_eq!(renewed, [false, true, true], "a session replaces those of its key, wherever they stand");
+    let id = story.opening().id;
+    let open = Open { id, ..named };
+    let denied = Effect::NotOpened { id, refusal: Refusal::Denied };
+    assert_eq!(story.apply(Command::Open(open)), [denied]);
+    story.end(rival, Ended::Closed);
+    story.open_as(open);
+    let renewed = [first, visitor].map(|session| story.table.session_view(session).unwrap().renewable);
+    assert_eq!(renewed, [false, false]);
+}
+
+#[test]
 fn an_identity_is_not_taken_without_its_key() {
     let mut story = Story::new();
     let named = Open { identity: b"db-1", reclaim_key: b"secret", ..story.opening() };
