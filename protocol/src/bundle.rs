@@ -102,6 +102,15 @@ impl ItemsBuffer {
     }
 }
 
+/// Where the number of items stands in the body: behind owner and wait.
+const COUNT_AT: usize = 12;
+
+/// How many locks the body of an ACQUIRE_ALL asks for, as it says itself, before it is decoded; at least 1.
+pub fn locks_asked(body: &[u8]) -> usize {
+    let count = body.get(COUNT_AT..).and_then(|rest| rest.first_chunk());
+    count.map_or(1, |&count| usize::from(u16::from_le_bytes(count))).clamp(1, ACQUIRE_ALL_MAX)
+}
+
 /// mode u8 · namespace length u8 · name length u16 · namespace · name. The namespace is always written out.
 fn read_item<'a>(r: &mut Reader<'a>) -> Result<(Resource<'a>, Mode), Malformed> {
     let mode = Mode::from_wire(r.u8("mode")?).ok_or(Malformed::Illegal("mode"))?;
@@ -125,6 +134,18 @@ mod tests {
         let buffer = ItemsBuffer::new(vec![(resource("b"), Mode::EX), (resource("a"), Mode::PR)]).unwrap();
         let items = Items::read(2, Reader::new(buffer.items().bytes)).unwrap();
         assert!(items.iter().eq([(resource("a"), Mode::PR), (resource("b"), Mode::EX)]));
+    }
+
+    #[test]
+    fn the_number_of_locks_is_known_before_decoding() {
+        let buffer = ItemsBuffer::new(vec![(resource("b"), Mode::EX), (resource("a"), Mode::PR)]).unwrap();
+        let (wait, owner) = (crate::Wait::Forever, crate::OwnerId(7));
+        let all = crate::request::AcquireAll { wait, owner, items: buffer.items(), label: b"label" };
+        let mut bytes = vec![];
+        crate::Request::AcquireAll(all).encode(crate::RequestId(1), 0, &mut bytes);
+        let (frame, _) = crate::Frame::split(&bytes).unwrap().unwrap();
+        assert_eq!(locks_asked(frame.body), 2);
+        assert_eq!((locks_asked(&[0; 13]), locks_asked(&[0xFF; 14])), (1, 256));
     }
 
     #[test]

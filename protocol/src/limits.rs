@@ -53,7 +53,7 @@ pub const LOCK_DELAY_MAX: Duration = Duration::from_mins(1);
 /// A client renews when this fraction of its lease is over (with jitter): four tries fit before the deadline.
 pub const KEEPALIVE_DIVISOR: u32 = 5;
 
-/// Requests taken from one source in one pass, so that no client starves another.
+/// Requests taken from one source in one pass, so that no client starves another; each lock of an acquire-all is one.
 pub const REQUESTS_PER_PASS: usize = 64;
 /// Names looked at for one page of a list, matching or not: a shard does nothing else meanwhile (0.2 ms).
 pub const LIST_VISITS_MAX: u32 = 4096;

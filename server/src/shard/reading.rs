@@ -3,6 +3,7 @@
 //! Nobody is served out of turn: connections with whole frames stand in one queue, and whoever has more than a pass
 //! takes goes to its end. What is taken depends on nothing but the bytes, however they were cut on their way.
 
+use fairlock_protocol::bundle::locks_asked;
 use fairlock_protocol::limits::{READ_BACKLOG_BYTES_MAX, REQUESTS_PER_PASS};
 use fairlock_protocol::request::kind;
 use fairlock_protocol::{Frame, Malformed, Request, RequestId};
@@ -92,7 +93,8 @@ impl Shard {
         }
         let (inbound, first) = connection.take_inbound();
         let mut at = first;
-        for _ in 0..REQUESTS_PER_PASS {
+        let mut share = REQUESTS_PER_PASS;
+        while share > 0 {
             match Connection::frame_at(&inbound, at) {
                 Ok(None) => break,
                 Ok(Some((frame, _))) if is_page(&frame) && self.pages_left == 0 => break,
@@ -101,6 +103,7 @@ impl Shard {
                         break;
                     }
                     at = next;
+                    share = share.saturating_sub(weight(&frame));
                     if is_page(&frame) {
                         // One is a connection's whole share of a pass.
                         self.pages_left = self.pages_left.saturating_sub(1);
@@ -174,6 +177,11 @@ impl Shard {
         }
         true
     }
+}
+
+/// How much of a pass's share a request is: as much as it may ask for, and be answered.
+fn weight(frame: &Frame<'_>) -> usize {
+    if frame.kind == kind::ACQUIRE_ALL { locks_asked(frame.body) } else { 1 }
 }
 
 /// Whether a request may walk over thousands of records.

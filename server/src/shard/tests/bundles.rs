@@ -1,9 +1,10 @@
 //! Several locks in one request, at the doors: one answer for each under one number, kept until they are acknowledged.
 
 use fairlock_protocol::bundle::ItemsBuffer;
+use fairlock_protocol::limits::REQUESTS_PER_PASS;
 use fairlock_protocol::request::AcquireAll;
 use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
-use fairlock_protocol::{Mode, OwnerId, Refusal, Reply, Request, Resource, Tick, Wait};
+use fairlock_protocol::{Mode, OwnerId, Refusal, Reply, Request, RequestId, Resource, Tick, Wait};
 
 use super::world::{Heard, Line, World, acquire, name_on};
 
@@ -91,9 +92,25 @@ fn a_withdrawal_and_the_end_of_the_wait_leave_nothing_held() {
     world.pass_ms(51);
     assert_eq!(refusal(&world.only(line)), Refusal::Timeout);
     world.send(line, 3, 1, &all(&both, Wait::Forever));
-    world.send(line, 4, 1, &Request::Cancel(fairlock_protocol::RequestId(3)));
+    world.send(line, 4, 1, &Request::Cancel(RequestId(3)));
     let heard = world.heard(line);
     assert_eq!((heard[0].request, refusal(&heard[0])), (3, Refusal::Cancelled));
     assert!(matches!(heard[1].reply(), Reply::Withdrawn { was_waiting: true }));
     assert_eq!(world.shards[0].table().counts().grants, 1);
+}
+
+#[test]
+fn each_lock_of_a_request_counts_in_a_pass() {
+    let mut world = World::new(1);
+    let (line, ..) = world.open(0, 60_000);
+    let names: Vec<String> = (0..REQUESTS_PER_PASS).map(|number| format!("{number:03}")).collect();
+    let many = items(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut bytes = vec![];
+    for request in 2..5 {
+        all(&many, Wait::Try).encode(RequestId(request), 0, &mut bytes);
+    }
+    let before = world.shards[0].passes;
+    world.send_bytes(line, &bytes);
+    assert_eq!(world.heard(line).len(), REQUESTS_PER_PASS + 2, "all, and two refusals");
+    assert!(world.shards[0].passes >= before + 3, "a pass each");
 }
