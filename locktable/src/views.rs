@@ -172,6 +172,12 @@ impl Table {
             .take(count as usize)
     }
 
+    /// The mode of a grant of this session; `None` when it has no such grant.
+    pub fn held_mode(&self, key: SessionKey, grant: GrantId) -> Option<Mode> {
+        let slot = self.grant_of(self.session_slot(key)?, grant)?;
+        Some(self.grants[slot].mode())
+    }
+
     /// Whether a grant with this token is alive on this resource.
     ///
     /// A walk of the holders; for people and for checks after the fact, not for every write.

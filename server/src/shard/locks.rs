@@ -8,7 +8,7 @@ use fairlock_locktable::command::{
 use fairlock_protocol::limits::LOCK_DELAY_MAX;
 use fairlock_protocol::reply::Refused;
 use fairlock_protocol::request::{Acquire, AcquireAll};
-use fairlock_protocol::{Digest, Refusal, RequestId, Resource};
+use fairlock_protocol::{Digest, GrantId, Mode, Refusal, RequestId, Resource, Wait};
 
 use super::Shard;
 use crate::connection::ConnectionKey;
@@ -66,6 +66,21 @@ impl Shard {
             let command = AcquireAllCommand { session, request, items, wait, owner, label };
             self.apply(Command::AcquireAll(command));
         }
+    }
+
+    /// A CONVERT. While the server drains nobody gets more than he has; whoever gives something up may.
+    pub(super) fn convert(
+        &mut self,
+        key: ConnectionKey,
+        session: SessionKey,
+        request: RequestId,
+        (grant, mode, wait): (GrantId, Mode, Wait),
+    ) {
+        let wants_more = self.table.held_mode(session, grant).is_some_and(|held| !held.covers(mode));
+        if self.draining && wants_more {
+            return self.refuse(key, request, Refusal::Draining.into());
+        }
+        self.apply(Command::Convert { session, request, grant, mode, wait });
     }
 
     /// Whether anything is granted at present; else the request is refused.

@@ -251,7 +251,7 @@ impl Shard {
                 self.apply(Command::Release { session, request: frame.request, grant });
             }
             Request::Convert { grant, mode, wait } => {
-                self.apply(Command::Convert { session, request: frame.request, grant, mode, wait });
+                self.convert(key, session, frame.request, (grant, mode, wait));
             }
             Request::Cancel(target) => {
                 self.apply(Command::Cancel { session, request: frame.request, target });

@@ -3,7 +3,9 @@
 use fairlock_protocol::handshake::Hello;
 use fairlock_protocol::request::Open;
 use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
-use fairlock_protocol::{CellId, GrantId, Liveness, Refusal, Reply, Request, Resource, ShardId, Tick, Wait};
+use fairlock_protocol::{
+    CellId, GrantId, Liveness, Mode, Refusal, Reply, Request, Resource, ShardId, Tick, Wait,
+};
 
 use super::world::{Line, World, acquire, name_on, open};
 use crate::lanes::{ToControl, ToShard};
@@ -321,6 +323,39 @@ fn while_draining_nothing_new_is_granted_and_the_last_release_is_reported() {
     assert!(matches!(world.only(line).reply(), Reply::Released { remaining: 0 }));
     assert!(matches!(world.to_control[..], [ToControl::Idle { shard: 0 }]));
     assert_eq!(world.shards[0].sessions_with_grants(), 0);
+}
+
+#[test]
+fn while_draining_a_mode_may_be_given_up_and_not_be_raised() {
+    let mut world = World::new(1);
+    let (line, ..) = world.open(0, 5000);
+    world.send(line, 1, 0, &acquire("x", Wait::Try));
+    let grant = granted(&mut world, line);
+    let now = world.now;
+    world.shards[0].message(now, ToShard::Drain);
+    world.turn();
+    world.heard(line);
+    let mut ask = |request, mode| {
+        world.send(line, request, 1, &Request::Convert { grant, mode, wait: Wait::Forever });
+        let heard = world.only(line);
+        match heard.reply() {
+            Reply::Converted(now) => Ok(now.mode),
+            Reply::Refused(refused) => Err(refused.refusal),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(ask(2, Mode::EX), Ok(Mode::EX), "the same again");
+    assert_eq!(ask(3, Mode::CR), Ok(Mode::CR));
+    assert_eq!(ask(4, Mode::EX), Err(Refusal::Draining));
+    assert_eq!(ask(5, Mode::NL), Ok(Mode::NL));
+    assert_eq!(ask(6, Mode::CR), Err(Refusal::Draining));
+    world.send(line, 7, 4, &Request::Release(grant));
+    world.send(line, 8, 4, &Request::Convert { grant, mode: Mode::EX, wait: Wait::Forever });
+    let heard = world.heard(line);
+    assert!(
+        matches!(heard[1].reply(), Reply::Refused(refused) if refused.refusal == Refusal::NotHeld),
+        "{heard:?}"
+    );
 }
 
 #[test]
