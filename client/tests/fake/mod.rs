@@ -30,6 +30,7 @@ pub(crate) enum Said {
     Open { ttl_ms: u32, label: String },
     Resume { received: u64 },
     Acquire { name: Vec<u8>, mode: Mode, wait: Wait },
+    AcquireAll { names: Vec<Vec<u8>>, wait: Wait },
     Release(u32),
     Convert(u32, Mode),
     Cancel(u64),
@@ -184,6 +185,13 @@ impl<S: Read + Write> Peer<S> {
                 let slot = self.grants;
                 self.say(heard.id, FLAG_KEPT | FLAG_RENEWED, &granted(slot));
             }
+            Said::AcquireAll { ref names, .. } => {
+                for _ in names {
+                    self.grants += 1;
+                    let slot = self.grants;
+                    self.say(heard.id, FLAG_KEPT | FLAG_RENEWED, &granted(slot));
+                }
+            }
             Said::Release(_) => {
                 self.say(heard.id, FLAG_KEPT | FLAG_RENEWED, &Reply::Released { remaining: 0 });
             }
@@ -220,6 +228,10 @@ fn said(frame: &Frame<'_>) -> Said {
             name: acquire.resource.name.as_bytes().to_vec(),
             mode: acquire.mode,
             wait: acquire.wait,
+        },
+        Request::AcquireAll(all) => Said::AcquireAll {
+            names: all.items.iter().map(|(resource, _)| resource.name.as_bytes().to_vec()).collect(),
+            wait: all.wait,
         },
         Request::Release(grant) => Said::Release(grant.slot()),
         Request::Convert { grant, mode, .. } => Said::Convert(grant.slot(), mode),
