@@ -203,6 +203,10 @@ impl<'a> Request<'a> {
     /// [`Malformed`], with the field. [`Malformed::is_confined`] tells whether only this request is refused.
     #[inline]
     pub fn decode(frame: &Frame<'a>) -> Result<Request<'a>, Malformed> {
+        if frame.flags != 0 {
+            // A later version may give them a meaning, which must not be overlooked here.
+            return Err(Malformed::Illegal("flags"));
+        }
         let mut r = Reader::new(frame.body);
         let request = match frame.kind {
             HELLO => return Hello::read(r).map(Request::Hello),

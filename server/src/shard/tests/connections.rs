@@ -63,6 +63,26 @@ fn unknown_kinds_and_broken_bodies_are_refused() {
 }
 
 #[test]
+fn flags_of_a_request_are_refused() {
+    beside_a_holder(|world| {
+        let mut bytes = vec![];
+        Request::Status.encode(RequestId(1), 0, &mut bytes);
+        for flag in 0..8 {
+            let line = world.greet(0);
+            bytes[5] = 1 << flag;
+            world.send_bytes(line, &bytes);
+            refused_and_closed(world, line, Refusal::BadRequest);
+        }
+        let line = world.connect();
+        let mut hello = vec![];
+        Request::Hello(Hello::to(ShardId(0))).encode(RequestId::NOTICE, 0, &mut hello);
+        hello[5] = 1;
+        world.send_bytes(line, &hello);
+        refused_and_closed(world, line, Refusal::BadRequest);
+    });
+}
+
+#[test]
 fn a_request_before_the_hello_and_a_second_hello_are_refused() {
     beside_a_holder(|world| {
         let line = world.connect();
