@@ -348,7 +348,8 @@ impl Steward {
                 }
             }
         }
-        if self.horizon_wanted_ms.is_some() {
+        // After a failure everybody waits for the next try: each is a write that blocks this thread.
+        if self.horizon_wanted_ms.is_some() && self.retry_at.is_none() {
             self.make_durable(now);
         }
         if matches!(self.phase, Phase::Draining { .. }) && self.shards.are_idle() {

@@ -61,6 +61,24 @@ fn while_the_disk_takes_no_writes_nobody_is_told_and_an_alarm_stands() {
 }
 
 #[test]
+fn asking_again_does_not_make_a_failing_disk_be_tried_at_once() {
+    let mut stage = Stage::new(1);
+    let obstacle = stage.room.path().join("state/state.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    let failed = Instant::now();
+    stage.lane.send(ToControl::RaiseHorizon { ttl_ms: 5000 });
+    while stage.alarms.texts().is_empty() {
+        assert!(failed.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::fs::remove_dir(&obstacle).unwrap();
+    stage.lane.send(ToControl::RaiseHorizon { ttl_ms: 7000 });
+    while horizon(&mut stage, 0) != 7000 {}
+    assert!(failed.elapsed() >= Duration::from_secs(1), "and not before the pause is over");
+    assert!(stage.alarms.texts().is_empty());
+}
+
+#[test]
 fn a_crash_costs_a_quarantine_after_which_the_horizon_falls_back() {
     let mut stage = Stage::new(1);
     stage.lane.send(ToControl::RaiseHorizon { ttl_ms: 300 });
