@@ -113,7 +113,8 @@ pub struct EntryView<'a> {
     pub grant: Option<GrantId>,
     /// The grant's token; `None` for NL and for a waiter that holds nothing.
     pub token: Option<FencingToken>,
-    /// Since when it holds (to 16 ms) or waits.
+    /// Since when it holds or waits. A holder's moment is kept in steps of 16 ms, rounded up: the age of a hold is never
+    /// over-stated, and up to 16 ms shorter than it was, 0 for a hold younger than that. A waiter's is exact.
     pub since: Tick,
     /// The waiting request; `None` for a holder.
     pub request: Option<RequestId>,
