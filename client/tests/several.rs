@@ -1,5 +1,6 @@
 //! Several locks at once, against a server that speaks by the book: the shards are climbed in order, and whatever goes
 //! wrong on the way, nothing stays held.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod fake;
 
@@ -67,7 +68,7 @@ fn each_shard_is_asked_once_the_lower_first_and_the_guards_stand_as_they_were_na
     });
     let client = Client::connect(&endpoint).unwrap();
     let guards = client.lock_all(exclusive(&names)).acquire().unwrap();
-    assert!(guards.iter().map(|guard| guard.name()).eq(names.iter().map(String::as_bytes)));
+    assert!(guards.iter().map(fairlock::Guard::name).eq(names.iter().map(String::as_bytes)));
     client.close();
     server.join().unwrap();
 }
