@@ -13,9 +13,10 @@ use super::lease::Lease;
 use crate::builder::Notice;
 use crate::error::{Cycle, LostCause};
 use fairlock_protocol::{
-    CellId, DigestKey, GrantId, Hello, Malformed, Refusal, Request, RequestId, Secret, SessionId, ShardId,
-    Tick, Wait,
+    CellId, DigestKey, GrantId, Hello, Malformed, OwnerId, Refusal, Request, RequestId, Secret, SessionId,
+    ShardId, Tick, Wait,
 };
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -122,6 +123,8 @@ struct Pending<T> {
     tended: bool,
     /// Given up by the one who asked: a grant goes back at once.
     abandoned: bool,
+    /// Another acquire of the same owner was unanswered when this one was asked.
+    behind: bool,
     /// What a request for several locks was granted so far.
     gathered: Vec<Arc<Hold>>,
 }
@@ -140,6 +143,8 @@ pub(crate) struct Stream<T> {
     /// How many of them the server was told of.
     acknowledged: u64,
     pending: HashMap<u64, Pending<T>>,
+    /// How many acquires of each owner are pending.
+    asked_by: HashMap<OwnerId, usize>,
     /// Pending requests for which nobody reads in the foreground.
     tended: usize,
     holds: HashMap<GrantId, Arc<Hold>>,
@@ -179,6 +184,7 @@ impl<T> Stream<T> {
             received: 0,
             acknowledged: 0,
             pending: HashMap::new(),
+            asked_by: HashMap::new(),
             tended: 0,
             holds: HashMap::new(),
             ends: BTreeSet::new(),
@@ -253,6 +259,14 @@ impl<T> Stream<T> {
         if self.ended && !matches!(ask, Ask::Close) {
             return None;
         }
+        let behind = match &ask {
+            Ask::Acquire(spec) => {
+                let asked = self.asked_by.entry(spec.owner).or_default();
+                *asked += 1;
+                *asked > 1
+            }
+            _ => false,
+        };
         let id = self.next;
         self.next += 1;
         self.tended += usize::from(tended);
@@ -264,6 +278,7 @@ impl<T> Stream<T> {
             tries: 0,
             tended,
             abandoned: false,
+            behind,
             gathered: Vec::new(),
         };
         self.pending.insert(id, pending);
@@ -378,6 +393,7 @@ impl<T> Stream<T> {
             return;
         }
         self.ended = true;
+        self.asked_by.clear();
         let mut pending: Vec<_> = self.pending.drain().collect();
         pending.sort_unstable_by_key(|(id, _)| *id);
         for (_, pending) in pending {
@@ -409,6 +425,14 @@ impl<T> Stream<T> {
     fn forget(&mut self, id: u64) -> Option<Pending<T>> {
         let pending = self.pending.remove(&id)?;
         self.tended -= usize::from(pending.tended);
+        if let Ask::Acquire(spec) = &pending.ask
+            && let Entry::Occupied(mut asked) = self.asked_by.entry(spec.owner)
+        {
+            *asked.get_mut() -= 1;
+            if *asked.get() == 0 {
+                asked.remove();
+            }
+        }
         Some(pending)
     }
 

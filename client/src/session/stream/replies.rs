@@ -17,6 +17,8 @@ use std::time::Duration;
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// Longest such pause.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How often a request that met a grant of its own owner is sent again; the pauses double from 1 ms.
+const GIVE_WAY_TRIES: u32 = 5;
 /// Confirmations of broken grants that are remembered until the server is known to have them; beyond it the
 /// server's own time limit on confirmations decides.
 const CONFIRMS_MAX: usize = 1024;
@@ -292,6 +294,7 @@ impl<T> Stream<T> {
                 return;
             }
             Class::Retry if self.rests(now, id, refused) => return,
+            Class::Final if refusal == Refusal::AlreadyHeld && self.gives_way(now, id) => return,
             _ => {}
         }
         let Some(pending) = self.forget(id) else { return };
@@ -304,6 +307,22 @@ impl<T> Stream<T> {
         } else if matches!(pending.ask, Ask::Close) {
             self.events.push(Event::Closed);
         }
+    }
+
+    /// Whether a request that met a grant of its own owner is sent again: a request withdrawn just before it can have
+    /// been granted in that moment, and that grant is on its way back. A grant that is really held answers the same
+    /// after a few tries, within 31 ms.
+    fn gives_way(&mut self, now: Tick, id: u64) -> bool {
+        let Some(pending) = self.pending.get_mut(&id) else { return false };
+        if !pending.behind || pending.abandoned || pending.tries >= GIVE_WAY_TRIES {
+            return false;
+        }
+        let until = now.after_millis(1 << pending.tries);
+        pending.tries += 1;
+        pending.whereabouts = Whereabouts::Resting(until);
+        self.retry_due = Some(self.retry_due.map_or(until, |due| due.min(until)));
+        self.events.push(Event::Rearm);
+        true
     }
 
     /// Whether a request that was refused for the moment is kept, to be sent again.
