@@ -32,14 +32,14 @@ impl Table {
         self.settle(now, lock, effects);
     }
 
-    /// A lock opens again after its delay.
+    /// A lock opens again after its delay, unless a longer one has begun since that was decided.
     pub(crate) fn delay_over(&mut self, now: Tick, digest: Digest, effects: &mut Effects) {
         let Some(lock) = self.lock_slot(digest) else { return };
         let crowd = self.locks[lock].crowd;
         if crowd == NONE {
             return;
         }
-        if let Some(closed) = self.crowds[crowd].closed.take() {
+        if let Some(closed) = self.crowds[crowd].closed.take_if(|closed| closed.until <= now) {
             self.wheel.disarm(closed.timer);
             self.settle(now, lock, effects);
         }
