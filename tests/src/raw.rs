@@ -16,18 +16,29 @@ use std::time::Duration;
 
 /// Bytes both ways.
 trait Stream: Read + Write + Send {
+    /// How long a read may wait.
     fn patience(&self, patience: Duration) -> std::io::Result<()>;
+    /// How long a write may wait.
+    fn insistence(&self, patience: Duration) -> std::io::Result<()>;
 }
 
 impl Stream for TcpStream {
     fn patience(&self, patience: Duration) -> std::io::Result<()> {
         self.set_read_timeout(Some(patience))
     }
+
+    fn insistence(&self, patience: Duration) -> std::io::Result<()> {
+        self.set_write_timeout(Some(patience))
+    }
 }
 
 impl Stream for UnixStream {
     fn patience(&self, patience: Duration) -> std::io::Result<()> {
         self.set_read_timeout(Some(patience))
+    }
+
+    fn insistence(&self, patience: Duration) -> std::io::Result<()> {
+        self.set_write_timeout(Some(patience))
     }
 }
 
@@ -132,7 +143,7 @@ impl std::fmt::Debug for Raw {
 
 impl Raw {
     fn over(stream: impl Stream + 'static) -> Raw {
-        stream.patience(WATCHDOG).expect("a socket has a time-out");
+        stream.patience(WATCHDOG).and_then(|()| stream.insistence(WATCHDOG)).expect("a socket has time-outs");
         Raw { stream: Box::new(stream), received: Vec::new(), kept: 0, next: 1, welcome: None }
     }
 
@@ -220,6 +231,14 @@ impl Raw {
         );
         assert_eq!(sent, Ok(hello.len()), "a short frame goes out whole");
         Raw::over(stream)
+    }
+
+    /// From here on a write that waits longer than this is an error.
+    ///
+    /// # Panics
+    /// Never: a socket has a time-out.
+    pub fn insist(&self, patience: Duration) {
+        self.stream.insistence(patience).expect("a socket has a time-out");
     }
 
     /// Sends bytes as they are. An error is the server's right: it may have closed already.
