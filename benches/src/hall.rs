@@ -153,10 +153,15 @@ impl Hall {
         self.seats[seat] = fresh;
     }
 
-    /// Goes to the next moment at which time decides something and applies it; the seats whose waits ended.
+    /// Goes to the next moment at which time decides something and applies it; the seat whose wait ended.
     pub fn time_passes(&mut self) -> Option<usize> {
-        self.now = self.now.max(self.table.next_due()?);
-        let command = self.table.due(self.now)?;
+        // Not every moment the table names decides something: at some of them timers only move nearer.
+        let command = loop {
+            self.now = self.now.max(self.table.next_due()?);
+            if let Some(command) = self.table.due(self.now) {
+                break command;
+            }
+        };
         self.apply(command);
         self.effects.iter().find_map(|effect| match *effect {
             Effect::Answered { session, .. } => Some(session.slot as usize),
