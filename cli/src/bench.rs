@@ -110,7 +110,7 @@ fn measure(order: &BenchArgs, reach: &Reach) -> Result<Measured, Failure> {
     let bytes = status(&mut admin)?.table_bytes.saturating_sub(before);
     let result = crowd::run(order.clients, order.seconds, reach)?;
     let sessions = admin.sessions().map_err(|error| remote::of_admin(&error))?;
-    let transport = sessions.iter().find(|line| line.session == result.session);
+    let transport = sessions.iter().find(|line| line.session == result.one.session());
     let transport = transport.map_or("unknown", |line| line.transport.name()).to_owned();
     drop(stock);
     Ok(Measured {

@@ -5,7 +5,7 @@ use crate::args::Reach;
 use crate::failure::Failure;
 use crate::print::duration::human;
 use crate::remote;
-use fairlock::{Client, Guard, SessionId};
+use fairlock::{Client, Guard};
 use hdrhistogram::Histogram;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
@@ -113,8 +113,8 @@ pub(super) struct Crowd {
     pub(super) again: Histogram<u64>,
     /// How long the pairs took, by the clock on the wall.
     pub(super) took: Duration,
-    /// One of the sessions.
-    pub(super) session: SessionId,
+    /// One of the clients, still connected.
+    pub(super) one: Client,
 }
 
 /// Lets that many clients acquire and release for that long.
@@ -123,9 +123,8 @@ pub(super) struct Crowd {
 /// What connecting or acquiring met.
 pub(super) fn run(clients: u32, time: Duration, reach: &Reach) -> Result<Crowd, Failure> {
     let connected: Vec<Client> = (0..clients).map(|_| connect(reach, "bench")).collect::<Result<_, _>>()?;
-    let session = connected.first().map(Client::session);
-    let session =
-        session.ok_or_else(|| Failure::new(crate::failure::USAGE, "at least one client is needed"))?;
+    let one = connected.first().cloned();
+    let one = one.ok_or_else(|| Failure::new(crate::failure::USAGE, "at least one client is needed"))?;
     let again_time = time / AGAIN_DIVISOR;
     let start = Arc::new(Barrier::new(connected.len() + 1));
     let workers: Vec<_> = (0_u32..)
@@ -147,7 +146,7 @@ pub(super) fn run(clients: u32, time: Duration, reach: &Reach) -> Result<Crowd, 
         pair: histogram()?,
         again: histogram()?,
         took: Duration::ZERO,
-        session,
+        one,
     };
     for worker in workers {
         let lost = || Failure::new(crate::failure::INTERNAL, "a thread ended early");
