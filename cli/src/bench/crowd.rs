@@ -141,13 +141,8 @@ pub(super) fn run(clients: u32, time: Duration, reach: &Reach) -> Result<Crowd, 
         .collect();
     start.wait();
     watch(time);
-    let mut sum = Crowd {
-        acquire: histogram()?,
-        pair: histogram()?,
-        again: histogram()?,
-        took: Duration::ZERO,
-        one,
-    };
+    let mut sum =
+        Crowd { acquire: histogram()?, pair: histogram()?, again: histogram()?, took: Duration::ZERO, one };
     for worker in workers {
         let lost = || Failure::new(crate::failure::INTERNAL, "a thread ended early");
         let one = worker.join().unwrap_or_else(|_| Err(lost()))?;
