@@ -133,13 +133,6 @@ impl Link {
         Link { _listing: listing, socket: Some(socket), mark: Arc::clone(mark), number }
     }
 
-    /// Whether what arrives last came in on the core the caller runs on; unknown counts as no.
-    pub(crate) fn answers_from_this_core(&self) -> bool {
-        let here = u32::try_from(rustix::thread::sched_getcpu());
-        let there = rustix::net::sockopt::socket_incoming_cpu(self.as_fd());
-        matches!((here, there), (Ok(here), Ok(there)) if here == there)
-    }
-
     /// Ends the connection for every copy of the descriptor, wherever it is; whoever polls it wakes.
     pub(crate) fn hang_up(&self) {
         // An error says that the other end has hung up already.

@@ -181,14 +181,9 @@ fn take_turn(slot: &Arc<Slot>, place: &Place, parked: &mut bool) -> Option<Arc<L
 /// (docs/performance.md), so that looking at worst doubles the cost of a short wait.
 const LOOK_TIME: Duration = Duration::from_micros(25);
 
-/// Looks for the answer for a while, letting others run between looks. `false`: the link is gone.
-///
-/// An answer that comes from this very core is not looked for: looking keeps the server from running, and by sleeping
-/// at once a release and the next request reach it in one pass.
+/// Looks for the answer for a while, letting others run between looks: the server itself, when it shares this core.
+/// `false`: the link is gone.
 fn look(core: &Core, place: &Place, lane: &Lane, slot: &Slot, link: &Arc<Link>) -> bool {
-    if link.answers_from_this_core() {
-        return true;
-    }
     let until = clock::now().after(LOOK_TIME);
     loop {
         if !lane.pump(&place.session, core, link, true) {
