@@ -148,10 +148,11 @@ impl Table {
 
     /// The oldest grant of this owner here that has every right `mode` gives.
     pub(crate) fn own_cover(&self, lock: u32, session: u32, owner: u64, mode: Mode) -> Option<u32> {
-        // What a bundle has taken is not entered again: its client does not know of it yet.
+        // What a bundle has taken is not entered again, as its client does not know of it yet, nor what was broken: its
+        // client may have confirmed that, and the guard of a second entry would outlive the grant.
         let covers = |&grant: &u32| {
             let grant = &self.grants[grant];
-            grant.mode().covers(mode) && !grant.has(Grant::PARTIAL)
+            grant.mode().covers(mode) && !grant.has(Grant::PARTIAL) && !grant.has(Grant::BROKEN)
         };
         if !self.crowd_of(lock).is_some_and(|crowd| crowd.staked) {
             return self.own(lock, session, owner).find(covers);

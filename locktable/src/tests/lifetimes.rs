@@ -256,6 +256,23 @@ fn a_session_told_twice_is_opened_once() {
     assert_eq!(story.table.counts().sessions, 1);
 }
 
+/// A guard made from a second entry would have outlived the grant, whose end its client may confirm at any moment.
+#[test]
+fn a_broken_grant_is_not_entered_again() {
+    let mut story = Story::new();
+    let a = story.open();
+    let entering = |story: &mut Story| {
+        let asking = story.asking(a, Mode::EX, Wait::Try);
+        let asking = Acquire { reentrant: true, ..asking };
+        answer_to(&story.ask(asking), asking.request).unwrap()
+    };
+    assert!(matches!(entering(&mut story), Answer::Granted(granted) if !granted.reentered));
+    assert!(matches!(entering(&mut story), Answer::Granted(granted) if granted.reentered));
+    let digest = story.asking(a, Mode::EX, Wait::Try).digest;
+    story.apply(Command::Break { digest, force: false });
+    assert_eq!(entering(&mut story), Answer::Refused(Refusal::AlreadyHeld));
+}
+
 #[test]
 fn a_broken_lock_passes_on_the_word_of_its_holder() {
     let mut story = Story::new();

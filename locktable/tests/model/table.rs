@@ -361,7 +361,8 @@ impl Model {
         let own = self.live_grants(|g| g.resource == resource && g.session == session && g.owner == owner);
         if let Some(&again) = own
             .iter()
-            .find(|&&g| reentrant && self.grants[g].part_of.is_none() && self.grants[g].mode.covers(mode))
+            .filter(|&&g| self.grants[g].part_of.is_none() && self.grants[g].break_due.is_none())
+            .find(|&&g| reentrant && self.grants[g].mode.covers(mode))
         {
             if self.grants[again].levels > self.bounds.reentry {
                 self.answer(session, request, resource, Reply::Refused(Refusal::HoldLimit));
