@@ -148,7 +148,8 @@ impl Guard {
         }
     }
 
-    /// Changes the mode, waiting for ever. Keeps the old mode meanwhile, and on every error but `Lost`.
+    /// Changes the mode, waiting for ever. A stronger mode is held when the call returns; until then, and after every
+    /// error but `Lost`, it is the old one. A weaker mode is held from the call on, unless the server refuses.
     ///
     /// # Errors
     /// [`ConvertError`].
@@ -174,6 +175,7 @@ impl Guard {
             Wait::Millis(ms) => Some(now.after_millis(ms).after(deadline)),
             Wait::Forever => None,
         };
+        let before = self.hold.weaken(mode);
         let slot = Slot::new();
         let lane = self.session.lane_of(&self.hold.spec);
         if !ask_to_convert(core, &self.session, lane, (self.hold.grant, mode, wait), &slot) {
@@ -181,7 +183,12 @@ impl Guard {
         }
         match await_slot(core, &slot, give_up) {
             Some(Outcome::Converted | Outcome::Granted(..) | Outcome::GrantedAll(..)) => Ok(()),
-            Some(Outcome::Failed(AcquireError::Refused(refusal))) => Err(ConvertError::Refused(refusal)),
+            Some(Outcome::Failed(AcquireError::Refused(refusal))) => {
+                if let Some(facts) = before {
+                    self.hold.restore(facts);
+                }
+                Err(ConvertError::Refused(refusal))
+            }
             Some(Outcome::Failed(AcquireError::Deadlock(cycle))) => Err(ConvertError::Deadlock(cycle)),
             Some(Outcome::Failed(AcquireError::Lost(cause))) => Err(ConvertError::Lost(cause)),
             Some(Outcome::Failed(_)) => Err(ConvertError::Lost(LostCause::Closed)),
@@ -223,7 +230,10 @@ impl Guard {
             let now = clock::now();
             match self.certain_until(now) {
                 Err(cause) => return Some(cause),
-                Ok(_) if now >= end => return None,
+                Ok(_) if now >= end => {
+                    self.hold.unwatch(&waker);
+                    return None;
+                }
                 Ok(until) => thread::park_timeout(until.min(end).since(now)),
             }
         }

@@ -3,7 +3,7 @@
 
 use super::lane::Session;
 use crate::error::AcquireError;
-use crate::session::{Answer, Hold};
+use crate::session::{Answer, Hold, rouse};
 use fairlock_protocol::{Refusal, RequestId, ShardId};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
@@ -101,7 +101,7 @@ impl Slot {
         };
         match waiter {
             Some(Waiter::Thread(thread)) if thread.id() != thread::current().id() => thread.unpark(),
-            Some(Waiter::Task(waker)) => waker.wake(),
+            Some(Waiter::Task(waker)) => rouse(waker),
             _ => {}
         }
         Ok(())

@@ -88,6 +88,20 @@ impl Hold {
         *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = facts;
     }
 
+    /// Has the weaker mode from now on, before the server is asked for it: it may let others in at once. Gives back
+    /// what it was, in case the server refuses.
+    pub(crate) fn weaken(&self, mode: Mode) -> Option<Facts> {
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *facts;
+        facts.mode = if before.mode.covers(mode) { mode } else { before.mode };
+        (facts.mode != before.mode).then_some(before)
+    }
+
+    /// The server refused: it is what it was.
+    pub(crate) fn restore(&self, facts: Facts) {
+        *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = facts;
+    }
+
     /// One more guard shares it.
     pub(crate) fn enter(&self) {
         // Relaxed: ordered by the stream's lock.
@@ -110,10 +124,24 @@ impl Hold {
         }
     }
 
+    /// Nobody is to be woken by this one any more.
+    pub(crate) fn unwatch(&self, waker: &Waker) {
+        let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        watchers.retain(|known| !known.will_wake(waker));
+    }
+
     /// Wakes all who wanted it. To be called with no lock held: wakers may do anything.
     pub(crate) fn wake_watchers(&self) {
         let watchers = std::mem::take(&mut *self.watchers.lock().unwrap_or_else(PoisonError::into_inner));
-        watchers.into_iter().for_each(Waker::wake);
+        watchers.into_iter().for_each(rouse);
+    }
+}
+
+/// Wakes a task. A waker is the program's code: its panic must not end the thread that serves everybody else.
+pub(crate) fn rouse(waker: Waker) {
+    let woken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
+    if woken.is_err() {
+        tracing::error!("a waker panicked");
     }
 }
 

@@ -12,7 +12,7 @@ mod pulse;
 mod stream;
 
 pub(crate) use ask::{Ask, Bundle, Spec};
-pub(crate) use hold::Hold;
+pub(crate) use hold::{Hold, rouse};
 pub(crate) use jitter::Jitter;
 pub(crate) use lease::Lease;
 pub(crate) use pulse::{Beat, Pulse};

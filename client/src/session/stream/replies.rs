@@ -328,7 +328,8 @@ impl<T> Stream<T> {
     /// Whether a request that was refused for the moment is kept, to be sent again.
     fn rests(&mut self, now: Tick, id: u64, refused: &Refused<'_>) -> bool {
         let Some(pending) = self.pending.get_mut(&id) else { return false };
-        if pending.abandoned || matches!(pending.ask, Ask::Keepalive | Ask::Cancel(_)) {
+        // A withdrawal that was not taken is said again, else its request would wait on.
+        if pending.abandoned || matches!(pending.ask, Ask::Keepalive) {
             return false;
         }
         if pending.is_try() && matches!(refused.refusal, Refusal::Recovering | Refusal::Draining) {
@@ -397,12 +398,15 @@ impl<T> Stream<T> {
     /// Tells that a broken grant is no longer used. Nothing answers it; it is said again on the next connection
     /// unless an answer to something later shows that it arrived.
     pub(super) fn confirm(&mut self, grant: GrantId) {
-        if self.ended || self.confirms.len() >= CONFIRMS_MAX {
+        if self.ended {
             return;
         }
         let id = self.next;
         self.next += 1;
-        self.confirms.push((id, grant));
+        // Only what is remembered is bounded: the server asks for the others again after a RESUME.
+        if self.confirms.len() < CONFIRMS_MAX {
+            self.confirms.push((id, grant));
+        }
         if self.is_live() {
             self.send_confirm(id, grant);
         }
