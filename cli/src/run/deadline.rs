@@ -56,6 +56,15 @@ impl Leads {
         self.term.saturating_sub(self.kill)
     }
 
+    /// The command must not start at or after this moment; `None`: it may at any time.
+    pub(crate) fn latest_start(&self, standing: Standing) -> Option<Tick> {
+        match (self.on_lost, standing) {
+            (OnLost::Ignore, _) => None,
+            (_, Standing::Held(end)) => Some(before(end, self.kill)),
+            (_, Standing::Recalled(_) | Standing::Gone) => Some(Tick::ZERO),
+        }
+    }
+
     /// What to do at `now`; `kill_at` is the moment fixed when TERM was sent.
     pub(crate) fn act(&self, now: Tick, standing: Standing, kill_at: Option<Tick>) -> Act {
         if self.on_lost == OnLost::Ignore {
@@ -101,6 +110,15 @@ mod tests {
         assert_eq!(leads.act(term_at, Standing::Held(D), None), Act::Terminate(kill_at));
         assert_eq!(leads.act(term_at, Standing::Held(D), Some(kill_at)), Act::Watch(Some(kill_at)));
         assert_eq!(leads.act(kill_at, Standing::Held(D), Some(kill_at)), Act::Kill);
+    }
+
+    #[test]
+    fn nothing_starts_when_it_would_have_to_be_killed_at_once() {
+        let leads = leads(5_000);
+        assert_eq!(leads.latest_start(Standing::Held(D)), Some(Tick::from_millis(9_750)));
+        assert_eq!(leads.latest_start(Standing::Gone), Some(Tick::ZERO));
+        let ignore = Leads::new(Duration::from_secs(5), None, OnLost::Ignore);
+        assert_eq!(ignore.latest_start(Standing::Gone), None);
     }
 
     #[test]

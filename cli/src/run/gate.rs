@@ -6,7 +6,7 @@
 
 use super::channel::{Channel, Received};
 use super::messages::{Go, Sight};
-use super::readiness;
+use super::readiness::{self, now};
 use super::signals::Signals;
 use crate::args::RunArgs;
 use crate::failure;
@@ -41,7 +41,7 @@ pub(crate) fn stand(order: &RunArgs) -> u8 {
         return failure::INTERNAL;
     }
     let stdin = descriptors.remove(0);
-    let started = start(order, &go, stdin, &descriptors);
+    let started = start_in_time(order, &go, stdin, &descriptors);
     // From here on only the command's own copies keep the pipes and the standard streams open.
     drop(descriptors);
     let _ = forget_standard_streams();
@@ -56,6 +56,15 @@ pub(crate) fn stand(order: &RunArgs) -> u8 {
         }
     }
     0
+}
+
+/// Executes the command unless so much time has passed since the word to do so that the lock may be another's: the
+/// machine, or this process, may have slept.
+fn start_in_time(order: &RunArgs, go: &Go, stdin: OwnedFd, pipes: &[OwnedFd]) -> io::Result<Pid> {
+    if go.not_after_ns.is_some_and(|end| now().0 >= end) {
+        return Err(ErrorKind::TimedOut.into());
+    }
+    start(order, go, stdin, pipes)
 }
 
 /// Executes the command: its own group, the lock's facts in its environment, the pipes' write ends inherited.
@@ -85,6 +94,7 @@ fn told(order: &RunArgs, error: &io::Error) -> (u8, String) {
     let program =
         order.command.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
     match error.kind() {
+        ErrorKind::TimedOut => (failure::LOST, "the lock was lost before the command could start".to_owned()),
         ErrorKind::NotFound => (failure::NOT_FOUND, format!("{program}: not found")),
         _ => (failure::NOT_EXECUTABLE, format!("{program}: cannot be executed: {error}")),
     }

@@ -52,6 +52,8 @@ pub(crate) struct Go {
     pub(crate) mode: String,
     /// How long the command has between TERM and KILL if the supervisor dies, in milliseconds; `None`: leave it.
     pub(crate) patience_ms: Option<u64>,
+    /// Not to be started at or after this moment (CLOCK_BOOTTIME, in nanoseconds); `None`: at any time.
+    pub(crate) not_after_ns: Option<u64>,
 }
 
 /// Gate to supervisor.

@@ -315,8 +315,9 @@ impl Supervisor {
     }
 
     /// The lock is held and everything that ends the command is armed: let it start.
-    fn open_gate(&mut self, held: Held) {
+    fn open_gate(&mut self, mut held: Held) {
         let leads = Leads::new(held.client.ttl(), self.kill_after, self.on_lost);
+        let latest = leads.latest_start(held.standing(now()));
         let patience = u64::try_from(leads.patience().as_millis()).unwrap_or(u64::MAX);
         let go = Go {
             token: held.guard.try_token().map(fairlock::FencingToken::get),
@@ -327,8 +328,12 @@ impl Supervisor {
                 OnLost::Kill => Some(0),
                 OnLost::Ignore => None,
             },
+            not_after_ns: latest.map(|latest| latest.0),
         };
         (self.leads, self.held, self.life) = (Some(leads), Some(held), Life::Starting);
+        if latest.is_some_and(|latest| now() >= latest) {
+            return self.never_started(failure::LOST, "the lock was lost before the command could start");
+        }
         let told = self.gate.as_ref().is_some_and(|gate| gate.send(&go).is_ok());
         if !told {
             self.never_started(failure::INTERNAL, "the process that starts the command was killed");
@@ -354,6 +359,9 @@ impl Supervisor {
                 Received::Closed => {
                     self.gate = None;
                     if self.life == Life::Starting {
+                        // It may have forked before it was killed: whatever it left is ended before the lock passes.
+                        self.doom();
+                        self.killing = true;
                         self.never_started(
                             failure::INTERNAL,
                             "the process that starts the command was killed",

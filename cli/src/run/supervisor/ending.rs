@@ -38,7 +38,7 @@ impl Supervisor {
     }
 
     /// From here on the exit code is 76, unless the command had ended before.
-    fn doom(&mut self) {
+    pub(super) fn doom(&mut self) {
         if self.doomed.is_none() {
             let because = self.held.as_ref().map(super::Held::lost_because).unwrap_or_default();
             self.doomed = Some(because);
