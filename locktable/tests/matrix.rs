@@ -1,4 +1,4 @@
-//! The mode table of SEMANTICS §4, cell by cell, against the real table: 36 requests beside a holder, 36 conversions
+//! The mode table as published, cell by cell, against the real table: 36 requests beside a holder, 36 conversions
 //! alone, and every conversion beside every holder it can stand with. What is expected is written out here as text,
 //! so that neither the table's nor the protocol's own arithmetic can agree with itself.
 #![allow(missing_docs, reason = "a test binary has no readers from outside")]

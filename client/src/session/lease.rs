@@ -2,7 +2,7 @@
 //! far as time goes; once somebody has seen it lie behind, it is 0 for ever.
 //!
 //! Renewal and loss meet on one compare-and-swap: a confirmation either moves D before anybody found it past, or it
-//! finds 0 and moves nothing. So a guard that was reported lost never becomes valid again (SEMANTICS §2, §3).
+//! finds 0 and moves nothing. So a guard that was reported lost never becomes valid again.
 
 use crate::error::LostCause;
 use fairlock_protocol::Tick;

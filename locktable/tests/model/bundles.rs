@@ -1,4 +1,4 @@
-//! Several locks in one request, as SEMANTICS §6 has it: taken in canonical order, all or none, nothing told before all
+//! Several locks in one request, as they are specified: taken in canonical order, all or none, nothing told before all
 //! are held; whatever fails on the way gives everything back. Resources stand in canonical order here.
 
 use super::table::{Line, Model, Waiting};

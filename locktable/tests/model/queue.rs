@@ -1,5 +1,5 @@
-//! Who is granted and who is next: the strict queue discipline of SEMANTICS §5, the modes of §4 and the tokens
-//! and fences of §7, sentence by sentence.
+//! Who is granted and who is next: the strict queue discipline, the modes and the tokens
+//! and fences, rule by rule.
 
 use super::table::{Grant, Line, Model, Waiting};
 use super::{
@@ -28,7 +28,7 @@ impl Model {
             .is_some_and(|delay| s.identity.is_empty() || delay.identity != s.identity || delay.key != s.key)
     }
 
-    /// §5.1: granted at once iff C and W are empty and it is compatible with all of G; NL always.
+    /// Granted at once iff C and W are empty and it is compatible with all of G; NL always.
     pub fn may_enter(
         &self,
         session: SessionSerial,
@@ -60,7 +60,7 @@ impl Model {
     }
 
     /// Sets a grant's mode and what follows for token and fence: a new token for a new tenure, the old one where
-    /// the mode only sank; the fence by §7.
+    /// the mode only sank; the fence as the rule of runs has it.
     fn set_mode(&mut self, grant: GrantSerial, mode: Mode, new_tenure: bool) {
         if new_tenure && mode != Mode::NL {
             self.grants[grant].token = Some(self.new_token());
@@ -171,7 +171,7 @@ impl Model {
         self.waits.push(waiting);
     }
 
-    /// §5.2.
+    /// Another mode for a grant: down at once, up at once or at the end of C, refused where two would wait for each other.
     pub fn convert(
         &mut self,
         session: SessionSerial,
@@ -232,7 +232,7 @@ impl Model {
         self.answer(session, request, resource, Reply::Converted(told));
     }
 
-    /// §5.3: C from the head while the head is compatible with the rest of G; only when C is empty W the same way.
+    /// C from the head while the head is compatible with the rest of G; only when C is empty W the same way.
     pub fn serve(&mut self, resource: ResourceIndex) {
         let died = self.resources[resource].holder_died;
         loop {
@@ -273,7 +273,7 @@ impl Model {
         self.grants[grant].live = false;
     }
 
-    /// §9: grants that begin to block somebody and wanted to know. Called once after each command.
+    /// Grants that begin to block somebody and wanted to know. Called once after each command.
     pub fn notice_blocking(&mut self) {
         for grant in self.live_grants(|_| true) {
             let g = &self.grants[grant];

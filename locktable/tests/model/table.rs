@@ -1,5 +1,5 @@
-//! The model's state and its commands, in the order of SEMANTICS: sessions (§2), requests exactly once, acquire,
-//! cancel, release (§6). Granting, and who is next, stands in `queue.rs` (§5).
+//! The model's state and its commands, in this order: sessions, requests exactly once, acquire,
+//! cancel, release. Granting, and who is next, stands in `queue.rs`.
 
 use super::bundles::{Bundle, BundleSerial};
 use super::{

@@ -1,6 +1,6 @@
 //! What must hold whatever the model thinks: a witness who sees only the commands and the effects of the real table
 //! and knows nothing of how either decides. It keeps who holds and who waits, and checks compatibility, invariant F,
-//! one answer a request, tokens and fences (§7), leases, deaths and lock delays.
+//! one answer a request, tokens and fences, leases, deaths and lock delays.
 
 use super::{Ended, Lease, Mode, Refusal, Tick, Wait};
 use fairlock_locktable::command::{Command, Granted, SessionKey};
@@ -52,7 +52,7 @@ struct Sent {
 struct Place {
     digest: Option<Digest>,
     newest_token: u64,
-    /// The number h of §7, if everybody who ever held the lock has shown his token.
+    /// The number h that a resource remembers, if everybody who ever held the lock has shown his token.
     h: u64,
     /// Newest token of the fenced tenures that are over, but for the present run of PR holders.
     stale: u64,
