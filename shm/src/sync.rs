@@ -1,0 +1,7 @@
+//! The one place where the atomics of shared memory come from, so that loom can put its own in their place and try
+//! every order in which they may be seen.
+
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
