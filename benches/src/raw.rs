@@ -94,6 +94,7 @@ impl Raw {
             owner: OwnerId(0),
             reentrant: false,
             notify: false,
+            cacheable: false,
             lock_delay_ms: 0,
             max_hold_ms: 0,
             label: b"",

@@ -28,6 +28,7 @@ fn main() {
         owner: OwnerId(1),
         reentrant: false,
         notify: false,
+        cacheable: false,
         lock_delay_ms: 0,
         max_hold_ms: 0,
         label: b"",

@@ -21,6 +21,8 @@ pub const WELCOME: u8 = 0x81;
 
 /// Feature bit: the server can name the waiting requests of a queue page by page (`SHOW`).
 pub const FEATURE_ADMIN: u64 = 1;
+/// Feature bit: the connection may go on through shared memory. Only on a Unix socket; see SEGMENT.
+pub const FEATURE_SHM: u64 = 2;
 
 /// A client introduces its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

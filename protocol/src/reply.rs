@@ -15,6 +15,7 @@ pub mod kind {
     pub const RESUMED: u8 = 0x83;
     pub const CLOSED: u8 = 0x84;
     pub const ALIVE: u8 = 0x85;
+    pub const SEGMENT: u8 = 0x86;
     pub const GRANTED: u8 = 0x90;
     pub const RELEASED: u8 = 0x91;
     pub const CONVERTED: u8 = 0x92;
@@ -33,6 +34,7 @@ pub mod kind {
     pub const NOTE_KILLED: u8 = 0xC3;
     pub const NOTE_OVER: u8 = 0xC4;
     pub const NOTE_DRAINING: u8 = 0xC5;
+    pub const NOTE_CACHED: u8 = 0xC6;
 }
 
 /// What a holder learns about its grant.
@@ -115,6 +117,15 @@ pub enum Reply<'a> {
     Closed,
     /// The lease is renewed (when the frame carries the flag RENEWED).
     Alive,
+    /// Before WELCOME, on the socket: the rest of the talk goes through the shared memory whose two descriptors (the
+    /// segment, the beacon) come with this frame; or, with a reason and no descriptor, stays on the socket.
+    Segment {
+        /// The server's CLOCK_BOOTTIME in nanoseconds as it wrote this: a client whose clock did not pass it between its
+        /// HELLO and this lives in another time namespace, and cannot use stamps.
+        clock_ns: u64,
+        /// Why there is no shared memory; empty when there is. UTF-8.
+        reason: &'a str,
+    },
     /// The lock is held.
     Granted(Grant),
     /// The grant has the mode asked for.
@@ -178,6 +189,16 @@ pub enum Reply<'a> {
     Over(Refusal),
     /// Notice: the server will stop; release what you can.
     Draining,
+    /// Notice, through shared memory: the grant stays with the client, in a word of its segment. It is left and entered
+    /// there, and released by no message.
+    Cached {
+        /// Which grant.
+        grant: GrantId,
+        /// Which word.
+        word: u32,
+        /// Which tenure of the word.
+        generation: u32,
+    },
 }
 
 const GRANT_OWNER_DIED: u8 = 1;
@@ -228,6 +249,16 @@ impl<'a> Reply<'a> {
             kind::NOTE_KILLED => Reply::KillAnnounced,
             kind::NOTE_OVER => Reply::Over(read_code(&mut r)?),
             kind::NOTE_DRAINING => Reply::Draining,
+            kind::NOTE_CACHED => Reply::Cached {
+                grant: read_grant_id(&mut r)?,
+                word: r.u32("word")?,
+                generation: r.u32("generation")?,
+            },
+            kind::SEGMENT => {
+                let clock_ns = r.u64("clock")?;
+                let reason = core::str::from_utf8(r.remaining()).map_err(|_| Malformed::Illegal("reason"))?;
+                return Ok(Reply::Segment { clock_ns, reason });
+            }
             unknown => return Err(Malformed::UnknownKind(unknown)),
         };
         r.end()?;
@@ -293,6 +324,16 @@ impl<'a> Reply<'a> {
                 w.finish();
             }
             Reply::Draining => begin(out, kind::NOTE_DRAINING).finish(),
+            Reply::Cached { grant, word, generation } => {
+                let mut w = begin(out, kind::NOTE_CACHED);
+                w.u64(grant.get()).u32(word).u32(generation);
+                w.finish();
+            }
+            Reply::Segment { clock_ns, reason } => {
+                let mut w = begin(out, kind::SEGMENT);
+                w.u64(clock_ns).bytes(reason.as_bytes());
+                w.finish();
+            }
             Reply::Listed(_) | Reply::Shown(_) | Reply::Sessions(_) => {
                 unreachable!("pages are written entry by entry")
             }

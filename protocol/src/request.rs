@@ -27,6 +27,7 @@ pub mod kind {
     pub const VALIDATE: u8 = 0x14;
     pub const CONFIRM: u8 = 0x15;
     pub const ACQUIRE_ALL: u8 = 0x16;
+    pub const LOOK: u8 = 0x17;
     pub const LIST: u8 = 0x20;
     pub const SHOW: u8 = 0x21;
     pub const SESSIONS: u8 = 0x22;
@@ -89,6 +90,8 @@ pub struct Acquire<'a> {
     pub reentrant: bool,
     /// Wants a notice when the grant begins to block somebody.
     pub notify: bool,
+    /// The grant may stay with the client in a word of its segment (only through shared memory).
+    pub cacheable: bool,
     /// After expiry: keep others out this long, in milliseconds.
     pub lock_delay_ms: u32,
     /// End the grant by time after this many milliseconds; 0 for never.
@@ -156,6 +159,8 @@ pub enum Request<'a> {
     },
     /// A broken grant is no longer used.
     Confirm(GrantId),
+    /// Through shared memory: a word that somebody waits for was left; look at it. Nothing answers it.
+    Look,
     /// Names in use whose name begins with `prefix`, a page at a time.
     List {
         /// 0, or `next` of the page before.
@@ -195,6 +200,7 @@ pub enum Request<'a> {
 
 const ACQUIRE_REENTRANT: u8 = 1;
 const ACQUIRE_NOTIFY: u8 = 2;
+const ACQUIRE_CACHEABLE: u8 = 4;
 
 impl<'a> Request<'a> {
     /// Reads the message of a frame.
@@ -232,6 +238,7 @@ impl<'a> Request<'a> {
                 return read_resource(r).map(|resource| Request::Validate { resource, token });
             }
             kind::CONFIRM => Request::Confirm(read_grant(&mut r)?),
+            kind::LOOK => Request::Look,
             kind::LIST => Request::List { cursor: r.u64("cursor")?, prefix: r.remaining() },
             kind::SHOW => {
                 let cursor = r.u64("cursor")?;
@@ -283,6 +290,7 @@ impl<'a> Request<'a> {
                 write_resource(resource, w);
             }
             Request::Confirm(grant) => write_number(begin(out, kind::CONFIRM), grant.get()),
+            Request::Look => begin(out, kind::LOOK).finish(),
             Request::List { cursor, prefix } => {
                 assert!(prefix.len() <= NAME_BYTES_MAX, "a prefix is no longer than a name");
                 let mut w = begin(out, kind::LIST);
@@ -374,7 +382,7 @@ fn read_acquire(mut r: Reader<'_>) -> Result<Acquire<'_>, Malformed> {
     let name = r.bytes(usize::from(name_length), "name")?;
     let label = r.bytes(usize::from(label_length), "label")?;
     r.end()?;
-    if flags & !(ACQUIRE_REENTRANT | ACQUIRE_NOTIFY) != 0 || reserved != 0 {
+    if flags & !(ACQUIRE_REENTRANT | ACQUIRE_NOTIFY | ACQUIRE_CACHEABLE) != 0 || reserved != 0 {
         return Err(Malformed::Illegal("flags"));
     }
     if label.len() > LABEL_BYTES_MAX {
@@ -387,6 +395,7 @@ fn read_acquire(mut r: Reader<'_>) -> Result<Acquire<'_>, Malformed> {
         owner,
         reentrant: flags & ACQUIRE_REENTRANT != 0,
         notify: flags & ACQUIRE_NOTIFY != 0,
+        cacheable: flags & ACQUIRE_CACHEABLE != 0,
         lock_delay_ms,
         max_hold_ms,
         label,
@@ -397,8 +406,9 @@ fn write_acquire(acquire: &Acquire<'_>, mut w: Writer<'_>) {
     let (namespace, name) = (namespace_bytes(acquire.resource), acquire.resource.name.as_bytes());
     let reentrant = if acquire.reentrant { ACQUIRE_REENTRANT } else { 0 };
     let notify = if acquire.notify { ACQUIRE_NOTIFY } else { 0 };
+    let cacheable = if acquire.cacheable { ACQUIRE_CACHEABLE } else { 0 };
     w.u64(acquire.owner.0).u32(acquire.wait.wire()).u32(acquire.lock_delay_ms).u32(acquire.max_hold_ms);
-    w.u8(acquire.mode.wire()).u8(reentrant | notify).u8(0).u8(short(namespace));
+    w.u8(acquire.mode.wire()).u8(reentrant | notify | cacheable).u8(0).u8(short(namespace));
     w.u16(long(name)).u16(long(acquire.label)).bytes(namespace).bytes(name).bytes(acquire.label);
     w.finish();
 }

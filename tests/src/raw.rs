@@ -102,6 +102,7 @@ pub fn exclusive(name: &[u8]) -> Acquire<'_> {
         owner: OwnerId(0),
         reentrant: false,
         notify: false,
+        cacheable: false,
         lock_delay_ms: 0,
         max_hold_ms: 0,
         label: b"",

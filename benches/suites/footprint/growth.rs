@@ -150,6 +150,7 @@ fn ask(raw: &mut Raw, name: &[u8], owner: &mut u64) -> io::Result<()> {
         owner: OwnerId(*owner),
         reentrant: false,
         notify: false,
+        cacheable: false,
         lock_delay_ms: 0,
         max_hold_ms: 0,
         label: b"",

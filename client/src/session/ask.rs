@@ -104,6 +104,7 @@ impl Ask {
                     owner: spec.owner,
                     reentrant: spec.reentrant,
                     notify: spec.notify,
+                    cacheable: false,
                     lock_delay_ms: spec.lock_delay_ms,
                     max_hold_ms: spec.max_hold_ms,
                     label: spec.label.as_bytes(),

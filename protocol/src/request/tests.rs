@@ -25,6 +25,7 @@ fn requests() -> Vec<Request<'static>> {
         owner: OwnerId(77),
         reentrant: true,
         notify: true,
+        cacheable: true,
         lock_delay_ms: 3,
         max_hold_ms: 4,
         label: b"nightly",

@@ -62,6 +62,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
         owner: OwnerId(0),
         reentrant: false,
         notify: false,
+        cacheable: false,
         lock_delay_ms: 0,
         max_hold_ms: 0,
         label: b"",
@@ -107,11 +108,11 @@ pub(crate) fn kinds() -> Vec<(u8, &'static str)> {
         ($($side:ident: $($name:ident)*;)*) => { vec![$($(($side::kind::$name, stringify!($name)),)*)*] };
     }
     let mut kinds = named! {
-        request: OPEN RESUME CLOSE KEEPALIVE ACQUIRE RELEASE CONVERT CANCEL VALIDATE CONFIRM ACQUIRE_ALL LIST SHOW SESSIONS
+        request: OPEN RESUME CLOSE KEEPALIVE ACQUIRE RELEASE CONVERT CANCEL VALIDATE CONFIRM ACQUIRE_ALL LOOK LIST SHOW SESSIONS
             STATUS BREAK KILL;
-        reply: OPENED RESUMED CLOSED ALIVE GRANTED RELEASED CONVERTED WITHDRAWN VALIDATED REFUSED LISTED SHOWN
+        reply: OPENED RESUMED CLOSED ALIVE SEGMENT GRANTED RELEASED CONVERTED WITHDRAWN VALIDATED REFUSED LISTED SHOWN
             SESSIONS STATUS BROKE KILLED NOTE_BLOCKING NOTE_BROKEN NOTE_HOLD_OVER NOTE_KILLED NOTE_OVER
-            NOTE_DRAINING;
+            NOTE_DRAINING NOTE_CACHED;
     };
     kinds.extend([(HELLO, "HELLO"), (WELCOME, "WELCOME")]);
     kinds

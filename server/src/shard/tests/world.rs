@@ -379,6 +379,7 @@ pub(super) fn acquire(name: &str, wait: Wait) -> Request<'_> {
         owner: OwnerId(0),
         reentrant: false,
         notify: false,
+        cacheable: false,
         lock_delay_ms: 0,
         max_hold_ms: 0,
         label: b"",
