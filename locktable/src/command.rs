@@ -231,6 +231,20 @@ pub enum Command<'a> {
         /// Which grant.
         grant: GrantId,
     },
+    /// A grant stays with its session between two holds: no owner has it, and it is told when it blocks somebody.
+    Cache {
+        /// Whose.
+        session: SessionKey,
+        /// Which grant.
+        grant: GrantId,
+    },
+    /// A cached grant is given back; nobody is answered.
+    GiveBack {
+        /// Whose.
+        session: SessionKey,
+        /// Which grant.
+        grant: GrantId,
+    },
     /// A wait has lasted as long as it may.
     WaitOver {
         /// Which wait.

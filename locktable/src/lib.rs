@@ -17,6 +17,7 @@ mod admin;
 mod audit;
 mod blocking;
 mod bundle;
+pub mod cache;
 mod chunks;
 pub mod command;
 mod convert;

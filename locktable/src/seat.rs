@@ -296,6 +296,21 @@ impl Table {
         }
     }
 
+    /// Gives a grant another owner.
+    pub(crate) fn disown(&mut self, slot: u32, owner: u64) {
+        let staked = self.stake_of(slot).is_some();
+        self.drop_stake(slot);
+        let extra = self.ensure_extra(slot);
+        self.extras[extra].owner = owner;
+        if staked {
+            // An owner's grants stand together in the session's list: this one stands among the former owner's no more.
+            let ends = &mut self.sessions[self.grants[slot].session()].grants;
+            list::unlink(&mut self.grants, ends, slot, |grant| &mut grant.sibling);
+            list::push_back(&mut self.grants, ends, slot, |grant| &mut grant.sibling);
+            self.add_stake(slot);
+        }
+    }
+
     fn drop_stake(&mut self, slot: u32) {
         let Some(found) = self.stake_of(slot) else { return };
         let grant = self.grants[slot];

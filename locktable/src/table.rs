@@ -187,6 +187,8 @@ impl Table {
             Command::Break { digest, force } => self.break_lock(now, digest, force, effects),
             Command::Kill { session, force } => self.kill(now, session, force, effects),
             Command::Confirm { session, grant } => self.confirm(now, session, grant, effects),
+            Command::Cache { session, grant } => self.cache(session, grant, effects),
+            Command::GiveBack { session, grant } => self.give_back(now, session, grant, effects),
             Command::WaitOver { waiter } => self.wait_over(now, waiter, effects),
             Command::HoldOver { grant } => self.hold_over(now, grant, effects),
             Command::DelayOver { digest } => self.delay_over(now, digest, effects),

@@ -9,6 +9,7 @@ use fairlock_protocol::{
 use std::vec::Vec;
 
 mod bundles;
+mod cached;
 mod fairness;
 mod lifetimes;
 mod memory;
