@@ -326,14 +326,16 @@ impl<T> Stream<T> {
         }
     }
 
-    /// A connection stands: says HELLO.
-    pub(crate) fn connected(&mut self) {
+    /// A connection stands: says HELLO, with these feature bits beside the library's own.
+    pub(crate) fn connected(&mut self, features: u64) {
         assert!(self.is_down(), "one connection at a time");
         self.out.clear();
+        let plain = Hello::to(self.shard);
         let hello = Hello {
+            features: plain.features | features,
             cell: self.passport.cell,
             epoch: self.passport.epoch.load(Ordering::Relaxed),
-            ..Hello::to(self.shard)
+            ..plain
         };
         Request::Hello(hello).encode(RequestId::NOTICE, 0, &mut self.out);
         self.phase = Phase::Greeting;
