@@ -5,7 +5,7 @@ use crate::chunks::NONE;
 use crate::command::{Attributes, Lease, SessionKey};
 use crate::counts::Counts;
 use crate::effect::Answer;
-use crate::record::{Grant, Waiter};
+use crate::record::{Crowd, Grant, Waiter};
 use crate::seat::since_tick;
 use crate::table::Table;
 use core::ops::ControlFlow;
@@ -177,6 +177,18 @@ impl Table {
     pub fn held_mode(&self, key: SessionKey, grant: GrantId) -> Option<Mode> {
         let slot = self.grant_of(self.session_slot(key)?, grant)?;
         Some(self.grants[slot].mode())
+    }
+
+    /// What a grant is held on; `None` when there is no such grant.
+    pub fn digest_of(&self, grant: GrantId) -> Option<Digest> {
+        let found = self.grants.get(grant.slot()).filter(|found| found.generation == grant.generation())?;
+        Some(self.locks[found.lock].digest)
+    }
+
+    /// Whether anybody waits for this resource.
+    pub fn is_waited_for(&self, digest: Digest) -> bool {
+        let crowd = self.lock_slot(digest).and_then(|lock| self.crowd_of(lock));
+        crowd.is_some_and(Crowd::is_waited_for)
     }
 
     /// Whether a grant with this token is alive on this resource.

@@ -9,6 +9,7 @@ use fairlock_protocol::limits::READ_BACKLOG_BYTES_MAX;
 use fairlock_protocol::{Frame, Malformed, Tick, Transport};
 
 use crate::driver::peer::PeerCredentials;
+use crate::shard::words::Words;
 
 /// An empty buffer larger than this is given back to the allocator.
 const KEEP_BYTES: usize = 64 * 1024;
@@ -34,14 +35,6 @@ pub(crate) struct UnixPeer {
 }
 
 impl Peer {
-    /// How the client reaches us.
-    pub(crate) fn transport(&self) -> Transport {
-        match self {
-            Peer::Tcp(_) => Transport::Tcp,
-            Peer::Unix(_) => Transport::Unix,
-        }
-    }
-
     /// The address that counts against the cap of one host; processes on this host have none.
     pub(crate) fn address(&self) -> Option<IpAddr> {
         match self {
@@ -101,14 +94,17 @@ pub(crate) struct Connection {
     pub(crate) stalled: bool,
     /// The peer is gone; what it said before is still served, and nothing is answered.
     pub(crate) hung_up: bool,
+    /// Of a connection through shared memory: the grants that stay with its client.
+    pub(crate) words: Option<Words>,
     inbound: Vec<u8>,
     taken: usize,
 }
 
 impl Connection {
-    pub(crate) fn new(peer: Peer, greeting_due: Tick) -> Connection {
+    pub(crate) fn new(peer: Peer, words: Option<Words>, greeting_due: Tick) -> Connection {
         Connection {
             peer,
+            words,
             phase: Phase::Greeting,
             unbound: None,
             greeting_due,
@@ -121,6 +117,15 @@ impl Connection {
             hung_up: false,
             inbound: Vec::new(),
             taken: 0,
+        }
+    }
+
+    /// How the client reaches us.
+    pub(crate) fn transport(&self) -> Transport {
+        match (&self.words, &self.peer) {
+            (Some(_), _) => Transport::Shm,
+            (None, Peer::Tcp(_)) => Transport::Tcp,
+            (None, Peer::Unix(_)) => Transport::Unix,
         }
     }
 
@@ -248,7 +253,7 @@ mod tests {
 
     fn connection() -> Connection {
         let peer = Peer::Tcp(SocketAddr::from(([127, 0, 0, 1], 9)));
-        Connection::new(peer, Tick::ZERO)
+        Connection::new(peer, None, Tick::ZERO)
     }
 
     #[test]

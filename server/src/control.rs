@@ -9,6 +9,7 @@ mod admin;
 mod alarms;
 mod binding;
 mod greeting;
+mod sharing;
 mod steward;
 mod stopping;
 #[cfg(test)]
@@ -21,6 +22,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+
+use fairlock_shm::beacon::Beacon;
 
 use crate::config::Config;
 use crate::error::StartError;
@@ -82,6 +85,8 @@ pub(crate) struct ControlParts {
     pub(crate) doorbell: Arc<OwnedFd>,
     /// The board `status` shows, shared with them.
     pub(crate) alarms: Alarms,
+    /// What clients on this host see of the shards' threads; without it no memory is shared.
+    pub(crate) beacon: Option<Arc<Beacon>>,
 }
 
 /// The running control thread. Dropping it does not stop the server.

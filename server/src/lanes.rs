@@ -26,6 +26,8 @@ pub(crate) struct Adoption {
     pub(crate) received: Vec<u8>,
     /// Who is at the other end.
     pub(crate) peer: Peer,
+    /// What its client and its shard share; its bytes travel there from now on.
+    pub(crate) segment: Option<std::sync::Arc<fairlock_shm::segment::Segment>>,
 }
 
 /// A session as its home announces it to the other shards.

@@ -24,6 +24,7 @@ mod lanes;
 mod metrics;
 mod pass;
 mod patience;
+mod rings;
 mod server;
 mod shard;
 mod state;

@@ -12,13 +12,15 @@ use std::time::Duration;
 use fairlock_locktable::command::SessionKey;
 use fairlock_protocol::Tick;
 use fairlock_protocol::limits::WRITE_PAUSE_BYTES;
+use fairlock_shm::beacon::Beacon;
 
 use crate::clock;
 use crate::connection::{ConnectionKey, Peer};
 use crate::driver::{Driver, Event, Flush, LinkId, Patience, WatchId, Watched};
 use crate::lanes::{Adoption, ControlLane, Inbox, ShardLane, ToControl, ToShard};
 use crate::patience::Temper;
-use crate::shard::{Shard, Watch};
+use crate::rings::{Rings, Stamps};
+use crate::shard::{Output, Shard, Watch};
 use crate::stats::ShardStats;
 
 /// Passes between two publications of a busy shard's numbers.
@@ -29,6 +31,11 @@ const WEIGH_EVERY: Duration = Duration::from_secs(1);
 const MESSAGES_PER_PASS: usize = 256;
 /// Pause before a message that did not fit into a lane is tried again: its reader rings no bell.
 const LANE_RETRY_TIME: Duration = Duration::from_millis(1);
+
+/// Passes in a row that look at rings alone. A look costs nanoseconds, asking the kernel hundreds.
+const PASSES_WITHOUT_KERNEL: u32 = 16;
+/// Pause before bytes that found no slot in a ring are tried again: its client rings no bell for that.
+const RING_RETRY_TIME: Duration = Duration::from_millis(1);
 
 /// What connects a shard's thread with the others.
 #[derive(Debug)]
@@ -57,6 +64,16 @@ pub(crate) struct ShardThread {
     /// Watch of each session, by the session's slot.
     watched: Vec<Option<(SessionKey, WatchId)>>,
     events: Vec<Event>,
+    /// The door of shared memory.
+    rings: Rings,
+    /// What clients on this host see of this thread.
+    beacon: Option<Arc<Beacon>>,
+    stamps: Stamps,
+    number: u16,
+    /// Passes since the driver was asked.
+    without_kernel: u32,
+    /// Sockets of clients that sleep in a poll, kept for its memory.
+    bells: Vec<LinkId>,
     /// A lane has more messages than one pass takes.
     unheard: bool,
     stopping: bool,
@@ -103,9 +120,15 @@ impl ShardThread {
         wiring: Wiring,
         temper: Temper,
         stats: Arc<ShardStats>,
-        write_backlog_bytes: usize,
+        (write_backlog_bytes, number, beacon): (usize, u16, Option<Arc<Beacon>>),
     ) -> ShardThread {
         ShardThread {
+            rings: Rings::default(),
+            beacon,
+            stamps: Stamps::new(),
+            number,
+            without_kernel: 0,
+            bells: Vec::new(),
             shard,
             driver,
             wiring,
@@ -128,7 +151,8 @@ impl ShardThread {
     }
 
     /// Runs until told to stop, and reports how it ended.
-    pub(crate) fn run(mut self, shard: u16) {
+    pub(crate) fn run(mut self) {
+        let shard = self.number;
         let _last_word = LastWord { shard, control: self.wiring.control.clone() };
         let mut error = None;
         while !self.stopping {
@@ -148,14 +172,26 @@ impl ShardThread {
         if self.weigh_at.is_some_and(|at| before >= at) {
             self.publish(before);
         }
-        let patience = self.patience(before);
+        let mut patience = self.patience(before);
         if matches!(patience, Patience::Sleep(_)) {
             self.publish(before);
+            if !self.may_sleep() {
+                patience = Patience::Poll;
+            }
         }
         let mut events = std::mem::take(&mut self.events);
-        self.driver.wait(patience, &mut events)?;
+        let rings_alone = patience == Patience::Poll
+            && self.rings.are_heard()
+            && self.without_kernel < PASSES_WITHOUT_KERNEL;
+        if rings_alone {
+            self.without_kernel += 1;
+        } else {
+            self.without_kernel = 0;
+            self.driver.wait(patience, &mut events)?;
+        }
+        let said = self.hear_rings(&events);
         let now = clock::now();
-        let mut worked = !events.is_empty() || self.shard.is_busy();
+        let mut worked = said || !events.is_empty() || self.shard.is_busy();
         for event in events.drain(..) {
             self.event(now, event);
         }
@@ -165,6 +201,7 @@ impl ShardThread {
             self.temper.worked(now);
         }
         self.shard.step(now);
+        self.stamp(now);
         if worked || self.shard.is_busy() {
             self.weigh_at = self.weigh_at.or(Some(self.weighed_at.after(WEIGH_EVERY)));
         }
@@ -183,20 +220,27 @@ impl ShardThread {
         }
         let full = self.wiring.shards.iter().flatten().any(ShardLane::has_backlog);
         let retry = full.then(|| now.after(LANE_RETRY_TIME));
-        let due = [self.shard.next_due(), retry, self.weigh_at].into_iter().flatten().min();
+        let stamp = self.rings.are_attached().then(|| self.stamps.due());
+        let again = self.rings.are_full().then(|| now.after(RING_RETRY_TIME));
+        let due = [self.shard.next_due(), retry, self.weigh_at, stamp, again].into_iter().flatten().min();
         self.temper.next(now, due)
     }
 
     fn event(&mut self, now: Tick, event: Event) {
         match event {
             Event::Received { link, chunk } => {
-                if let Some(connection) = self.connection_of(link) {
+                if let Some(connection) = self.connection_of(link)
+                    && !self.rings.has(connection)
+                {
                     self.shard.received(connection, self.driver.bytes(&chunk));
                 }
                 self.driver.recycle(chunk);
             }
             Event::Accepted { socket, peer } => {
-                self.adopt(now, Adoption { socket, received: Vec::new(), peer: Peer::Tcp(peer) });
+                self.adopt(
+                    now,
+                    Adoption { socket, received: Vec::new(), peer: Peer::Tcp(peer), segment: None },
+                );
             }
             Event::Drained { link } => {
                 if let Some(connection) = self.connection_of(link) {
@@ -206,6 +250,7 @@ impl ShardThread {
             Event::Closed { link, error } => {
                 if let Some(connection) = self.connection_of(link) {
                     tracing::debug!(connection = connection.slot, ?error, "connection closed by the peer");
+                    self.hear_out(now, connection);
                     self.forget(link, connection);
                     self.shard.disconnected(connection);
                 }
@@ -216,6 +261,9 @@ impl ShardThread {
                     && id == watch
                 {
                     self.watched[session.slot as usize].take_if(|(known, _)| *known == session);
+                    if let Some(connection) = self.shard.connection_of(session) {
+                        self.hear_out(now, connection);
+                    }
                     self.shard.process_gone(now, session);
                 }
             }
@@ -249,9 +297,16 @@ impl ShardThread {
             Ok(link) => link,
             Err(error) => return tracing::warn!(%error, "a connection could not be taken"),
         };
-        let connection = self.shard.connected(now, adoption.peer);
+        let segment = adoption.segment;
+        let connection = self.shard.connected(now, adoption.peer, segment.clone());
         *place(&mut self.links, link.slot()) = Some((link, connection));
         *place(&mut self.connections, connection.slot) = Some((connection, link));
+        if let Some(segment) = segment {
+            self.rings.attach(connection, link, segment);
+            // On the socket a byte is a bell and its end the end; the rest goes through the rings.
+            self.driver.read_on(link);
+            self.stamps = Stamps::new();
+        }
         if !adoption.received.is_empty() {
             self.shard.received(connection, &adoption.received);
         }
@@ -268,6 +323,7 @@ impl ShardThread {
     }
 
     fn forget(&mut self, link: LinkId, connection: ConnectionKey) {
+        self.rings.detach(connection);
         *place(&mut self.links, link.slot()) = None;
         *place(&mut self.connections, connection.slot) = None;
     }
@@ -278,21 +334,7 @@ impl ShardThread {
         for connection in output.dirty.drain(..) {
             self.write(connection);
         }
-        for connection in output.read_once.drain(..) {
-            if let Some(link) = self.link_of(connection) {
-                self.driver.read_once(link);
-            }
-        }
-        for connection in output.pause.drain(..) {
-            if let Some(link) = self.link_of(connection) {
-                self.driver.pause(link);
-            }
-        }
-        for connection in output.read_on.drain(..) {
-            if let Some(link) = self.link_of(connection) {
-                self.driver.read_on(link);
-            }
-        }
+        self.read_as_wanted(&mut output);
         for (connection, flush) in output.close.drain(..) {
             let flush = if flush { Flush::Queued } else { Flush::Discard };
             if let Some(link) = self.link_of(connection) {
@@ -322,6 +364,33 @@ impl ShardThread {
             lane.flush();
         }
         self.return_output(output);
+        if self.rings.are_attached() {
+            self.look_after_rings();
+        }
+    }
+
+    /// Begins and ends reading where the shard wants that.
+    fn read_as_wanted(&mut self, output: &mut Output) {
+        let Output { read_once, pause, read_on, .. } = output;
+        for connection in read_once.drain(..) {
+            if let Some(link) = self.link_of(connection) {
+                self.driver.read_once(link);
+            }
+        }
+        for connection in pause.drain(..) {
+            match self.link_of(connection) {
+                Some(_) if self.rings.has(connection) => self.rings.pause(connection, true),
+                Some(link) => self.driver.pause(link),
+                None => {}
+            }
+        }
+        for connection in read_on.drain(..) {
+            match self.link_of(connection) {
+                Some(_) if self.rings.has(connection) => self.rings.pause(connection, false),
+                Some(link) => self.driver.read_on(link),
+                None => {}
+            }
+        }
     }
 
     /// Keeps the lists' memory for the next pass, unless carrying them out gave new work, which then comes first.
@@ -335,8 +404,16 @@ impl ShardThread {
     fn write(&mut self, connection: ConnectionKey) {
         let Some(link) = self.link_of(connection) else { return };
         let Some(out) = self.shard.take_out(connection) else { return };
-        self.driver.send(link, out);
-        let backlog = self.driver.backlog(link);
+        let through_ring = self.rings.has(connection);
+        let backlog = if through_ring {
+            if let Err(corrupt) = self.rings.send(connection, out) {
+                return self.shard.corrupted(clock::now(), connection, corrupt);
+            }
+            self.rings.backlog(connection)
+        } else {
+            self.driver.send(link, out);
+            self.driver.backlog(link)
+        };
         if backlog > self.write_backlog_bytes {
             tracing::warn!(
                 connection = connection.slot,
@@ -346,6 +423,9 @@ impl ShardThread {
             self.driver.close(link, Flush::Discard);
             self.forget(link, connection);
             self.shard.disconnected(connection);
+        } else if through_ring && backlog > 0 {
+            // It goes on when its client has taken everything: one that does not read is asked for no more answers.
+            self.shard.stall(connection);
         } else if backlog > self.write_pause_bytes && self.shard.stall(connection) {
             self.driver.tell_drained(link, self.write_pause_bytes / 2);
         }
@@ -357,7 +437,7 @@ impl ShardThread {
         let Some((peer, received)) = self.shard.take_connection(connection) else { return };
         let Some(socket) = self.driver.detach(link) else { return };
         if let Some(Some(lane)) = self.wiring.shards.get_mut(usize::from(to)) {
-            lane.send(ToShard::Adopt(Box::new(Adoption { socket, received, peer })));
+            lane.send(ToShard::Adopt(Box::new(Adoption { socket, received, peer, segment: None })));
         }
     }
 
@@ -407,5 +487,6 @@ impl ShardThread {
     }
 }
 
+mod memory;
 #[cfg(test)]
 mod tests;

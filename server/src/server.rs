@@ -12,6 +12,8 @@ use std::thread::JoinHandle;
 
 use fairlock_locktable::{Limits, Settings as TableSettings, Table};
 use fairlock_protocol::{CellId, DigestKey, ShardId, Tick};
+use fairlock_shm::beacon::{BEACON_SHARDS, Beacon};
+use fairlock_shm::robust::LastWord;
 
 use crate::clock;
 use crate::config::{Config, IoChoice, SHARDS_MAX};
@@ -70,7 +72,10 @@ struct Start {
     alarms: Alarms,
     temper: Temper,
     write_backlog_bytes: usize,
+    beacon: Option<Arc<Beacon>>,
 }
+
+const _: () = assert!(SHARDS_MAX as usize <= BEACON_SHARDS, "every shard has a line in the beacon");
 
 /// A shard's thread that has opened its driver and waits for the others.
 struct Worker {
@@ -158,8 +163,9 @@ fn set_off(
     let processors = processors();
     let wakers: Vec<Waker> = workers.iter().map(|worker| worker.waker.clone()).collect();
     let alarms = Alarms::default();
+    let beacon = light_beacon();
     let mut parts =
-        ControlParts { lanes: vec![], stats: vec![], threads: vec![], from_shards, doorbell, alarms };
+        ControlParts { lanes: vec![], stats: vec![], threads: vec![], from_shards, doorbell, alarms, beacon };
     let mut wirings: Vec<Wiring> = Vec::new();
     for waker in &wakers {
         let (lane, inbox) = ShardLane::new(waker.clone());
@@ -189,6 +195,7 @@ fn set_off(
             ),
             limits: config.table_limits(),
             write_backlog_bytes: config.limits.write_backlog_bytes,
+            beacon: parts.beacon.clone(),
             index_key: cell.index_key,
             // The first shard accepts; a connection moves to the shard it names.
             listeners: std::mem::take(&mut listeners),
@@ -201,6 +208,17 @@ fn set_off(
         parts.threads.push(worker.thread);
     }
     Ok(parts)
+}
+
+/// What clients on this host will see of the shards; without it they stay on their sockets.
+fn light_beacon() -> Option<Arc<Beacon>> {
+    match Beacon::create() {
+        Ok(beacon) => Some(Arc::new(beacon)),
+        Err(error) => {
+            tracing::warn!(%error, "no memory can be shared with clients on this host; they use the socket");
+            None
+        }
+    }
 }
 
 fn settings(config: &Config, cell: &Cell, me: ShardId, shards: u16, io: &'static str) -> Settings {
@@ -266,8 +284,13 @@ fn spawn_worker(shard: u16, io: IoChoice, pin_it: bool) -> Result<Worker, StartE
 
 /// The life of a shard's thread.
 fn serve(shard: u16, mut driver: Box<dyn driver::Driver>, start: Start) {
-    let Start { settings, limits, index_key, listeners, wiring, stats, alarms, temper, write_backlog_bytes } =
-        start;
+    let Start { settings, limits, index_key, listeners, wiring, stats, alarms, temper, .. } = start;
+    let (beacon, write_backlog_bytes) = (start.beacon, start.write_backlog_bytes);
+    // Until this thread ends, however it does, clients on this host see that it lives.
+    let last_word = beacon.clone().map(|beacon| LastWord::new(beacon, shard)).transpose();
+    if let Err(error) = &last_word {
+        tracing::warn!(%error, "clients on this host notice this thread's death only by its silence");
+    }
     for listener in listeners {
         if let Err(error) = driver.listen(listener) {
             tracing::error!(%error, "cannot accept connections on a listener");
@@ -277,7 +300,8 @@ fn serve(shard: u16, mut driver: Box<dyn driver::Driver>, start: Start) {
     let entropy =
         Box::new(|| random().unwrap_or_else(|error| panic!("the kernel gives no randomness: {error}")));
     let shard_state = Shard::new(settings, table, stats.clone(), alarms, entropy);
-    ShardThread::new(shard_state, driver, wiring, temper, stats, write_backlog_bytes).run(shard);
+    let rest = (write_backlog_bytes, shard, beacon);
+    ShardThread::new(shard_state, driver, wiring, temper, stats, rest).run();
 }
 
 /// One shard for each processor but one, which is the control thread's and everybody else's.

@@ -69,6 +69,10 @@ stats! {
     dropped_total: Counter, "Connections closed because a time or a size limit was reached";
     /// Connections accepted.
     accepts_total: Counter, "Connections accepted";
+    /// Grants left with their clients.
+    cached_total: Counter, "Grants that stayed with their client, to be entered again without a message";
+    /// Cached grants wanted back.
+    revocations_total: Counter, "Cached grants taken back because somebody else wanted the lock";
     /// Passes of the shard's loop.
     passes_total: Counter, "Passes of the shard's loop";
 }

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// Shards a beacon has lines for.
-pub const BEACON_SHARDS: usize = 64;
+pub const BEACON_SHARDS: usize = 256;
 /// "FAIRBCN", and a version.
 const MAGIC: u64 = 0x4e43_4252_4941_4601;
 

@@ -1,6 +1,7 @@
 //! A client that speaks frames and nothing else: no session logic, no retries, and every chance to be wrong on purpose.
 
 use crate::WATCHDOG;
+use crate::memory::{MemoryStream, Shared};
 use fairlock_protocol::reply::{Grant, Refused};
 use fairlock_protocol::request::{Acquire, Open};
 use fairlock_protocol::wire::FLAG_KEPT;
@@ -15,29 +16,33 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// Bytes both ways.
-trait Stream: Read + Write + Send {
+pub(crate) trait Stream: Read + Write + Send {
     /// How long a read may wait.
-    fn patience(&self, patience: Duration) -> std::io::Result<()>;
+    fn patience(&mut self, patience: Duration) -> std::io::Result<()>;
     /// How long a write may wait.
-    fn insistence(&self, patience: Duration) -> std::io::Result<()>;
+    fn insistence(&mut self, patience: Duration) -> std::io::Result<()>;
+    /// The memory it goes through, when it does.
+    fn shared(&self) -> Option<&Shared> {
+        None
+    }
 }
 
 impl Stream for TcpStream {
-    fn patience(&self, patience: Duration) -> std::io::Result<()> {
+    fn patience(&mut self, patience: Duration) -> std::io::Result<()> {
         self.set_read_timeout(Some(patience))
     }
 
-    fn insistence(&self, patience: Duration) -> std::io::Result<()> {
+    fn insistence(&mut self, patience: Duration) -> std::io::Result<()> {
         self.set_write_timeout(Some(patience))
     }
 }
 
 impl Stream for UnixStream {
-    fn patience(&self, patience: Duration) -> std::io::Result<()> {
+    fn patience(&mut self, patience: Duration) -> std::io::Result<()> {
         self.set_read_timeout(Some(patience))
     }
 
-    fn insistence(&self, patience: Duration) -> std::io::Result<()> {
+    fn insistence(&mut self, patience: Duration) -> std::io::Result<()> {
         self.set_write_timeout(Some(patience))
     }
 }
@@ -143,7 +148,7 @@ impl std::fmt::Debug for Raw {
 }
 
 impl Raw {
-    fn over(stream: impl Stream + 'static) -> Raw {
+    fn over(mut stream: impl Stream + 'static) -> Raw {
         stream.patience(WATCHDOG).and_then(|()| stream.insistence(WATCHDOG)).expect("a socket has time-outs");
         Raw { stream: Box::new(stream), received: Vec::new(), kept: 0, next: 1, welcome: None }
     }
@@ -161,6 +166,9 @@ impl Raw {
     /// # Errors
     /// When nobody listens or nobody accepts.
     pub fn try_connect(endpoint: &str) -> std::io::Result<Raw> {
+        if let Some(path) = endpoint.strip_prefix("shm:") {
+            return Ok(Raw::over(MemoryStream::connect(path)?));
+        }
         if let Some(path) = endpoint.strip_prefix("unix:") {
             return Ok(Raw::over(UnixStream::connect(path)?));
         }
@@ -168,6 +176,14 @@ impl Raw {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         Ok(Raw::over(stream))
+    }
+
+    /// What it shares with the server, over an endpoint `shm:PATH`.
+    ///
+    /// # Panics
+    /// Over another endpoint, or before the server has said anything.
+    pub fn shared(&self) -> Shared {
+        self.stream.shared().cloned().expect("it was welcomed through shared memory")
     }
 
     /// Connects and is welcomed by this shard.
@@ -238,7 +254,7 @@ impl Raw {
     ///
     /// # Panics
     /// Never: a socket has a time-out.
-    pub fn insist(&self, patience: Duration) {
+    pub fn insist(&mut self, patience: Duration) {
         self.stream.insistence(patience).expect("a socket has a time-out");
     }
 

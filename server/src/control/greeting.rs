@@ -10,6 +10,7 @@ use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use fairlock_protocol::handshake::FEATURE_SHM;
 use fairlock_protocol::limits::{AUTH_BYTES_MAX, HANDSHAKE_TIME};
 use fairlock_protocol::reply::Refused;
 use fairlock_protocol::wire::HEADER_BYTES;
@@ -67,12 +68,23 @@ pub(super) struct Greetings {
 enum Progress {
     /// Its HELLO is not whole.
     More,
-    /// It wants to speak to this shard.
-    Wants(ShardId),
+    /// It wants to speak to this shard, through shared memory or not.
+    Wants(ShardId, bool),
     /// It is over without a word: the peer is gone.
     Gone,
     /// It is refused.
     Refused(Refusal, String),
+}
+
+/// A connection that has introduced itself.
+#[derive(Debug)]
+pub(super) struct Greeted {
+    /// The shard it wants to speak to.
+    pub(super) shard: ShardId,
+    /// It would rather speak through shared memory.
+    pub(super) wants_memory: bool,
+    /// The connection.
+    pub(super) adoption: Box<Adoption>,
 }
 
 impl Greetings {
@@ -103,7 +115,7 @@ impl Greetings {
     }
 
     /// Takes what has arrived on one connection. A whole HELLO takes the connection away, to the shard it names.
-    pub(super) fn receive(&mut self, id: u64) -> Option<(ShardId, Box<Adoption>)> {
+    pub(super) fn receive(&mut self, id: u64) -> Option<Greeted> {
         let greeting = self.open.get_mut(&id)?;
         let progress = greeting.progress();
         if matches!(progress, Progress::More) {
@@ -111,7 +123,9 @@ impl Greetings {
         }
         let greeting = self.open.remove(&id)?;
         match progress {
-            Progress::Wants(shard) => return Some((shard, Box::new(greeting.adoption()))),
+            Progress::Wants(shard, wants_memory) => {
+                return Some(Greeted { shard, wants_memory, adoption: Box::new(greeting.adoption()) });
+            }
             Progress::Refused(refusal, detail) => self.refuse(&greeting, refusal, &detail),
             Progress::More | Progress::Gone => {}
         }
@@ -178,7 +192,7 @@ impl Greeting {
             }
             match hello_shard(&self.received) {
                 Ok(None) => {}
-                Ok(Some(shard)) => return Progress::Wants(shard),
+                Ok(Some((shard, memory))) => return Progress::Wants(shard, memory),
                 Err(progress) => return progress,
             }
         }
@@ -224,7 +238,7 @@ impl Greeting {
     fn adoption(self) -> Adoption {
         let Greeting { socket, credentials, pidfd, pipe, received, .. } = self;
         let peer = Peer::Unix(Box::new(UnixPeer { credentials, pidfd, pipe }));
-        Adoption { socket, received, peer }
+        Adoption { socket, received, peer, segment: None }
     }
 }
 
@@ -233,8 +247,8 @@ enum ReceiveError {
     Descriptors(&'static str),
 }
 
-/// The shard the HELLO at the front of `received` names, once it is whole.
-fn hello_shard(received: &[u8]) -> Result<Option<ShardId>, Progress> {
+/// The shard the HELLO at the front of `received` names, once it is whole, and whether it asks for shared memory.
+fn hello_shard(received: &[u8]) -> Result<Option<(ShardId, bool)>, Progress> {
     let refused = |error: Malformed| Progress::Refused(error.refusal(), error.to_string());
     let Some((frame, _)) = Frame::split(received).map_err(refused)? else {
         if received.len() >= HELLO_BYTES_MAX {
@@ -249,7 +263,7 @@ fn hello_shard(received: &[u8]) -> Result<Option<ShardId>, Progress> {
         return Err(Progress::Refused(Refusal::BadRequest, "the first frame is not a HELLO".into()));
     };
     match hello.agree() {
-        Ok(_) => Ok(Some(hello.shard)),
+        Ok(_) => Ok(Some((hello.shard, hello.features & FEATURE_SHM != 0))),
         Err(refusal) => {
             let (min, max, ours) =
                 (hello.version_min, hello.version_max, fairlock_protocol::handshake::VERSION);

@@ -10,6 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use fairlock_protocol::{Refusal, ShardId, Tick};
+use fairlock_shm::beacon::Beacon;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -17,7 +18,8 @@ use super::accepting::Acceptor;
 use super::admin::{Admin, Answer};
 use super::alarms::Alarms;
 use super::binding::SocketFile;
-use super::greeting::Greetings;
+use super::greeting::{Greeted, Greetings};
+use super::sharing;
 use super::stopping::{Phase, Signals, StopReason, Stopper};
 use super::{ControlParts, DoorCounts, Doors, ExitReport};
 use crate::clock;
@@ -53,6 +55,7 @@ pub(super) struct Steward {
     from_shards: mpsc::Receiver<ToControl>,
     doorbell: Arc<OwnedFd>,
     alarms: Alarms,
+    beacon: Option<Arc<Beacon>>,
     shards: Shards,
     phase: Phase,
     drain: Duration,
@@ -117,7 +120,7 @@ impl Steward {
                 next_shard: 0,
             })
         };
-        let ControlParts { lanes, stats, threads, from_shards, doorbell, alarms } = parts;
+        let ControlParts { lanes, stats, threads, from_shards, doorbell, alarms, beacon } = parts;
         let recovering_until = state.recovering_until();
         let facts = Facts { io: ready.io, role: ready.role, epoch: ready.epoch, started: clock::now() };
         Ok(Steward {
@@ -131,6 +134,7 @@ impl Steward {
             from_shards,
             doorbell,
             alarms,
+            beacon,
             shards: Shards::new(threads),
             phase: Phase::Serving,
             drain: config.drain,
@@ -265,7 +269,9 @@ impl Steward {
     /// A HELLO may be whole: its connection goes to the shard it names.
     fn greet(&mut self, id: u64) {
         let Some(door) = &mut self.door else { return };
-        let Some((wanted, adoption)) = door.greetings.receive(id) else { return };
+        let Some(Greeted { shard: wanted, wants_memory, mut adoption }) = door.greetings.receive(id) else {
+            return;
+        };
         let shards = u16::try_from(self.lanes.len()).unwrap_or(u16::MAX);
         let mut shard = wanted.0;
         if wanted == ShardId::ANY {
@@ -273,6 +279,12 @@ impl Steward {
             door.next_shard = (shard + 1) % shards.max(1);
         }
         if let Some(lane) = self.lanes.get_mut(usize::from(shard)) {
+            if wants_memory {
+                match sharing::offer(&adoption.socket, self.beacon.as_deref()) {
+                    Ok(segment) => adoption.segment = segment,
+                    Err(error) => return tracing::debug!(%error, "a client could not be told of its memory"),
+                }
+            }
             lane.send(ToShard::Adopt(adoption));
         } else {
             let detail = format!("there is no shard {shard}, the server has {shards}");

@@ -69,8 +69,15 @@ impl Stage {
             lives: vec![],
             drivers: vec![],
         };
-        let mut parts =
-            ControlParts { lanes: vec![], stats: vec![], threads: vec![], from_shards, doorbell, alarms };
+        let mut parts = ControlParts {
+            lanes: vec![],
+            stats: vec![],
+            threads: vec![],
+            from_shards,
+            doorbell,
+            alarms,
+            beacon: None,
+        };
         for _ in 0..shards {
             let driver = driver::open(driver::IoChoice::Epoll).unwrap();
             let (to_shard, inbox) = ShardLane::new(driver.waker());

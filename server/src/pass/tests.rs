@@ -36,7 +36,7 @@ fn threads(count: u16, poll: Poll, choice: IoChoice) -> Vec<ShardThread> {
     let parts = (0_u16..).zip(drivers).zip(wirings);
     let thread = |((me, driver), wiring)| {
         let shard = world::shard(me, count, |_| {});
-        ShardThread::new(shard, driver, wiring, Temper::new(poll, 2), stats.clone(), 1 << 20)
+        ShardThread::new(shard, driver, wiring, Temper::new(poll, 2), stats.clone(), (1 << 20, 0, None))
     };
     parts.map(thread).collect()
 }
@@ -93,8 +93,10 @@ fn moves(choice: IoChoice) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (socket, address) = listener.accept().unwrap();
-    threads[0]
-        .adopt(clock::now(), Adoption { socket: socket.into(), received: vec![], peer: Peer::Tcp(address) });
+    threads[0].adopt(
+        clock::now(),
+        Adoption { socket: socket.into(), received: vec![], peer: Peer::Tcp(address), segment: None },
+    );
     client.set_nonblocking(true).unwrap();
     let mut bytes = vec![];
     Request::Hello(Hello::to(ShardId(1))).encode(RequestId::NOTICE, 0, &mut bytes);
@@ -160,7 +162,7 @@ fn stalls(choice: IoChoice) {
     let thread = &mut threads[0];
     let (near, mut client) = UnixStream::pair().unwrap();
     let peer = Peer::Tcp(SocketAddr::from(([127, 0, 0, 1], 1)));
-    thread.adopt(clock::now(), Adoption { socket: near.into(), received: vec![], peer });
+    thread.adopt(clock::now(), Adoption { socket: near.into(), received: vec![], peer, segment: None });
     let mut bytes = vec![];
     Request::Hello(Hello::to(ShardId(0))).encode(RequestId::NOTICE, 0, &mut bytes);
     (1..=REQUESTS).for_each(|request| Request::Keepalive.encode(RequestId(request), 0, &mut bytes));

@@ -13,7 +13,7 @@ use fairlock_protocol::{
 };
 
 use super::Shard;
-use crate::connection::{ConnectionKey, Connections};
+use crate::connection::{Connection, ConnectionKey, Connections};
 use crate::stats::ShardStats;
 
 impl Shard {
@@ -64,7 +64,11 @@ impl Shard {
                 return ControlFlow::Continue(());
             };
             let transport = self.transport_of(entry.session.slot);
-            fits(page.push(&show_entry(now, &entry, &session, transport)))
+            let mut shown = show_entry(now, &entry, &session, transport);
+            if shown.standing == Standing::Held && self.is_idle(&entry) {
+                shown.standing = Standing::Cached;
+            }
+            fits(page.push(&shown))
         });
         page.finish(refused_one(next));
         self.send_page(key, &bytes);
@@ -93,6 +97,14 @@ impl Shard {
         });
         page.finish(refused_one(next));
         self.send_page(key, &bytes);
+    }
+
+    /// Whether a holder's grant only stays with its client, and nobody is inside.
+    fn is_idle(&self, entry: &EntryView<'_>) -> bool {
+        let presence = self.presences.get(entry.session.slot as usize).and_then(Option::as_ref);
+        let connection = presence.and_then(|presence| self.connections.at(presence.connection?));
+        let words = connection.and_then(|connection| connection.words.as_ref());
+        words.zip(entry.grant).is_some_and(|(words, grant)| words.is_idle(grant))
     }
 
     fn send_page(&mut self, key: ConnectionKey, bytes: &[u8]) {
@@ -176,12 +188,14 @@ impl Shard {
 
     /// Applies a BREAK and says how many holders were told.
     fn apply_and_count(&mut self, command: Command<'_>) -> u32 {
-        self.apply(command);
+        self.apply_one(command);
         let told = |effect: &Effect| match effect {
             Effect::Broke { holders } => Some(*holders),
             _ => None,
         };
-        self.effects.iter().find_map(told).unwrap_or(0)
+        let holders = self.effects.iter().find_map(told).unwrap_or(0);
+        self.apply_returned();
+        holders
     }
 
     fn kill(&mut self, key: ConnectionKey, request: RequestId, id: SessionId, force: bool) {
@@ -192,7 +206,11 @@ impl Shard {
             return self.refuse(key, request, Refusal::NotFound.into());
         };
         tracing::warn!(session = %id, force, "an operator ends a session");
-        self.apply(Command::Kill { session, force });
+        if force {
+            self.end_session(session, fairlock_locktable::command::Ended::Killed);
+        } else {
+            self.apply(Command::Kill { session, force });
+        }
         self.reply(key, request, 0, &Reply::Killed);
     }
 
@@ -226,7 +244,7 @@ fn fits(pushed: bool) -> ControlFlow<()> {
 
 fn transport(connections: &Connections, key: Option<ConnectionKey>) -> Transport {
     let connection = key.and_then(|key| connections.at(key));
-    connection.map_or(Transport::Away, |connection| connection.peer.transport())
+    connection.map_or(Transport::Away, Connection::transport)
 }
 
 /// The cursor of a page's successor: the table counts the entry that did not fit as visited.

@@ -16,6 +16,12 @@ impl Shard {
     /// Applies a command at the moment of this step and carries out what follows. With one node everything is
     /// committed at once; a replicated shard would hold the effects back here until their position is.
     pub(super) fn apply(&mut self, command: Command<'_>) {
+        self.apply_one(command);
+        self.apply_returned();
+    }
+
+    /// As [`Shard::apply`], without the cached grants that come back because of it.
+    pub(super) fn apply_one(&mut self, command: Command<'_>) {
         let mut effects = std::mem::take(&mut self.effects);
         effects.clear();
         self.table.apply(self.now, command, &mut effects);
@@ -36,11 +42,9 @@ impl Shard {
             Effect::Doomed { id, .. } if id.home() != self.settings.me => {
                 self.output.to_shards.push((id.home(), ToShard::SessionDoomed { id }));
             }
+            Effect::Doomed { session, .. } => self.stop_renewing(session),
             // These answer a command of this shard and are read where it was applied.
-            Effect::Doomed { .. }
-            | Effect::Opened { .. }
-            | Effect::NotOpened { .. }
-            | Effect::Broke { .. } => {}
+            Effect::Opened { .. } | Effect::NotOpened { .. } | Effect::Broke { .. } => {}
         }
     }
 
@@ -91,6 +95,11 @@ impl Shard {
 
     /// Says a notice, if anybody is there to hear it.
     pub(super) fn told(&mut self, session: SessionKey, notice: &Notice) {
+        match *notice {
+            Notice::Blocking { grant, .. } if self.revoke(session, grant) => return,
+            Notice::Broken { grant, forced } => self.break_word(session, grant, forced),
+            _ => {}
+        }
         let Some(connection) = self.presence(session).and_then(|presence| presence.connection) else {
             return;
         };
@@ -105,6 +114,7 @@ impl Shard {
 
     /// A session ended here: its connection is told, its watch ends, and the home tells the other shards.
     fn over(&mut self, session: SessionKey, id: fairlock_protocol::SessionId, why: Ended) {
+        self.end_words(session);
         let opening = self.openings.remove(&id);
         self.output.watch.push((session, Watch::End));
         if id.home() == self.settings.me {

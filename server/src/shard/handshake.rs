@@ -1,6 +1,6 @@
 //! HELLO and WELCOME: a connection is taken, refused, or sent on to the shard it asked for.
 
-use fairlock_protocol::handshake::FEATURE_ADMIN;
+use fairlock_protocol::handshake::{FEATURE_ADMIN, FEATURE_SHM};
 use fairlock_protocol::reply::Refused;
 use fairlock_protocol::{Hello, Malformed, Refusal, Reply, RequestId, Role, ShardId, Welcome};
 
@@ -36,7 +36,9 @@ impl Shard {
         if let Some(connection) = self.connections.at_mut(key) {
             connection.phase = Phase::Welcomed;
         }
-        let welcome = self.welcome(version, hello.features);
+        let shares = self.connections.at(key).is_some_and(|connection| connection.words.is_some());
+        let known = if shares { FEATURE_ADMIN | FEATURE_SHM } else { FEATURE_ADMIN };
+        let welcome = self.welcome(version, hello.features & known);
         self.reply(key, RequestId::NOTICE, 0, &Reply::Welcome(welcome));
         self.await_first_frame(key);
         self.output.read_on.push(key);
@@ -50,7 +52,7 @@ impl Shard {
             shard: settings.me,
             shards: settings.shards,
             role: Role::Standalone,
-            features: features & FEATURE_ADMIN,
+            features,
             cell: settings.cell,
             epoch: settings.epoch.get(),
             ttl_max_ms: u32::try_from(settings.ttl_max.as_millis()).unwrap_or(u32::MAX),

@@ -44,6 +44,9 @@ impl Shard {
             max_hold_ms: acquire.max_hold_ms,
             label: acquire.label,
         }));
+        if acquire.cacheable {
+            self.consider_caching(key, (session, request), digest, acquire.mode);
+        }
     }
 
     /// An ACQUIRE_ALL. All its names belong to this shard, or nothing is done.

@@ -64,7 +64,7 @@ impl Shard {
             self.refuse(opening.connection, opening.request, refused);
         }
         if let Some(session) = self.table.session(id) {
-            self.apply(Command::End { session, why });
+            self.end_session(session, why);
         }
     }
 
@@ -73,6 +73,7 @@ impl Shard {
         if std::mem::replace(&mut self.draining, true) {
             return;
         }
+        self.revoke_all();
         for key in self.connections.keys() {
             if self
                 .connections

@@ -18,6 +18,7 @@ mod sessions;
 #[cfg(test)]
 pub(crate) mod tests;
 mod times;
+pub(crate) mod words;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -37,8 +38,10 @@ use crate::control::Alarms;
 use crate::driver::Watched;
 use crate::lanes::{ToControl, ToShard};
 use crate::stats::ShardStats;
+use fairlock_shm::segment::Segment;
 use sessions::{Opening, Parked, Presence};
 use times::Timeouts;
+use words::{Histories, Words};
 
 /// What a shard is told at its start and never again.
 #[derive(Clone, Debug)]
@@ -134,6 +137,8 @@ pub(crate) struct Shard {
     session_seq: u32,
     /// Sessions here whose home is another shard.
     visiting: u64,
+    /// What was seen of locks, for deciding which grants stay with their clients.
+    histories: Histories,
     draining: bool,
     idle_told: bool,
     now: Tick,
@@ -177,6 +182,7 @@ impl Shard {
             parked: VecDeque::new(),
             session_seq: 0,
             visiting: 0,
+            histories: Histories::default(),
             draining: false,
             idle_told: false,
             now: Tick::ZERO,
@@ -191,12 +197,18 @@ impl Shard {
     }
 
     /// A connection was made; its HELLO is to come. One too many costs the oldest that is bound to no session.
-    pub(crate) fn connected(&mut self, now: Tick, peer: Peer) -> ConnectionKey {
+    /// With a segment, its bytes travel through shared memory.
+    pub(crate) fn connected(
+        &mut self,
+        now: Tick,
+        peer: Peer,
+        segment: Option<Arc<Segment>>,
+    ) -> ConnectionKey {
         self.now = now;
         ShardStats::add(&self.stats.accepts_total);
         self.make_room(peer.address());
         let due = now.after(fairlock_protocol::limits::HANDSHAKE_TIME);
-        let key = self.connections.insert(Connection::new(peer, due));
+        let key = self.connections.insert(Connection::new(peer, segment.map(Words::new), due));
         if let Some(connection) = self.connections.at_mut(key) {
             self.timeouts.greeting(due, key, connection);
         }
@@ -209,6 +221,9 @@ impl Shard {
         self.now = now;
         self.passes += 1;
         self.pages_left = PAGES_PER_PASS;
+        if self.wants_words() {
+            self.look_at_wanted();
+        }
         let sources = self.ready.len();
         if sources > 1 {
             let first = usize::try_from(self.passes % sources as u64).expect("less than a usize");
@@ -220,6 +235,7 @@ impl Shard {
             }
         }
         self.run_due();
+        self.reclaim_idle_words();
         self.report_idle();
     }
 
@@ -248,15 +264,22 @@ impl Shard {
             Request::Acquire(ref acquire) => self.acquire(key, session, frame.request, acquire),
             Request::AcquireAll(ref all) => self.acquire_all(key, session, frame.request, all),
             Request::Release(grant) => {
+                self.forget_word(key, grant);
                 self.apply(Command::Release { session, request: frame.request, grant });
             }
             Request::Convert { grant, mode, wait } => {
+                self.forget_word(key, grant);
                 self.convert(key, session, frame.request, (grant, mode, wait));
             }
             Request::Cancel(target) => {
                 self.apply(Command::Cancel { session, request: frame.request, target });
             }
-            Request::Confirm(grant) => self.apply(Command::Confirm { session, grant }),
+            Request::Confirm(grant) => {
+                self.confirm_word(key, grant);
+                self.apply(Command::Confirm { session, grant });
+            }
+            // Wanted words are looked at in every step; this only brought one about.
+            Request::Look => {}
             ref other => self.operator_request(key, frame.request, other),
         }
     }
@@ -275,6 +298,7 @@ impl Shard {
             | Request::Release(_)
             | Request::Convert { .. }
             | Request::Cancel(_)
+            | Request::Look
             | Request::Confirm(_) => self.refuse(key, request, Refusal::SessionUnknown.into()),
             ref other => self.operator_request(key, request, other),
         }
@@ -308,7 +332,7 @@ impl Shard {
         connection.phase = Phase::Ending;
         self.timeouts.bound(connection);
         if let Some(session) = session {
-            self.unbind(session, key);
+            self.hang_up(session, key);
         }
         self.output.close.push((key, flush));
     }

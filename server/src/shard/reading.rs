@@ -3,10 +3,12 @@
 //! Nobody is served out of turn: connections with whole frames stand in one queue, and whoever has more than a pass
 //! takes goes to its end. What is taken depends on nothing but the bytes, however they were cut on their way.
 
+use fairlock_locktable::command::SessionKey;
 use fairlock_protocol::bundle::locks_asked;
 use fairlock_protocol::limits::{READ_BACKLOG_BYTES_MAX, REQUESTS_PER_PASS};
 use fairlock_protocol::request::kind;
-use fairlock_protocol::{Frame, Malformed, Request, RequestId};
+use fairlock_protocol::{Frame, Malformed, Request, RequestId, Tick};
+use fairlock_shm::ring::Corrupt;
 
 use super::Shard;
 use crate::connection::{Connection, ConnectionKey, Phase};
@@ -76,10 +78,11 @@ impl Shard {
 
     /// Lets go of a connection that is gone and has nothing more to say.
     fn forget(&mut self, key: ConnectionKey) {
-        let Some(mut connection) = self.connections.remove(key) else { return };
-        self.timeouts.bound(&mut connection);
-        if let Some(session) = connection.session() {
-            self.unbind(session, key);
+        if let Some(session) = self.connections.at(key).and_then(Connection::session) {
+            self.hang_up(session, key);
+        }
+        if let Some(mut connection) = self.connections.remove(key) {
+            self.timeouts.bound(&mut connection);
         }
     }
 
@@ -87,6 +90,7 @@ impl Shard {
     pub(super) fn serve(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.at_mut(key) else { return };
         connection.ready = false;
+        let has_words = connection.words.is_some();
         if connection.stalled {
             // It comes back when its answers are read.
             return;
@@ -117,6 +121,31 @@ impl Shard {
             }
         }
         self.served(key, inbound, at, at > first);
+        if has_words {
+            self.look_at_retired(key);
+        }
+    }
+
+    /// A connection's shared memory is not what it should be: its client ends, and nobody else notices.
+    pub(crate) fn corrupted(&mut self, now: Tick, key: ConnectionKey, corrupt: Corrupt) {
+        self.now = now;
+        ShardStats::add(&self.stats.malformed_total);
+        tracing::warn!(connection = key.slot, %corrupt, "a client's shared memory is corrupt; its session ends");
+        self.end_connection(key, false);
+    }
+
+    /// The connection that acts for a session.
+    pub(crate) fn connection_of(&mut self, session: SessionKey) -> Option<ConnectionKey> {
+        self.presence(session)?.connection
+    }
+
+    /// Serves what a connection has said whole, without regard to its share, because it says no more.
+    pub(crate) fn serve_out(&mut self, now: Tick, key: ConnectionKey) {
+        self.now = now;
+        while self.connections.at(key).is_some_and(|connection| connection.ready && !connection.stalled) {
+            self.ready.retain(|other| *other != key);
+            self.serve(key);
+        }
     }
 
     /// Puts the rest of the input back and decides when this connection's turn is next. `progressed`: a whole frame was

@@ -211,6 +211,7 @@ impl Shard {
             }
         }
         self.effects = effects;
+        self.apply_returned();
         // A session may be announced twice; what is known of it stays.
         if let Ok(session) = outcome
             && self.presence(session).is_none()
@@ -264,6 +265,30 @@ impl Shard {
         }
     }
 
+    /// The connection that acted for a session is gone. The session lives on, unless it shared memory with us: nobody
+    /// watches its words any more, so it ends.
+    pub(super) fn hang_up(&mut self, session: SessionKey, key: ConnectionKey) {
+        let shares = self.connections.at(key).is_some_and(|connection| connection.words.is_some());
+        let present = self.presence(session).is_some_and(|presence| presence.connection == Some(key));
+        if !(shares && present) {
+            return self.unbind(session, key);
+        }
+        let Some((id, liveness)) = self.presence(session).map(|presence| (presence.id, presence.liveness))
+        else {
+            return;
+        };
+        if liveness == Liveness::Inherit {
+            // Its descendants keep it alive; what they hold they hold on without words.
+            self.give_words_up(session);
+            return self.unbind(session, key);
+        }
+        if id.home() != self.settings.me {
+            // Its home ends it everywhere.
+            self.output.to_shards.push((id.home(), ToShard::SessionClosed { id }));
+        }
+        self.end_session(session, Ended::Expired);
+    }
+
     /// Marks a connection whose OPEN waits for the disk, or waits no more.
     fn set_opening(&mut self, key: ConnectionKey, opening: bool) {
         let (before, after) =
@@ -289,7 +314,7 @@ impl Shard {
     /// A watched process or pipe is gone.
     pub(crate) fn process_gone(&mut self, now: Tick, session: SessionKey) {
         self.now = now;
-        self.apply(Command::End { session, why: Ended::Died });
+        self.end_session(session, Ended::Died);
     }
 
     /// Answers the OPEN: every shard knows the session.
@@ -335,7 +360,7 @@ impl Shard {
     pub(super) fn close_session(&mut self, key: ConnectionKey, session: SessionKey, request: RequestId) {
         let Some(id) = self.presence(session).map(|presence| presence.id) else { return };
         if id.home() == self.settings.me {
-            self.apply(Command::End { session, why: Ended::Closed });
+            self.end_session(session, Ended::Closed);
         } else {
             self.output.to_shards.push((id.home(), ToShard::SessionClosed { id }));
         }

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
+use fairlock_locktable::command::Command;
 use fairlock_protocol::limits::{FIRST_FRAME_TIME, PARTIAL_FRAME_TIME};
 use fairlock_protocol::{Refusal, RequestId, Tick};
 
@@ -112,7 +113,10 @@ impl Shard {
     /// Applies everything that time has decided by now.
     pub(super) fn run_due(&mut self) {
         while let Some(command) = self.table.due(self.now) {
-            self.apply(command);
+            match command {
+                Command::End { session, why } => self.end_session(session, why),
+                command => self.apply(command),
+            }
         }
         while let Some(&(due, key)) = self.timeouts.greetings.front() {
             if due > self.now {
@@ -158,7 +162,7 @@ impl Shard {
         let greeting = self.timeouts.greetings.front().map(|&(due, _)| due);
         let partial = self.timeouts.partials.front().map(|&(since, _)| since.after(PARTIAL_FRAME_TIME));
         let parked = self.parked.front().map(|parked| parked.due);
-        [self.table.next_due(), greeting, partial, parked].into_iter().flatten().min()
+        [self.table.next_due(), greeting, partial, parked, self.reclaim_due()].into_iter().flatten().min()
     }
 
     /// While draining: tells the control thread once that nothing is held or waited for here.

@@ -10,7 +10,7 @@ fn a_stamp_is_seen_by_those_who_can_only_read() {
     beacon.stamp(3, 70, 50);
     assert_eq!((sight.stamp(), sight.steady()), (70, 50));
     assert!(Mapping::<Layout>::open(beacon.file(), true).is_err(), "nobody else can write");
-    assert!(Sight::open(beacon.file(), 64).is_err());
+    assert!(Sight::open(beacon.file(), 256).is_err());
 }
 
 #[test]

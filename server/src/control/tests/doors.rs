@@ -13,7 +13,7 @@ use crate::lanes::Adoption;
 
 fn adopted(stage: &mut Stage, shard: usize) -> (OwnedFd, Vec<u8>, UnixPeer) {
     let ToShard::Adopt(adoption) = stage.told(shard) else { panic!("something else") };
-    let Adoption { socket, received, peer } = *adoption;
+    let Adoption { socket, received, peer, .. } = *adoption;
     let Peer::Unix(peer) = peer else { panic!("not of this host") };
     (socket, received, *peer)
 }

@@ -143,7 +143,7 @@ impl World {
     }
 
     pub(super) fn connect_as(&mut self, peer: Peer) -> Line {
-        let connection = self.shards[0].connected(self.now, peer);
+        let connection = self.shards[0].connected(self.now, peer, None);
         self.ends.push(Some((0, connection)));
         self.links.push(Link::default());
         self.heard.push(vec![]);
@@ -290,7 +290,7 @@ impl World {
             assert_eq!(self.links[line].reading, Reading::Off, "a driver gives away what nobody reads");
             let (peer, received) = self.shards[index].take_connection(connection).unwrap();
             let to = usize::from(to.0);
-            let moved = self.shards[to].connected(self.now, peer);
+            let moved = self.shards[to].connected(self.now, peer, None);
             self.shards[to].received(moved, &received);
             self.ends[line] = Some((to, moved));
             self.links[line].reading = Reading::Once;

@@ -1,0 +1,196 @@
+//! The server's side of shared memory, by a client that speaks raw frames through a ring: attaching, locks, words, and
+//! what is passed on when a client goes.
+
+use fairlock_protocol::{Liveness, Mode, Reply, Request, ShardId, request::Acquire};
+use fairlock_shm::word::{Entry, Generation, Holder, Leaving};
+use fairlock_tests::metrics::{get, metric};
+use fairlock_tests::raw::{Raw, exclusive};
+use fairlock_tests::server::{Plan, Server};
+use fairlock_tests::ways::drivers;
+
+fn shm(server: &Server) -> String {
+    server.unix().replacen("unix:", "shm:", 1)
+}
+
+fn client(server: &Server) -> Raw {
+    let mut raw = Raw::greeted(&shm(server), ShardId::ANY);
+    raw.open(5000, Liveness::Process);
+    raw
+}
+
+/// Takes a lock as a client that would keep it.
+fn take(raw: &mut Raw, name: &[u8]) -> fairlock_protocol::reply::Grant {
+    raw.call(&Request::Acquire(Acquire { cacheable: true, ..exclusive(name) })).grant()
+}
+
+/// Takes and releases until the server leaves the grant here: its word, and in which tenure.
+fn cached(raw: &mut Raw, name: &[u8]) -> (fairlock_protocol::reply::Grant, u32, Generation) {
+    for _ in 0..64 {
+        let granted = take(raw, name);
+        let note = raw.frame_within(std::time::Duration::from_millis(20));
+        if let Ok(Some(note)) = note {
+            let Reply::Cached { grant, word, generation } = note.reply() else { panic!("{note:?}") };
+            assert_eq!(grant, granted.grant);
+            return (granted, word, Generation(generation));
+        }
+        raw.release(granted.grant);
+    }
+    panic!("no grant of {name:?} was left here");
+}
+
+/// Waits until so many wait: two doors of one pass are served in either order.
+fn queued(raw: &mut Raw, name: &[u8], waiters: usize) {
+    fairlock_tests::eventually("the queue", || {
+        let shown = raw.call(&Request::Show { cursor: 0, resource: exclusive(name).resource });
+        let Reply::Shown(page) = shown.reply() else { panic!("{shown:?}") };
+        (page.entries().filter(|entry| entry.position > 0).count() == waiters).then_some(())
+    });
+}
+
+#[test]
+fn locks_are_taken_waited_for_and_passed_on_through_rings() {
+    for &io in drivers() {
+        let server = Plan::new(io).start();
+        let (mut first, mut second) = (client(&server), client(&server));
+        let mut third = Raw::greeted(&server.tcp(), ShardId::ANY);
+        third.open(60_000, Liveness::Heartbeat);
+        for round in 0..50 {
+            let held = first.acquire(b"x");
+            let wait = second.send(&Request::Acquire(exclusive(b"x")));
+            queued(&mut first, b"x", 1);
+            let last = third.send(&Request::Acquire(exclusive(b"x")));
+            queued(&mut first, b"x", 2);
+            first.release(held.grant);
+            let next = second.answer(wait).grant();
+            assert!(next.token > held.token, "round {round}");
+            second.release(next.grant);
+            let next = third.answer(last).grant();
+            third.release(next.grant);
+        }
+    }
+}
+
+#[test]
+fn more_requests_than_the_ring_has_slots_are_all_answered() {
+    for &io in drivers() {
+        let server = Plan::new(io).start();
+        let mut raw = client(&server);
+        let names: Vec<String> = (0..900).map(|n| format!("{n:0200}")).collect();
+        let mut grants = Vec::new();
+        for name in &names {
+            raw.send(&Request::Acquire(exclusive(name.as_bytes())));
+        }
+        while grants.len() < names.len() {
+            if let Reply::Granted(grant) = raw.receive().reply() {
+                grants.push(grant.grant);
+            }
+        }
+        for grant in grants {
+            raw.release(grant);
+        }
+    }
+}
+
+#[test]
+fn a_grant_that_nobody_else_wants_stays_and_comes_back_when_somebody_does() {
+    for &io in drivers() {
+        let server = Plan::new(io).admin().start();
+        let (mut keeper, mut other) = (client(&server), client(&server));
+        let (granted, index, generation) = cached(&mut keeper, b"mine");
+        let segment = keeper.shared().segment;
+        let word = segment.word(index).unwrap();
+        assert!(word.is_held(generation, Holder::GRANTED));
+        assert!(!word.leave(generation, Leaving::Exchange));
+        for _ in 0..100 {
+            assert_eq!(word.enter(generation, Holder::new(1), Leaving::Exchange), Entry::Entered);
+            assert!(!word.leave(generation, Leaving::Exchange));
+        }
+        // Free: somebody else gets it at once, without a word from its keeper.
+        let next = take(&mut other, b"mine");
+        assert!(next.token > granted.token && !next.previous_owner_died);
+        assert_eq!(word.enter(generation, Holder::new(1), Leaving::Exchange), Entry::Refused);
+        other.release(next.grant);
+        // Held: he waits until it is left.
+        let (_, index, generation) = cached(&mut keeper, b"mine");
+        let word = segment.word(index).unwrap();
+        let wait = other.send(&Request::Acquire(exclusive(b"mine")));
+        assert!(other.frame_within(std::time::Duration::from_millis(100)).is_err());
+        assert!(word.leave(generation, Leaving::Exchange), "somebody waits");
+        keeper.send(&Request::Look);
+        other.answer(wait).grant();
+        let page = get(server.admin(), "/metrics").1;
+        assert_eq!(metric(&page, "overtakes_total"), Some(0.0), "{page}");
+    }
+}
+
+#[test]
+fn a_word_that_is_left_without_a_hint_is_found_all_the_same() {
+    // A holder whose plain store raced with the server's wish sees nobody waiting and says nothing; the server comes by
+    // with its next pass, for whatever reason.
+    let server = Plan::new(drivers()[0]).start();
+    let (mut keeper, mut other) = (client(&server), client(&server));
+    let (_, index, generation) = cached(&mut keeper, b"quiet");
+    let wait = other.send(&Request::Acquire(exclusive(b"quiet")));
+    assert!(other.frame_within(std::time::Duration::from_millis(50)).is_err());
+    let shared = keeper.shared();
+    assert!(shared.segment.word(index).unwrap().leave(generation, Leaving::Exchange));
+    other.answer(wait).grant();
+}
+
+#[test]
+fn a_client_that_goes_gives_back_what_it_kept_and_bequeaths_what_it_held() {
+    for &io in drivers() {
+        let server = Plan::new(io).start();
+        let mut other = client(&server);
+        let mut keeper = client(&server);
+        let (_, index, generation) = cached(&mut keeper, b"free");
+        assert!(!keeper.shared().segment.word(index).unwrap().leave(generation, Leaving::Exchange));
+        let _held = cached(&mut keeper, b"held");
+        let waits = [b"free", b"held"].map(|name| other.send(&Request::Acquire(exclusive(name))));
+        let free = other.answer(waits[0]).grant();
+        assert!(!free.previous_owner_died);
+        let shared = keeper.shared();
+        assert!(!shared.segment.status().has_ended());
+        drop(keeper);
+        let held = other.answer(waits[1]).grant();
+        assert!(held.previous_owner_died);
+        assert!(shared.segment.status().has_ended(), "that stood there before");
+    }
+}
+
+#[test]
+fn the_beacon_is_stamped_and_shows_the_death_of_the_server() {
+    for &io in drivers() {
+        let server = Plan::new(io).start();
+        let raw = client(&server);
+        let sight = raw.shared().sight;
+        assert!(sight.is_alive());
+        let first = sight.stamp();
+        fairlock_tests::eventually("a stamp", || (sight.stamp() > first).then_some(()));
+        drop(server.crash());
+        assert!(!sight.is_alive(), "the kernel said so before the parent could know");
+    }
+}
+
+#[test]
+fn operators_see_what_is_held_and_what_only_stays() {
+    let server = Plan::new(drivers()[0]).start();
+    let mut keeper = client(&server);
+    let (_, index, generation) = cached(&mut keeper, b"seen");
+    let state = |raw: &mut Raw| {
+        let resource = exclusive(b"seen").resource;
+        let shown = raw.call(&Request::Show { cursor: 0, resource });
+        let Reply::Shown(page) = shown.reply() else { panic!("{shown:?}") };
+        let entry = page.entries().next().expect("a holder");
+        (format!("{:?}", entry.standing), entry.transport.name(), entry.mode)
+    };
+    assert_eq!(state(&mut keeper), ("Held".into(), "shm", Mode::EX));
+    assert!(!keeper.shared().segment.word(index).unwrap().leave(generation, Leaving::Exchange));
+    assert_eq!(state(&mut keeper), ("Cached".into(), "shm", Mode::EX));
+    // Nobody enters it for a while: it is taken back.
+    fairlock_tests::eventually("the idle word", || {
+        let shown = keeper.call(&Request::Show { cursor: 0, resource: exclusive(b"seen").resource });
+        let Reply::Shown(page) = shown.reply() else { panic!("{shown:?}") };
+        page.entries().next().is_none().then_some(())
+    });
+}
