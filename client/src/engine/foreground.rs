@@ -55,7 +55,13 @@ pub(crate) fn ask_share(
     slot: &Arc<Slot>,
     tended: bool,
 ) -> bool {
-    submit(core, session, session.lane(shard), Ask::AcquireAll(bundle), slot, tended)
+    let lane = session.lane(shard);
+    if lane.state().stream.meets_itself(&bundle.specs) {
+        // Settled before only if it was withdrawn; then nothing is owed.
+        let _ = slot.settle(Outcome::Failed(AcquireError::Refused(Refusal::AlreadyHeld)));
+        return true;
+    }
+    submit(core, session, lane, Ask::AcquireAll(bundle), slot, tended)
 }
 
 /// Hands a request to the session's stream; `false` when the session is over.
@@ -68,7 +74,18 @@ pub(super) fn place(
 ) -> bool {
     match wish {
         Wish::One(spec) => {
-            submit(core, session, session.lane_of(spec), Ask::Acquire(Arc::clone(spec)), slot, tended)
+            let lane = session.lane_of(spec);
+            let Some(attempt) = lane.enter(session, core, spec) else {
+                return submit(core, session, lane, Ask::Acquire(Arc::clone(spec)), slot, tended);
+            };
+            let outcome = match attempt {
+                Ok(hold) => Outcome::Granted(Arc::clone(session), hold),
+                Err(refusal) => Outcome::Failed(AcquireError::Refused(refusal)),
+            };
+            if let Err(Outcome::Granted(_, hold)) = slot.settle(outcome) {
+                lane.release(session, core, &hold);
+            }
+            true
         }
         Wish::FirstOf(specs, wait) => {
             let (shard, specs) = share(session, specs, None).expect("several are at least one");

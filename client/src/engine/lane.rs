@@ -9,10 +9,10 @@ use super::session::Session;
 use super::slot::Slot;
 use crate::clock;
 use crate::dial::Inbox;
-use crate::session::{Hold, Jitter, Stream};
+use crate::session::{Attempt, Hold, Jitter, Spec, Stream};
 use crate::transport::{Bell, Link, Memory};
 use fairlock_protocol::handshake::FEATURE_SHM;
-use fairlock_protocol::{ShardId, Tick};
+use fairlock_protocol::{Refusal, ShardId, Tick};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -116,7 +116,11 @@ impl Lane {
         let mut state = self.state();
         state.links += 1;
         let number = state.links;
-        state.link = Some(Arc::new(core_link(number)));
+        let link = Arc::new(core_link(number));
+        if let Some(memory) = link.memory() {
+            state.stream.shares(memory);
+        }
+        state.link = Some(link);
         *self.inbox.lock().unwrap_or_else(PoisonError::into_inner) = (number, inbox);
     }
 
@@ -185,6 +189,33 @@ impl Lane {
         }
     }
 
+    /// Tries to have a lock without a message; `None`: the server is to be asked.
+    pub(super) fn enter(
+        &self,
+        session: &Arc<Session>,
+        core: &Core,
+        spec: &Arc<Spec>,
+    ) -> Option<Result<Arc<Hold>, Refusal>> {
+        let (attempt, memory) = {
+            let mut state = self.state();
+            let attempt = state.stream.enter(spec);
+            (attempt, state.memory().cloned())
+        };
+        match attempt {
+            Attempt::Ask => None,
+            Attempt::Refused(refusal) => Some(Err(refusal)),
+            Attempt::Entered(hold) => {
+                // After the word was taken, so that no pause slips between.
+                let shown = memory.is_some_and(|memory| memory.is_alive() && !memory.has_ended());
+                if shown && session.lease.check(clock::now()).is_ok() {
+                    return Some(Ok(hold));
+                }
+                self.release(session, core, &hold);
+                None
+            }
+        }
+    }
+
     /// Reads this link once and takes apart what came. `by_reader`: the foreground reader does it. Says whether the
     /// link stands.
     pub(super) fn pump(&self, session: &Arc<Session>, core: &Core, link: &Link, by_reader: bool) -> bool {
@@ -212,6 +243,9 @@ impl Lane {
         {
             tracing::info!(%error, "no shared memory; another connection stays on the socket");
             state.without_memory = true;
+        }
+        if let Some(memory) = link.memory() {
+            state.stream.shares(memory);
         }
         let sound = stands && take_apart(&mut state.stream, &mut inbox.1);
         if !sound {

@@ -13,7 +13,7 @@ use crate::transport::Memory;
 use fairlock_protocol::limits::KEEPALIVE_DIVISOR;
 use fairlock_protocol::tick::certain;
 use fairlock_protocol::{Refusal, Tick};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -36,8 +36,16 @@ pub(crate) struct Lease {
 #[derive(Debug)]
 struct Witness {
     memory: Arc<Memory>,
-    /// Its stamps renew, because the server ends the session for other reasons than silence.
-    stamps_renew: bool,
+    /// Its stamps renew, because the server ends the session for other reasons than silence. False once the connection is
+    /// gone: nothing would show there that the session has ended. Release store in `look_away`, Acquire loads here.
+    stamps_renew: AtomicBool,
+}
+
+impl Witness {
+    /// When the server was last known to serve the session, as far as that renews it.
+    fn stamp(&self) -> Option<Tick> {
+        self.stamps_renew.load(Ordering::Acquire).then(|| self.memory.stamp())
+    }
 }
 
 impl Lease {
@@ -50,8 +58,21 @@ impl Lease {
 
     /// The same, of a session that was opened through this memory. `stamps_renew`: its liveness is not a heartbeat.
     pub(crate) fn shown_in(mut self, memory: Arc<Memory>, stamps_renew: bool) -> Lease {
-        self.witness = Some(Witness { memory, stamps_renew });
+        self.witness = Some(Witness { memory, stamps_renew: AtomicBool::new(stamps_renew) });
         self
+    }
+
+    /// The connection with the memory is gone: what the server has shown until now counts, and from now on what it
+    /// confirms.
+    pub(crate) fn look_away(&self) {
+        let Some(witness) = &self.witness else { return };
+        if let Some(stamp) = witness.stamp() {
+            let shown = stamp.after(certain(self.ttl)).0;
+            let later = |deadline| (deadline != OVER && deadline < shown).then_some(shown);
+            // Refused when it is over or later already.
+            let _ = self.deadline.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
+        }
+        witness.stamps_renew.store(false, Ordering::Release);
     }
 
     /// Whether the session was opened through memory, in which the server shows itself.
@@ -78,8 +99,8 @@ impl Lease {
                     self.end(LostCause::Session(Refusal::SessionExpired));
                     return Err(self.cause());
                 }
-                if witness.stamps_renew {
-                    until = until.max(witness.memory.stamp().after(certain(self.ttl)).0);
+                if let Some(stamp) = witness.stamp() {
+                    until = until.max(stamp.after(certain(self.ttl)).0);
                 }
             }
             if now.0 < until {
@@ -123,14 +144,16 @@ impl Lease {
         }
         let certain_ns = u64::try_from(certain(self.ttl).as_nanos()).unwrap_or(u64::MAX);
         let sent = Tick(deadline.saturating_sub(certain_ns));
-        let stamps = self.witness.as_ref().filter(|witness| witness.stamps_renew);
-        Some(stamps.map_or(sent, |witness| sent.max(witness.memory.stamp())))
+        let stamp = self.witness.as_ref().and_then(Witness::stamp);
+        Some(stamp.map_or(sent, |stamp| sent.max(stamp)))
     }
 
     /// Whether nothing shows that the server is gone or stands still: a hint for people.
     pub(crate) fn sees_its_server(&self, now: Tick) -> bool {
-        let fresh = |memory: &Memory| now.since(memory.stamp()) < self.ttl * 2 / KEEPALIVE_DIVISOR;
-        self.witness.as_ref().is_none_or(|witness| witness.memory.is_alive() && fresh(&witness.memory))
+        let Some(Witness { memory, .. }) = &self.witness else { return true };
+        // Without the connection the memory says nothing of the one that came after it.
+        memory.edition().is_none()
+            || memory.is_alive() && now.since(memory.stamp()) < self.ttl * 2 / KEEPALIVE_DIVISOR
     }
 
     /// Ends it now. The first cause stays.
@@ -242,6 +265,19 @@ mod tests {
         assert_eq!(lease.confirmed(), Some(at(1000)));
         shown.segment.status().end();
         assert_eq!(lease.check(at(1951)), Err(LostCause::Session(Refusal::SessionExpired)));
+    }
+
+    #[test]
+    fn stamps_count_as_far_as_they_were_shown_before_the_connection_broke() {
+        let (lease, shown) = shown(true, 1500);
+        lease.look_away();
+        shown.stamp(at(9000));
+        assert_eq!((lease.check(at(2000)), lease.confirmed()), (Ok(at(2480)), Some(at(1500))));
+        assert!(lease.renew(at(2100), at(2000)));
+        assert_eq!(lease.check(at(2480)), Ok(at(2980)));
+        lease.end(LostCause::Killed);
+        lease.look_away();
+        assert_eq!(lease.check(at(2480)), Err(LostCause::Killed));
     }
 
     #[test]
