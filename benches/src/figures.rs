@@ -76,6 +76,11 @@ impl Series {
         self.rounds.push(samples.quantiles());
     }
 
+    /// Adds a round measured elsewhere.
+    pub fn add_quantiles(&mut self, round: Quantiles) {
+        self.rounds.push(round);
+    }
+
     /// Adds a round of which only the mean is known.
     pub fn add_mean(&mut self, ns: f64) {
         self.rounds.push(Quantiles { p50: ns, p99: f64::NAN, p999: f64::NAN });

@@ -56,13 +56,21 @@ impl Raw {
     /// # Errors
     /// What the system says; a refusal by its name.
     pub fn open(door: &Door, manner: Manner, ttl_ms: u32) -> io::Result<Raw> {
+        Raw::open_as(door, manner, ttl_ms, Liveness::Heartbeat)
+    }
+
+    /// As [`Raw::open`], with what ends the session.
+    ///
+    /// # Errors
+    /// As [`Raw::open`].
+    pub fn open_as(door: &Door, manner: Manner, ttl_ms: u32, liveness: Liveness) -> io::Result<Raw> {
         let mut raw = Raw::bare(door, manner)?;
         Request::Hello(Hello::to(ShardId(0))).encode(RequestId::NOTICE, 0, &mut raw.out);
         raw.send()?;
         raw.reply(|_, reply| matches!(reply, Reply::Welcome(_)).then_some(()))?;
         raw.put(&Request::Open(Open {
             ttl_ms,
-            liveness: Liveness::Heartbeat,
+            liveness,
             predecessor_gone: false,
             pid: std::process::id(),
             identity: b"",

@@ -32,6 +32,8 @@ pub struct Server {
     pub tcp: Door,
     /// Its Unix socket.
     pub unix: Door,
+    /// Shared memory, through its Unix socket.
+    pub memory: Door,
     directory: PathBuf,
     stdout: BufReader<std::process::ChildStdout>,
 }
@@ -99,7 +101,8 @@ impl Server {
                 format!("no address in the ready line `{}`", line.trim()),
             )
         })?;
-        Ok(Server { process, tcp, unix: Door::Unix(socket), directory, stdout })
+        let memory = Door::Memory(socket.clone());
+        Ok(Server { process, tcp, unix: Door::Unix(socket), memory, directory, stdout })
     }
 
     /// Ends it in order and hands its directory over.

@@ -1,6 +1,7 @@
 //! A stream to a server, over TCP or a Unix socket, that waits either asleep or spinning. Both the bare echo and the
 //! protocol run over it, so that they differ in nothing else.
 
+use crate::memory::Memory;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -13,6 +14,8 @@ pub enum Door {
     Tcp(SocketAddr),
     /// A Unix socket.
     Unix(PathBuf),
+    /// Shared memory, reached through a Unix socket.
+    Memory(PathBuf),
 }
 
 /// How a party waits for bytes.
@@ -41,6 +44,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Over a Unix socket.
     Unix(UnixStream),
+    /// Through shared memory.
+    Memory(Box<Memory>),
 }
 
 impl Stream {
@@ -52,6 +57,7 @@ impl Stream {
         let stream = match door {
             Door::Tcp(address) => Stream::Tcp(TcpStream::connect(address)?),
             Door::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
+            Door::Memory(path) => return Ok(Stream::Memory(Box::new(Memory::connect(path, manner)?))),
         };
         stream.waits(manner)?;
         Ok(stream)
@@ -66,6 +72,8 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(spinning)),
             Stream::Unix(stream) => stream.set_nonblocking(spinning),
+            // It was told when it was made.
+            Stream::Memory(_) => Ok(()),
         }
     }
 
@@ -78,6 +86,7 @@ impl Stream {
             let taken = match self {
                 Stream::Tcp(stream) => stream.read(into),
                 Stream::Unix(stream) => stream.read(into),
+                Stream::Memory(stream) => return stream.take(into),
             };
             match taken {
                 Err(error) if is_passing(&error) => std::hint::spin_loop(),
@@ -95,6 +104,7 @@ impl Stream {
             let put = match self {
                 Stream::Tcp(stream) => stream.write(bytes),
                 Stream::Unix(stream) => stream.write(bytes),
+                Stream::Memory(stream) => return stream.put(bytes),
             };
             match put {
                 Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),

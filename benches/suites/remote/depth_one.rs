@@ -102,7 +102,7 @@ fn one(setting: &Setting<'_>, options: &Options, program: &PathBuf) -> io::Resul
 fn library(door: &Door) -> io::Result<fairlock::Client> {
     let endpoint = match door {
         Door::Tcp(address) => format!("tcp://{address}"),
-        Door::Unix(path) => format!("unix:{}", path.display()),
+        Door::Unix(path) | Door::Memory(path) => format!("unix:{}", path.display()),
     };
     let builder = fairlock::Client::builder().ttl(TTL).label("bench").liveness(fairlock::Liveness::Heartbeat);
     builder.connect(endpoint.as_str()).map_err(io::Error::other)
