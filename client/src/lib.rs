@@ -65,6 +65,7 @@ mod guard;
 mod lock;
 mod lock_all;
 mod owner;
+mod prepared;
 mod session;
 mod transport;
 
@@ -78,3 +79,4 @@ pub use fairlock_protocol::{FencingToken, GrantId, Liveness, Mode, OwnerId, Refu
 pub use guard::{Guard, GuardState, Lost};
 pub use lock::{Acquiring, Canceller, LockRequest};
 pub use lock_all::{AcquiringAll, LockAllRequest};
+pub use prepared::{Held, Lock};

@@ -341,6 +341,11 @@ impl Lane {
         }
     }
 
+    /// Has the server look at the words: one that somebody waits for was left.
+    pub(crate) fn look(&self, session: &Arc<Session>, core: &Core) {
+        self.with(session, core, Stream::look);
+    }
+
     /// One guard of a grant is given back.
     pub(crate) fn release(&self, session: &Arc<Session>, core: &Core, hold: &Arc<Hold>) {
         self.with(session, core, |stream| stream.release(clock::now(), hold));
