@@ -219,7 +219,10 @@ impl Lock {
     pub fn acquire(&self) -> Result<Held<'_>, AcquireError> {
         match self.quick() {
             Some(entered) => Ok(Held { by: By::Word(entered) }),
-            None => self.ask(None),
+            None => match self.ask(None) {
+                Ok(guard) => Ok(Held { by: By::Guard(guard) }),
+                Err(error) => Err(*error),
+            },
         }
     }
 
@@ -231,7 +234,10 @@ impl Lock {
     pub fn try_acquire(&self) -> Result<Held<'_>, AcquireError> {
         match self.quick() {
             Some(entered) => Ok(Held { by: By::Word(entered) }),
-            None => self.ask(Some(Wait::Try)),
+            None => match self.ask(Some(Wait::Try)) {
+                Ok(guard) => Ok(Held { by: By::Guard(guard) }),
+                Err(error) => Err(*error),
+            },
         }
     }
 
@@ -266,9 +272,12 @@ impl Lock {
         (belongs && way.memory.edition() == Some(edition) && way.is_sound()).then_some(entered)
     }
 
-    /// The way of every other request.
+    /// The way of every other request. What it gives is boxed, so that it comes in registers: a result that was written
+    /// through a pointer here would have to be written to memory, and copied there, on the short way too, at the price
+    /// of an exchange.
     #[cold]
-    fn ask(&self, wait: Option<Wait>) -> Result<Held<'_>, AcquireError> {
+    #[inline(never)]
+    fn ask(&self, wait: Option<Wait>) -> Result<Box<Guard>, Box<AcquireError>> {
         let mut spec = self.spec.clone();
         spec.wait = wait.unwrap_or(spec.wait);
         let is_try = spec.wait == Wait::Try;
@@ -276,7 +285,7 @@ impl Lock {
         let guard = if is_try { request.try_acquire() } else { request.acquire() }?;
         let (session, hold) = guard.parts();
         self.known.remember(session, hold);
-        Ok(Held { by: By::Guard(guard) })
+        Ok(Box::new(guard))
     }
 }
 
@@ -290,7 +299,7 @@ pub struct Held<'a> {
 #[derive(Debug)]
 enum By<'a> {
     Word(Entered<'a>),
-    Guard(Guard),
+    Guard(Box<Guard>),
 }
 
 /// A word that was entered without a message.
