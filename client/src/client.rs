@@ -1,6 +1,6 @@
 //! One process's presence at a server: the handle a program shares among its threads and tasks.
 
-use crate::builder::Builder;
+use crate::builder::{Builder, Transport};
 use crate::clock;
 use crate::endpoint::Endpoint;
 use crate::engine::{Anchor, Core};
@@ -75,6 +75,12 @@ impl Client {
     /// Length of the lease, as the server granted it.
     pub fn ttl(&self) -> Duration {
         self.anchor.core.session().lease.ttl()
+    }
+
+    /// How the bytes travel, or did before the connection broke; never [`Transport::Auto`], except in a forked child.
+    pub fn transport(&self) -> Transport {
+        let core = &self.anchor.core;
+        if core.mark.is_child() { Transport::Auto } else { core.session().transport(core) }
     }
 
     /// How the client stands with its server.

@@ -1,4 +1,5 @@
-//! First words, spoken by a thread that has nothing else to do: connect, HELLO, OPEN, one answer each.
+//! First words, spoken by a thread that has nothing else to do: connect, HELLO, OPEN, one answer each; over the socket
+//! until the server says that the talk goes on in shared memory.
 //!
 //! Used to open a session and for an operator's questions. Taking a session up again after a broken connection is
 //! not done here, because leases run meanwhile and nobody may sit and wait for one socket.
@@ -6,9 +7,12 @@
 use crate::clock;
 use crate::error::ConnectError;
 use crate::session::Fault;
-use crate::transport::{self, Target};
+use crate::transport::{self, Memory, Offer, Settled, Target};
+use fairlock_protocol::handshake::FEATURE_SHM;
 use fairlock_protocol::limits::FRAME_BYTES_MAX;
 use fairlock_protocol::{Class, Frame, Hello, Malformed, Reply, Request, RequestId, ShardId, Tick, Welcome};
+use fairlock_shm::bell::Waiting;
+use fairlock_shm::fork::ForkMark;
 use rustix::event::{PollFd, PollFlags};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -56,6 +60,19 @@ impl Inbox {
         assert!(self.end <= self.bytes.len(), "no more is received than there was room for");
     }
 
+    /// Takes these bytes in, however little room there is.
+    pub(crate) fn put(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = self.room();
+            let count = room.len().min(bytes.len());
+            assert!(count > 0, "what is taken in at once fits beside a largest frame");
+            let (now, later) = bytes.split_at(count);
+            room[..count].copy_from_slice(now);
+            self.filled(count);
+            bytes = later;
+        }
+    }
+
     /// The first whole frame, not yet taken, and its length.
     pub(crate) fn frame(&self) -> Result<Option<(Frame<'_>, usize)>, Malformed> {
         Frame::split(&self.bytes[self.start..self.end])
@@ -72,6 +89,8 @@ impl Inbox {
 #[derive(Debug)]
 pub(crate) struct Wire {
     pub(crate) socket: OwnedFd,
+    /// Where the talk goes on, if not on the socket.
+    pub(crate) memory: Option<Memory>,
     pub(crate) inbox: Inbox,
     pub(crate) endpoint: String,
     /// When whatever is under way must be done, and how long it was given.
@@ -94,7 +113,7 @@ impl Wire {
             source: Arc::new(source),
         };
         let (socket, stands) = transport::begin(target).map_err(unreachable)?;
-        let wire = Wire { socket, inbox: Inbox::default(), endpoint, until, allowed, sent: 0 };
+        let wire = Wire { socket, memory: None, inbox: Inbox::default(), endpoint, until, allowed, sent: 0 };
         if !stands {
             wire.wait(PollFlags::OUT, wanted)?;
             let endpoint = wire.endpoint.clone();
@@ -127,6 +146,44 @@ impl Wire {
         }
     }
 
+    /// Waits until there may be something to read.
+    fn wait_for_bytes(&self, wanted: &dyn Fn() -> bool) -> Result<(), ConnectError> {
+        let Some(memory) = &self.memory else { return self.wait(PollFlags::IN, wanted) };
+        memory.announce(Waiting::Socket);
+        if memory.is_ready() {
+            return Ok(());
+        }
+        self.wait(PollFlags::IN, wanted)?;
+        let mut rings = [0; 256];
+        match transport::read(self.socket.as_fd(), &mut rings) {
+            // Its last words may stand in the ring.
+            Ok(Some(0)) if !memory.is_ready() => Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => Ok(()),
+            Err(source) => Err(self.broken(source)),
+        }
+    }
+
+    /// Reads what has arrived; `None` when nothing has, 0 at the end of the stream.
+    fn read(&mut self) -> io::Result<Option<usize>> {
+        if let Some(memory) = &self.memory {
+            let count = memory.receive(&mut self.inbox)?;
+            return Ok((count > 0).then_some(count));
+        }
+        let received = transport::read(self.socket.as_fd(), self.inbox.room())?;
+        self.inbox.filled(received.unwrap_or(0));
+        Ok(received)
+    }
+
+    /// Writes what the road takes; `None` when it takes nothing now.
+    fn write(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        let Some(memory) = &self.memory else { return transport::write(self.socket.as_fd(), bytes) };
+        let (sent, ring) = memory.send(bytes)?;
+        if ring {
+            transport::write(self.socket.as_fd(), &[0])?;
+        }
+        Ok((sent > 0).then_some(sent))
+    }
+
     fn broken(&self, source: io::Error) -> ConnectError {
         ConnectError::Broken { endpoint: self.endpoint.clone(), source: Arc::new(source) }
     }
@@ -150,10 +207,15 @@ impl Wire {
         while !bytes.is_empty() {
             let sent = match pass.take() {
                 Some(pass) => transport::write_with(self.socket.as_fd(), bytes, pass.as_fd()),
-                None => transport::write(self.socket.as_fd(), bytes),
+                None => self.write(bytes),
             };
             match sent.map_err(|source| self.broken(source))? {
                 Some(sent) => bytes = &bytes[sent..],
+                None if self.memory.is_some() => {
+                    // A ring has no way to say that there is room again; first words hardly fill one.
+                    std::thread::sleep(Duration::from_millis(1));
+                    self.wait(PollFlags::OUT, wanted)?;
+                }
                 None => self.wait(PollFlags::OUT, wanted)?,
             }
         }
@@ -191,25 +253,74 @@ impl Wire {
                 self.inbox.taken(length);
                 return Ok(seen);
             }
-            match transport::read(self.socket.as_fd(), self.inbox.room()) {
+            match self.read() {
                 Ok(Some(0)) => return Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
-                Ok(Some(count)) => self.inbox.filled(count),
-                Ok(None) => self.wait(PollFlags::IN, wanted)?,
+                Ok(Some(_)) => {}
+                Ok(None) => self.wait_for_bytes(wanted)?,
                 Err(source) => return Err(self.broken(source)),
             }
         }
     }
 
-    /// HELLO and WELCOME.
+    /// HELLO and WELCOME. `asks`: the talk may go on in shared memory, which the process with this mark maps; then also
+    /// why it does not.
     pub(crate) fn greet(
         &mut self,
         hello: Hello<'_>,
         pass: Option<&OwnedFd>,
+        asks: Option<&Arc<ForkMark>>,
         wanted: &dyn Fn() -> bool,
-    ) -> Result<Welcome, ConnectError> {
+    ) -> Result<(Welcome, Option<String>), ConnectError> {
+        let features = if asks.is_some() { FEATURE_SHM } else { 0 };
+        let offer = Offer::new();
         let mut out = Vec::new();
+        let hello = Hello { features: hello.features | features, ..hello };
         Request::Hello(hello).encode(RequestId::NOTICE, 0, &mut out);
         self.send(&out, pass, wanted)?;
+        let mut reason = None;
+        if let Some(mark) = asks {
+            match self.settled(offer, mark, wanted)? {
+                Settled::Memory(memory) => self.memory = Some(memory),
+                Settled::Stream(why) => reason = Some(why),
+                Settled::Unfit(reason) => {
+                    let endpoint = self.endpoint.clone();
+                    return Err(ConnectError::NoSharedMemory { endpoint, reason });
+                }
+            }
+        }
+        let welcome = self.welcomed(wanted)?;
+        if let Some(memory) = self.memory.take() {
+            self.memory = memory.aimed_at(welcome.shard);
+            if self.memory.is_none() {
+                let (endpoint, reason) = (self.endpoint.clone(), "a shard beyond the beacon".to_owned());
+                return Err(ConnectError::NoSharedMemory { endpoint, reason });
+            }
+        }
+        Ok((welcome, reason))
+    }
+
+    /// Waits until the server says where the talk goes on.
+    fn settled(
+        &mut self,
+        mut offer: Offer,
+        mark: &Arc<ForkMark>,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Settled, ConnectError> {
+        loop {
+            match offer.read(self.socket.as_fd(), &mut self.inbox) {
+                Ok(Some(0)) => return Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
+                Ok(Some(_)) => {}
+                Ok(None) => self.wait(PollFlags::IN, wanted)?,
+                Err(source) => return Err(self.broken(source)),
+            }
+            let settled = offer.settle(&mut self.inbox, mark);
+            if let Some(settled) = settled.map_err(|source| self.fault(source.into(), "SEGMENT"))? {
+                return Ok(settled);
+            }
+        }
+    }
+
+    fn welcomed(&mut self, wanted: &dyn Fn() -> bool) -> Result<Welcome, ConnectError> {
         let endpoint = self.endpoint.clone();
         self.answer(wanted, |reply, _, _| match *reply {
             Reply::Welcome(welcome) => Ok(welcome),

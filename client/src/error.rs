@@ -74,6 +74,14 @@ pub enum ConnectError {
         #[source]
         source: Arc<io::Error>,
     },
+    /// Shared memory was demanded, and there is none.
+    #[error("no shared memory with the server at {endpoint}: {reason}")]
+    NoSharedMemory {
+        /// Where.
+        endpoint: String,
+        /// What stands in the way.
+        reason: String,
+    },
     /// Asked for something this version cannot do.
     #[error("{0}")]
     Unsupported(&'static str),

@@ -64,6 +64,7 @@ mod error;
 mod guard;
 mod lock;
 mod lock_all;
+mod owner;
 mod session;
 mod transport;
 

@@ -4,12 +4,12 @@ use crate::clock;
 use crate::engine::{Anchor, Outcome, Slot, Wish, ask_for, await_slot, cancel, undo};
 use crate::error::AcquireError;
 use crate::guard::Guard;
+use crate::owner::{fresh_owner, owner_of_this_thread};
 use crate::session::Spec;
 use fairlock_protocol::limits::{LABEL_BYTES_MAX, LOCK_DELAY_MAX};
 use fairlock_protocol::{Mode, OwnerId, Refusal, Wait};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -36,22 +36,6 @@ pub struct LockRequest {
     /// As the program said; else this thread, or this request alone.
     owner: Option<OwnerId>,
     slot: Arc<Slot>,
-}
-
-/// Owners that no program named have the highest bit, so that they never meet those that were.
-const UNNAMED_OWNER: u64 = 1 << 63;
-
-/// An owner like no other in this process.
-pub(crate) fn fresh_owner() -> OwnerId {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    // Relaxed: only different numbers are wanted.
-    OwnerId(UNNAMED_OWNER | NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// The owner that stands for the calling thread.
-pub(crate) fn owner_of_this_thread() -> OwnerId {
-    thread_local!(static OWNER: OwnerId = fresh_owner());
-    OWNER.with(|owner| *owner)
 }
 
 /// Withdraws one acquire from another thread. Does not keep the client open.
@@ -150,6 +134,7 @@ impl LockRequest {
     pub fn acquire(mut self) -> Result<Guard, AcquireError> {
         self.check()?;
         self.spec.owner = self.owner.unwrap_or_else(owner_of_this_thread);
+        self.spec.cacheable = self.is_plain();
         let deadline = self.anchor.core.config.deadline;
         let give_up = patience(self.spec.wait, deadline).map(|longest| clock::now().after(longest));
         let is_timed = matches!(self.spec.wait, Wait::Millis(_));
@@ -183,11 +168,22 @@ impl LockRequest {
     pub fn acquire_async(mut self) -> Acquiring {
         let refused = self.check().err();
         self.spec.owner = self.owner.unwrap_or_else(fresh_owner);
+        self.spec.cacheable = self.is_plain();
         let LockRequest { anchor, spec, slot, .. } = self;
         if refused.is_none() {
             ask_for(&anchor.core, Wish::One(Arc::new(spec)), &slot, true);
         }
         Acquiring { anchor, slot, refused, finished: false }
+    }
+
+    /// Whether its grant may stay with the client: nothing about it is anybody's in particular.
+    fn is_plain(&self) -> bool {
+        let spec = &self.spec;
+        matches!(spec.mode, Mode::EX | Mode::PR)
+            && self.owner.is_none()
+            && !(spec.reentrant || spec.notify)
+            && spec.lock_delay_ms == 0
+            && spec.max_hold_ms == 0
     }
 
     /// What can be refused without asking.
@@ -268,19 +264,5 @@ impl Drop for Acquiring {
         if !self.finished && !self.anchor.core.mark.is_child() {
             drop(undo(&self.anchor.core, &self.slot));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_thread_is_one_owner_and_two_threads_are_two() {
-        let here = owner_of_this_thread();
-        assert_eq!(owner_of_this_thread(), here);
-        assert_ne!(std::thread::spawn(owner_of_this_thread).join().ok(), Some(here));
-        assert_ne!(fresh_owner(), fresh_owner());
-        assert_eq!(here.0 >> 63, 1, "never a number that a program would name");
     }
 }

@@ -2,21 +2,29 @@
 //!
 //! Every socket is non-blocking, closed on exec, and listed to be closed in forked children; writes raise no signal.
 
+mod link;
+mod memory;
+mod offer;
 mod tcp;
 mod unix;
+
+pub(crate) use link::{Link, Road};
+pub(crate) use memory::Memory;
+#[cfg(test)]
+pub(crate) use memory::tests;
+pub(crate) use offer::{Offer, Settled};
 
 use crate::builder::Transport;
 use crate::clock::timespec;
 use crate::endpoint::{Address, Endpoint};
 use crate::error::ConnectError;
-use fairlock_shm::fork::{ClosedInChild, ForkMark, close_in_child};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,15 +50,15 @@ pub(crate) fn resolve(endpoint: &Endpoint, transport: Transport) -> Result<Vec<T
     let mut targets = Vec::new();
     for address in endpoint.addresses() {
         match (address, transport) {
-            (_, Transport::Shm) => {
-                let text = "shared memory is not supported by this version; use the transport auto or unix";
-                return Err(ConnectError::Unsupported(text));
-            }
-            (Address::Unix(path), Transport::Auto | Transport::Unix) => {
+            (Address::Unix(path), Transport::Auto | Transport::Shm | Transport::Unix) => {
                 targets.push(Target::Unix(path.clone()));
             }
             (Address::Unix(_), Transport::Tcp) => {
                 let text = "the transport tcp does not fit a unix: endpoint; name a tcp: endpoint";
+                return Err(ConnectError::Unsupported(text));
+            }
+            (Address::Tcp { .. }, Transport::Shm) => {
+                let text = "shared memory does not reach a tcp: endpoint; name a unix: endpoint";
                 return Err(ConnectError::Unsupported(text));
             }
             (Address::Tcp { .. }, Transport::Unix) => {
@@ -67,6 +75,11 @@ pub(crate) fn resolve(endpoint: &Endpoint, transport: Transport) -> Result<Vec<T
         }
     }
     Ok(targets)
+}
+
+/// Whether a HELLO to this place asks for shared memory.
+pub(crate) fn asks_for_memory(target: &Target, transport: Transport) -> bool {
+    matches!((target, transport), (Target::Unix(_), Transport::Auto | Transport::Shm))
 }
 
 /// Begins to connect. The second part says whether the connection stands already.
@@ -111,48 +124,6 @@ pub(crate) fn read(socket: BorrowedFd<'_>, room: &mut [u8]) -> io::Result<Option
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return Ok(None),
             Err(errno) => return Err(errno.into()),
-        }
-    }
-}
-
-/// One connection of a lane. Whoever reads or writes holds a share of it, so its number stays its own meanwhile.
-#[derive(Debug)]
-pub(crate) struct Link {
-    /// Taken off the list before the descriptor is closed, so that no child closes another one's number.
-    _listing: ClosedInChild,
-    /// Always there until the drop.
-    socket: Option<OwnedFd>,
-    mark: Arc<ForkMark>,
-    /// Tells this connection from the ones before it on the same lane.
-    pub(crate) number: u64,
-}
-
-impl Link {
-    pub(crate) fn new(socket: OwnedFd, mark: &Arc<ForkMark>, number: u64) -> Link {
-        let listing = close_in_child(socket.as_fd());
-        Link { _listing: listing, socket: Some(socket), mark: Arc::clone(mark), number }
-    }
-
-    /// Ends the connection for every copy of the descriptor, wherever it is; whoever polls it wakes.
-    pub(crate) fn hang_up(&self) {
-        // An error says that the other end has hung up already.
-        let _ = shutdown(self.as_fd(), Shutdown::Both);
-    }
-}
-
-impl AsFd for Link {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_ref().expect("the socket leaves only in the drop").as_fd()
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        if self.mark.is_child()
-            && let Some(socket) = self.socket.take()
-        {
-            // The hook closed this number before fork returned; by now it may be somebody else's.
-            let _ = socket.into_raw_fd();
         }
     }
 }

@@ -124,6 +124,13 @@ impl Sight {
         Ok(Sight { map: Arc::new(map), shard })
     }
 
+    /// The same beacon, for another of the server's shards; `None` beyond the last line.
+    #[must_use]
+    pub fn aimed_at(&self, shard: u16) -> Option<Sight> {
+        let shard = usize::from(shard);
+        (shard < BEACON_SHARDS).then(|| Sight { map: Arc::clone(&self.map), shard })
+    }
+
     fn line(&self) -> &Line {
         &self.map.lines.0[self.shard]
     }

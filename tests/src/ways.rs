@@ -1,15 +1,19 @@
-//! The ways to reach a server that must not make a difference: either driver, either kind of socket, one shard or two.
+//! The ways to reach a server that must not make a difference: either driver, either kind of socket or shared memory, one
+//! shard or two.
 
 use crate::server::{Io, Plan, Server};
+use fairlock::Transport;
 use std::sync::OnceLock;
 
-/// Which kind of socket.
+/// What the bytes travel through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
     /// TCP on loopback.
     Tcp,
     /// The Unix socket.
     Unix,
+    /// Memory that was passed over the Unix socket.
+    Shm,
 }
 
 /// One way.
@@ -17,7 +21,7 @@ pub enum Door {
 pub struct Way {
     /// Which driver moves the server's bytes.
     pub io: Io,
-    /// Which socket the clients use.
+    /// What the clients use.
     pub door: Door,
     /// How many shards there are.
     pub shards: u16,
@@ -41,20 +45,25 @@ pub fn drivers() -> &'static [Io] {
     if *uring { &[Io::Uring, Io::Epoll] } else { &[Io::Epoll] }
 }
 
-/// Every way.
+/// Every way over a socket; a client of the library that is not told otherwise goes through memory where it can.
 pub fn all() -> Vec<Way> {
-    ways(&[1, 2])
+    ways(&[Door::Tcp, Door::Unix], &[1, 2])
 }
 
-/// Every way with one shard.
+/// Every way over a socket with one shard.
 pub fn single() -> Vec<Way> {
-    ways(&[1])
+    ways(&[Door::Tcp, Door::Unix], &[1])
 }
 
-fn ways(shards: &[u16]) -> Vec<Way> {
+/// Every way of a client of the library.
+pub fn of_clients() -> Vec<Way> {
+    ways(&[Door::Tcp, Door::Unix, Door::Shm], &[1, 2])
+}
+
+fn ways(doors: &[Door], shards: &[u16]) -> Vec<Way> {
     let mut ways = Vec::new();
     for &io in drivers() {
-        for door in [Door::Tcp, Door::Unix] {
+        for &door in doors {
             ways.extend(shards.iter().map(|&shards| Way { io, door, shards }));
         }
     }
@@ -72,7 +81,16 @@ impl Way {
     pub fn endpoint(self, server: &Server) -> String {
         match self.door {
             Door::Tcp => server.tcp(),
-            Door::Unix => server.unix(),
+            Door::Unix | Door::Shm => server.unix(),
+        }
+    }
+
+    /// What its clients are told to use.
+    pub fn transport(self) -> Transport {
+        match self.door {
+            Door::Tcp => Transport::Tcp,
+            Door::Unix => Transport::Unix,
+            Door::Shm => Transport::Shm,
         }
     }
 }

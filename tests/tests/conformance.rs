@@ -1,4 +1,5 @@
-//! The same scenarios through the Rust client, over every way: TCP and Unix socket, both drivers, one and two shards.
+//! The same scenarios through the Rust client, over every way: TCP, Unix socket and shared memory, both drivers, one and two
+//! shards.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use fairlock::{
@@ -17,10 +18,15 @@ use std::time::Duration;
 
 /// Plays a scenario over every way, each with a server of its own.
 fn every_way(scenario: impl Fn(&dyn Fn() -> Client)) {
-    for way in ways::all() {
+    for way in ways::of_clients() {
         let server = way.plan().start();
         let endpoint = way.endpoint(&server);
-        let connect = || Client::builder().ttl(Duration::from_secs(20)).connect(&*endpoint).unwrap();
+        let builder = || Client::builder().ttl(Duration::from_secs(20)).transport(way.transport());
+        let connect = || {
+            let client = builder().connect(&*endpoint).unwrap();
+            assert_eq!(client.transport(), way.transport());
+            client
+        };
         scenario(&connect);
     }
 }

@@ -60,12 +60,12 @@ impl Admin {
 
     fn connect_to(target: &Target, allowed: Duration, deadline: Duration) -> Result<Admin, ConnectError> {
         let mut first = Wire::connect(target, allowed, &always)?;
-        let welcome = first.greet(Hello::to(ShardId::ANY), None, &always)?;
+        let (welcome, _) = first.greet(Hello::to(ShardId::ANY), None, None, &always)?;
         let reached = dial::shard_of(&welcome).map_err(|fault| first.fault(fault, "WELCOME"))?;
         let mut wires = BTreeMap::from([(reached, first)]);
         for shard in (0..welcome.shards).map(ShardId).filter(|shard| *shard != reached) {
             let mut wire = Wire::connect(target, allowed, &always)?;
-            let other = wire.greet(Hello::to(shard), None, &always)?;
+            let (other, _) = wire.greet(Hello::to(shard), None, None, &always)?;
             if other.shard != shard || other.shards != welcome.shards {
                 return Err(
                     wire.fault(Fault::OutOfTurn("another shard than the one that was asked"), "WELCOME")

@@ -1,8 +1,8 @@
 //! What one client shares among its handles, guards and its tender thread.
 
 use super::foreground::Wish;
-use super::lane::Session;
 use super::opening;
+use super::session::Session;
 use super::slot::{Outcome, Slot};
 use super::tender::Tender;
 use crate::builder::{Builder, Notice, NoticeCallback};

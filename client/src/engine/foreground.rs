@@ -1,14 +1,16 @@
 //! The path of a thread that waits for its own request: write, read until it is settled, pass the place on.
 
 use super::core::{Core, Orphan};
-use super::lane::{Cover, Lane, LaneState, Session};
+use super::lane::{Cover, Lane, LaneState};
+use super::session::Session;
 use super::slot::{Outcome, Place, Slot};
+use super::waiting::read_until_settled;
 use crate::clock;
 use crate::error::AcquireError;
 use crate::session::{Ask, Bundle, Hold, Spec};
-use crate::transport::{self, Link};
+use crate::transport::Link;
 use fairlock_protocol::{GrantId, Mode, Refusal, ShardId, Tick, Wait};
-use rustix::event::{PollFd, PollFlags};
+use fairlock_shm::bell::Waiting;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -53,7 +55,13 @@ pub(crate) fn ask_share(
     slot: &Arc<Slot>,
     tended: bool,
 ) -> bool {
-    submit(core, session, session.lane(shard), Ask::AcquireAll(bundle), slot, tended)
+    let lane = session.lane(shard);
+    if lane.state().stream.meets_itself(&bundle.specs) {
+        // Settled before only if it was withdrawn; then nothing is owed.
+        let _ = slot.settle(Outcome::Failed(AcquireError::Refused(Refusal::AlreadyHeld)));
+        return true;
+    }
+    submit(core, session, lane, Ask::AcquireAll(bundle), slot, tended)
 }
 
 /// Hands a request to the session's stream; `false` when the session is over.
@@ -66,7 +74,18 @@ pub(super) fn place(
 ) -> bool {
     match wish {
         Wish::One(spec) => {
-            submit(core, session, session.lane_of(spec), Ask::Acquire(Arc::clone(spec)), slot, tended)
+            let lane = session.lane_of(spec);
+            let Some(attempt) = lane.enter(session, core, spec) else {
+                return submit(core, session, lane, Ask::Acquire(Arc::clone(spec)), slot, tended);
+            };
+            let outcome = match attempt {
+                Ok(hold) => Outcome::Granted(Arc::clone(session), hold),
+                Err(refusal) => Outcome::Failed(AcquireError::Refused(refusal)),
+            };
+            if let Err(Outcome::Granted(_, hold)) = slot.settle(outcome) {
+                lane.release(session, core, &hold);
+            }
+            true
         }
         Wish::FirstOf(specs, wait) => {
             let (shard, specs) = share(session, specs, None).expect("several are at least one");
@@ -126,10 +145,13 @@ pub(crate) fn await_slot(core: &Core, slot: &Arc<Slot>, give_up: Option<Tick>) -
         if left.is_some_and(|left| left.is_zero()) {
             break undo(core, slot);
         }
-        match slot.place().and_then(|place| take_turn(slot, place, &mut parked).map(|link| (place, link))) {
+        match slot
+            .place()
+            .and_then(|place| take_turn(core, slot, place, &mut parked).map(|link| (place, link)))
+        {
             Some((place, link)) => {
                 let lane = place.session.lane(place.shard);
-                read_until_settled(core, place, lane, slot, &link, give_up);
+                read_until_settled(core, place, slot, &link, give_up);
                 let mut state = lane.state();
                 state.reader = false;
                 hand_over(core, &mut state);
@@ -155,12 +177,21 @@ fn park(left: Option<Duration>) {
 }
 
 /// Takes the reader's place, or a place among those who wait for it.
-fn take_turn(slot: &Arc<Slot>, place: &Place, parked: &mut bool) -> Option<Arc<Link>> {
+fn take_turn(core: &Core, slot: &Arc<Slot>, place: &Place, parked: &mut bool) -> Option<Arc<Link>> {
     let mut state = place.session.lane(place.shard).state();
     let free = !state.reader && state.stream.is_live();
     let link = if free { state.link.clone() } else { None };
     match (&link, *parked) {
-        (Some(_), was_parked) => {
+        (Some(link), was_parked) => {
+            if let Some(memory) = link.memory()
+                && state.cover == Cover::Watched
+            {
+                // From here on the reader says how it waits. The tender is not rung by the server meanwhile, so it is
+                // told that it has to come by again.
+                memory.announce(Waiting::Looking);
+                state.cover = Cover::Napping(Tick::ZERO);
+                core.ring();
+            }
             if was_parked {
                 state.parked.retain(|other| !Arc::ptr_eq(other, slot));
                 *parked = false;
@@ -177,57 +208,6 @@ fn take_turn(slot: &Arc<Slot>, place: &Place, parked: &mut bool) -> Option<Arc<L
     link
 }
 
-/// How long answers are looked for before the thread sleeps: about what a sleep and a wake-up across cores cost
-/// (docs/performance.md), so that looking at worst doubles the cost of a short wait.
-const LOOK_TIME: Duration = Duration::from_micros(25);
-
-/// Looks for the answer for a while, letting others run between looks: the server itself, when it shares this core.
-/// `false`: the link is gone.
-fn look(core: &Core, place: &Place, lane: &Lane, slot: &Slot, link: &Arc<Link>) -> bool {
-    let until = clock::now().after(LOOK_TIME);
-    loop {
-        if !lane.pump(&place.session, core, link, true) {
-            return false;
-        }
-        if slot.is_settled() || clock::now() >= until {
-            return true;
-        }
-        thread::yield_now();
-    }
-}
-
-/// Reads, settling whatever comes, until our own is settled, the link is gone, or it is time to give up.
-fn read_until_settled(
-    core: &Core,
-    place: &Place,
-    lane: &Lane,
-    slot: &Slot,
-    link: &Arc<Link>,
-    give_up: Option<Tick>,
-) {
-    if !look(core, place, lane, slot, link) {
-        return;
-    }
-    while !slot.is_settled() {
-        let left = give_up.map(|give_up| give_up.since(clock::now()));
-        if left.is_some_and(|left| left.is_zero()) {
-            return;
-        }
-        let mut fds = [PollFd::new(link, PollFlags::IN), PollFd::new(&lane.bell, PollFlags::IN)];
-        if let Err(error) = transport::wait(&mut fds, left) {
-            tracing::error!(%error, "poll refused; the tender reads instead");
-            return;
-        }
-        let [socket, bell] = fds.map(|fd| transport::is_ready(&fd));
-        if bell {
-            lane.bell.hear();
-        }
-        if socket && !lane.pump(&place.session, core, link, true) {
-            return;
-        }
-    }
-}
-
 /// The reader's place is, or may be, free: somebody who waits takes it, else the tender sees to the lane.
 fn hand_over(core: &Core, state: &mut LaneState) {
     if state.reader {
@@ -238,6 +218,8 @@ fn hand_over(core: &Core, state: &mut LaneState) {
         return;
     }
     match state.cover {
+        // The server rings only for those who announced that they wait for it: the tender has to do that.
+        Cover::Watched if state.memory().is_some() => core.ring(),
         Cover::Watched => {}
         Cover::Napping(_) if state.stream.tended() == 0 => {}
         Cover::Napping(_) | Cover::Called => {

@@ -1,21 +1,19 @@
-//! A session's connections, one lane a shard: the stream, the link under it, and who reads.
+//! A session's way to one shard: the stream, the link under it, and who reads.
 //!
 //! A lane's lock is held for bookkeeping only, never across a system call that could wait. Bytes leave in the order of
 //! their encoding: the thread that finds nobody writing writes for all who come meanwhile (they share its send).
 //! Bytes are read and taken apart under the inbox lock, so their order holds whoever reads.
 
 use super::core::Core;
-use super::slot::{Outcome, Slot};
-use crate::builder::Notice;
+use super::session::Session;
+use super::slot::Slot;
 use crate::clock;
 use crate::dial::Inbox;
-use crate::error::LostCause;
-use crate::session::{Ask, Event, Hold, Jitter, Lease, Passport, Spec, Stream};
-use crate::transport::{self, Bell, Link};
-use fairlock_protocol::{ShardId, Tick};
+use crate::session::{Attempt, Hold, Jitter, Spec, Stream};
+use crate::transport::{Bell, Link, Memory};
+use fairlock_protocol::handshake::FEATURE_SHM;
+use fairlock_protocol::{Refusal, ShardId, Tick};
 use std::io;
-use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -59,6 +57,10 @@ pub(super) struct LaneState {
     pub(super) tries: u32,
     /// Which of the targets the next connection goes to, modulo their number.
     pub(super) target: usize,
+    /// Memory was passed that cannot be used: the next connections do not ask for it.
+    pub(super) without_memory: bool,
+    /// A ring that was full is tried again at this moment.
+    pub(super) retry: Tick,
     links: u64,
     writing: bool,
     /// A thread in the foreground reads.
@@ -81,20 +83,6 @@ pub(crate) struct Lane {
     pub(super) bell: Bell,
 }
 
-/// One session, over all its shards.
-#[derive(Debug)]
-pub(crate) struct Session {
-    pub(crate) passport: Arc<Passport>,
-    pub(crate) lease: Arc<Lease>,
-    pub(crate) lanes: Box<[Lane]>,
-    /// The home lane talks. Relaxed: a hint for people.
-    pub(super) reachable: AtomicBool,
-    /// `end` was begun. AcqRel swap: exactly one thread does the work.
-    ended: AtomicBool,
-    /// CLOSE was answered. Release store, Acquire load in the tender.
-    pub(super) closed: AtomicBool,
-}
-
 impl Lane {
     pub(super) fn new(
         stream: Stream<Arc<Slot>>,
@@ -110,6 +98,8 @@ impl Lane {
             redial: Tick::ZERO,
             tries: 0,
             target,
+            without_memory: false,
+            retry: Tick::ZERO,
             links: 0,
             writing: false,
             reader: false,
@@ -126,7 +116,11 @@ impl Lane {
         let mut state = self.state();
         state.links += 1;
         let number = state.links;
-        state.link = Some(Arc::new(core_link(number)));
+        let link = Arc::new(core_link(number));
+        if let Some(memory) = link.memory() {
+            state.stream.shares(memory);
+        }
+        state.link = Some(link);
         *self.inbox.lock().unwrap_or_else(PoisonError::into_inner) = (number, inbox);
     }
 
@@ -166,7 +160,7 @@ impl Lane {
             let Some(link) = state.link.clone() else { break };
             std::mem::swap(&mut bytes, &mut state.stream.out);
             drop(state);
-            let written = write_all(&link, &bytes);
+            let written = link.write(&bytes);
             state = self.state();
             if state.link.as_ref().is_none_or(|present| present.number != link.number) {
                 // Another connection: what was left of this one is said again there.
@@ -195,6 +189,33 @@ impl Lane {
         }
     }
 
+    /// Tries to have a lock without a message; `None`: the server is to be asked.
+    pub(super) fn enter(
+        &self,
+        session: &Arc<Session>,
+        core: &Core,
+        spec: &Arc<Spec>,
+    ) -> Option<Result<Arc<Hold>, Refusal>> {
+        let (attempt, memory) = {
+            let mut state = self.state();
+            let attempt = state.stream.enter(spec);
+            (attempt, state.memory().cloned())
+        };
+        match attempt {
+            Attempt::Ask => None,
+            Attempt::Refused(refusal) => Some(Err(refusal)),
+            Attempt::Entered(hold) => {
+                // After the word was taken, so that no pause slips between.
+                let shown = memory.is_some_and(|memory| memory.is_alive() && !memory.has_ended());
+                if shown && session.lease.check(clock::now()).is_ok() {
+                    return Some(Ok(hold));
+                }
+                self.release(session, core, &hold);
+                None
+            }
+        }
+    }
+
     /// Reads this link once and takes apart what came. `by_reader`: the foreground reader does it. Says whether the
     /// link stands.
     pub(super) fn pump(&self, session: &Arc<Session>, core: &Core, link: &Link, by_reader: bool) -> bool {
@@ -208,17 +229,23 @@ impl Lane {
             inbox.0 = link.number;
             inbox.1.clear();
         }
-        let stands = match transport::read(link.as_fd(), inbox.1.room()) {
-            Ok(Some(0)) | Err(_) => false,
-            Ok(Some(count)) => {
-                inbox.1.filled(count);
-                true
-            }
-            Ok(None) => return true,
-        };
+        let read = link.read(&mut inbox.1);
+        if matches!(read, Ok(None)) {
+            return true;
+        }
+        let stands = matches!(read, Ok(Some(count)) if count > 0);
         let mut state = self.state();
         if !is_present(&state) {
             return false;
+        }
+        if let Err(error) = &read
+            && error.kind() == io::ErrorKind::Unsupported
+        {
+            tracing::info!(%error, "no shared memory; another connection stays on the socket");
+            state.without_memory = true;
+        }
+        if let Some(memory) = link.memory() {
+            state.stream.shares(memory);
         }
         let sound = stands && take_apart(&mut state.stream, &mut inbox.1);
         if !sound {
@@ -295,7 +322,7 @@ impl Lane {
         state.outlet = if stands { Outlet::Open } else { Outlet::Connecting };
         state.resume_by = resume_by;
         if stands {
-            state.stream.connected();
+            state.greet();
         }
         drop(state);
         self.flush(core);
@@ -303,8 +330,14 @@ impl Lane {
 
     /// Wakes the reader, if there is one, because somebody else settled what it waits for.
     pub(super) fn ring_reader(&self) {
-        if self.state().reader {
-            self.bell.ring();
+        let state = self.state();
+        if !state.reader {
+            return;
+        }
+        // Under the lock: while there is a reader, nobody has announced that the socket is polled.
+        match state.memory() {
+            Some(memory) => memory.rouse(),
+            None => self.bell.ring(),
         }
     }
 
@@ -314,16 +347,17 @@ impl Lane {
     }
 }
 
-/// Writes as much as the socket takes.
-fn write_all(link: &Link, bytes: &[u8]) -> io::Result<usize> {
-    let mut done = 0;
-    while done < bytes.len() {
-        match transport::write(link.as_fd(), &bytes[done..])? {
-            Some(count) => done += count,
-            None => break,
-        }
+impl LaneState {
+    /// The present connection stands: HELLO is said.
+    pub(super) fn greet(&mut self) {
+        let asks = self.link.as_ref().is_some_and(|link| link.asks());
+        self.stream.connected(if asks { FEATURE_SHM } else { 0 });
     }
-    Ok(done)
+
+    /// The memory of the present connection, if it goes through memory.
+    pub(super) fn memory(&self) -> Option<&Arc<Memory>> {
+        self.link.as_ref().and_then(|link| link.memory())
+    }
 }
 
 /// Gives every whole frame to the stream; `false` when one of them cannot be right.
@@ -367,126 +401,4 @@ pub(super) fn break_link(state: &mut LaneState, number: u64, pause: Duration) {
     state.outlet = Outlet::Open;
     let backoff = state.jitter.backoff(state.tries, REDIAL_PAUSE, REDIAL_PAUSE_MAX);
     state.redial = clock::now().after(pause.max(backoff));
-}
-
-impl Session {
-    pub(super) fn new(passport: Arc<Passport>, lease: Arc<Lease>, lanes: Vec<Lane>) -> Session {
-        assert_eq!(lanes.len(), usize::from(passport.shards), "a lane for every shard");
-        Session {
-            passport,
-            lease,
-            lanes: lanes.into_boxed_slice(),
-            reachable: AtomicBool::new(true),
-            ended: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-        }
-    }
-
-    /// The way to a shard.
-    pub(crate) fn lane(&self, shard: ShardId) -> &Lane {
-        &self.lanes[usize::from(shard.0)]
-    }
-
-    /// The way to the shard that owns a name.
-    pub(crate) fn lane_of(&self, spec: &Spec) -> &Lane {
-        let resource = spec.resource().expect("names are checked before a request is made");
-        self.lane(self.passport.digest_key.digest(resource).shard(self.passport.shards))
-    }
-
-    pub(super) fn home(&self) -> &Lane {
-        self.lane(self.passport.home)
-    }
-
-    pub(crate) fn is_reachable(&self) -> bool {
-        self.reachable.load(Ordering::Relaxed)
-    }
-
-    /// Does what follows from what a stream learned. No lock is held here: wakers and callbacks may do anything.
-    pub(super) fn follow(
-        self: &Arc<Self>,
-        core: &Core,
-        lane: &Lane,
-        events: Vec<Event<Arc<Slot>>>,
-        by_reader: bool,
-    ) {
-        let mut settled_for_reader = false;
-        for event in events {
-            match event {
-                Event::Answered(slot, answer) => {
-                    settled_for_reader = true;
-                    let late = match slot.settle(Outcome::of(answer, self)) {
-                        Err(Outcome::Granted(_, hold)) => vec![hold],
-                        Err(Outcome::GrantedAll(_, holds)) => holds,
-                        _ => Vec::new(),
-                    };
-                    for hold in late {
-                        lane.release(self, core, &hold);
-                    }
-                }
-                Event::HoldOver(hold) => hold.wake_watchers(),
-                Event::Notice(notice) => core.tell(notice),
-                Event::Over(LostCause::Killed) if core.config.confirm_when_released && self.recall(core) => {}
-                Event::Over(cause) => self.end(core, cause),
-                Event::Closed => {
-                    self.closed.store(true, Ordering::Release);
-                    core.ring();
-                }
-                Event::Elsewhere(ms) => lane.break_now(core, Duration::from_millis(ms.into()), true),
-                Event::Rearm => core.ring(),
-            }
-        }
-        if settled_for_reader && !by_reader {
-            lane.ring_reader();
-        }
-    }
-
-    /// An operator ends the session, and the program wants to stop what its guards protect before that is confirmed:
-    /// they are lost now, and CLOSE is said when the program closes. Says whether there was any guard.
-    fn recall(self: &Arc<Self>, core: &Core) -> bool {
-        let mut any = false;
-        for lane in &self.lanes {
-            let events = {
-                let mut state = lane.state();
-                any |= state.stream.take_all_away(LostCause::Killed);
-                state.stream.take_events()
-            };
-            self.follow(core, lane, events, false);
-        }
-        if any {
-            core.tell(crate::builder::Notice::Killed);
-        }
-        any
-    }
-
-    /// The session is over: every guard is lost before anybody is told, every waiting request fails, and the server,
-    /// if it can be reached, is told last, so that it need not wait.
-    pub(crate) fn end(self: &Arc<Self>, core: &Core, cause: LostCause) {
-        self.lease.end(cause);
-        let now = clock::now();
-        let cause = self.lease.check(now).err().unwrap_or(cause);
-        if self.ended.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        for lane in &self.lanes {
-            let events = {
-                let mut state = lane.state();
-                state.stream.end(cause);
-                state.stream.take_events()
-            };
-            self.follow(core, lane, events, false);
-        }
-        if !matches!(cause, LostCause::Session(_)) {
-            self.home().with(self, core, |stream| stream.submit(now, Ask::Close, None, true));
-        }
-        match cause {
-            LostCause::Closed => {}
-            LostCause::Killed => core.tell(Notice::Killed),
-            _ => core.tell(Notice::Lost),
-        }
-        core.ring();
-    }
-
-    pub(super) fn is_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
-    }
 }

@@ -15,17 +15,25 @@
 //! socket, or will within one nap. Requests nobody reads for (futures) make the lane `Watched` at once. Whoever
 //! settles the request of a reader that is polling rings that lane's bell, which every reader polls beside the
 //! socket. The end of the lease settles every request, so even a silent server keeps nobody longer than D.
+//!
+//! **Through shared memory** the same holds, with a word of the segment in the place of the socket's readiness: it tells
+//! the server whom to wake. It is written only by the one whose turn it is under the lane's lock: by the reader
+//! (`Looking`, or `Futex` while it sleeps), and by the tender, when there is no reader and it watches (`Socket`: a byte on
+//! the socket). While the tender naps it says `Looking`, and nobody is woken. Whoever announces that he sleeps looks at
+//! the ring once more. The socket's end is the connection's; the tender polls for it always.
 
 pub(crate) mod core;
 mod foreground;
 mod lane;
 mod opening;
+mod session;
 mod slot;
 mod tender;
+mod waiting;
 
 pub(crate) use core::{Anchor, Core};
 pub(crate) use foreground::{
     Wish, ask_for, ask_share, ask_to_convert, await_slot, cancel, give_back, share, undo,
 };
-pub(crate) use lane::Session;
+pub(crate) use session::Session;
 pub(crate) use slot::{Outcome, Slot};

@@ -1,16 +1,18 @@
 //! Opening a session: the one talk during which nothing is held yet, so that a thread may simply wait for it.
 
 use super::core::Config;
-use super::lane::{Lane, Session};
+use super::lane::Lane;
+use super::session::Session;
+use crate::builder::Transport;
 use crate::clock;
 use crate::dial::{self, Wire};
 use crate::error::ConnectError;
 use crate::session::{Fault, Jitter, Lease, Passport, Stream};
-use crate::transport::{Link, Target};
+use crate::transport::{self, Link, Memory, Road, Target};
 use fairlock_protocol::limits::{ATTRIBUTE_BYTES_MAX, TTL_MAX, TTL_MIN};
 use fairlock_protocol::request::Open;
 use fairlock_protocol::wire::FLAG_KEPT;
-use fairlock_protocol::{Hello, Reply, Request, Secret, SessionId, ShardId, Tick};
+use fairlock_protocol::{Hello, Liveness, Reply, Request, Secret, SessionId, ShardId, Welcome};
 use fairlock_shm::fork::ForkMark;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -34,31 +36,64 @@ pub(super) fn open(
     wanted: &dyn Fn() -> bool,
 ) -> Result<Arc<Session>, ConnectError> {
     dial::first_that(targets, config.deadline, wanted, |index, target, allowed| {
-        let mut wire = Wire::connect(target, allowed, wanted)?;
-        let hello = Hello::to(ShardId::ANY);
-        let welcome = wire.greet(hello, config.inherit.as_ref(), wanted)?;
-        let shard = dial::shard_of(&welcome).map_err(|fault| wire.fault(fault, "WELCOME"))?;
-        // Read before the first byte of OPEN can be on its way: the lease counts from here.
-        let sent = clock::now();
-        let opened = say_open(config, &mut wire, wanted)?;
-        if opened.home != shard {
-            return Err(wire.fault(Fault::OutOfTurn("another home than the shard that was asked"), "OPENED"));
+        let mut asks = transport::asks_for_memory(target, config.transport).then_some(mark);
+        loop {
+            let mut wire = Wire::connect(target, allowed, wanted)?;
+            let hello = Hello::to(ShardId::ANY);
+            let greeted = wire.greet(hello, config.inherit.as_ref(), asks, wanted);
+            let (welcome, reason) = match greeted {
+                Err(ConnectError::NoSharedMemory { reason, .. }) if config.transport == Transport::Auto => {
+                    tracing::info!(%reason, "no shared memory; another connection stays on the socket");
+                    asks = None;
+                    continue;
+                }
+                greeted => greeted?,
+            };
+            if let Some(reason) = reason {
+                if config.transport == Transport::Shm {
+                    return Err(ConnectError::NoSharedMemory { endpoint: wire.endpoint, reason });
+                }
+                tracing::info!(%reason, "no shared memory; the connection stays on the socket");
+            }
+            return introduce(config, wire, &welcome, (index, mark), wanted);
         }
-        let passport = Passport {
-            session: opened.session,
-            secret: opened.secret,
-            home: opened.home,
-            shards: welcome.shards,
-            digest_key: welcome.digest_key,
-            cell: welcome.cell,
-            epoch: AtomicU32::new(welcome.epoch),
-        };
-        let session = assemble(wire, passport, sent, &opened, (index, mark))?;
-        if config.confirm_when_released {
-            session.lanes.iter().for_each(|lane| lane.state().stream.confirm_when_released());
-        }
-        Ok(session)
     })
+}
+
+/// Opens the session on a connection that was welcomed.
+fn introduce(
+    config: &Config,
+    mut wire: Wire,
+    welcome: &Welcome,
+    place: (usize, &Arc<ForkMark>),
+    wanted: &dyn Fn() -> bool,
+) -> Result<Arc<Session>, ConnectError> {
+    let shard = dial::shard_of(welcome).map_err(|fault| wire.fault(fault, "WELCOME"))?;
+    // Read before the first byte of OPEN can be on its way: the lease counts from here.
+    let sent = clock::now();
+    let opened = say_open(config, &mut wire, wanted)?;
+    if opened.home != shard {
+        return Err(wire.fault(Fault::OutOfTurn("another home than the shard that was asked"), "OPENED"));
+    }
+    let passport = Passport {
+        session: opened.session,
+        secret: opened.secret,
+        home: opened.home,
+        shards: welcome.shards,
+        digest_key: welcome.digest_key,
+        cell: welcome.cell,
+        epoch: AtomicU32::new(welcome.epoch),
+    };
+    let memory = wire.memory.take().map(Arc::new);
+    let mut lease = Lease::new(sent, opened.ttl);
+    if let Some(memory) = &memory {
+        lease = lease.shown_in(Arc::clone(memory), config.liveness != Liveness::Heartbeat);
+    }
+    let session = assemble((passport, lease), (wire, memory), &opened, place)?;
+    if config.confirm_when_released {
+        session.lanes.iter().for_each(|lane| lane.state().stream.confirm_when_released());
+    }
+    Ok(session)
 }
 
 fn say_open(config: &Config, wire: &mut Wire, wanted: &dyn Fn() -> bool) -> Result<Opened, ConnectError> {
@@ -105,9 +140,8 @@ fn cut(bytes: &[u8]) -> &[u8] {
 
 /// Builds the session around its first connection.
 fn assemble(
-    wire: Wire,
-    passport: Passport,
-    sent: Tick,
+    (passport, lease): (Passport, Lease),
+    (wire, memory): (Wire, Option<Arc<Memory>>),
     opened: &Opened,
     (target, mark): (usize, &Arc<ForkMark>),
 ) -> Result<Arc<Session>, ConnectError> {
@@ -117,7 +151,7 @@ fn assemble(
         seed = passport.session.get().to_le_bytes();
     }
     let seed = u64::from_le_bytes(seed);
-    let (passport, lease) = (Arc::new(passport), Arc::new(Lease::new(sent, opened.ttl)));
+    let (passport, lease) = (Arc::new(passport), Arc::new(lease));
     let lanes = (0..passport.shards).map(|index| {
         let (shard, jitter) = (ShardId(index), Jitter::new(seed.rotate_left(index.into())));
         let stream = Stream::new(shard, Arc::clone(&passport), Arc::clone(&lease), jitter.clone());
@@ -128,6 +162,7 @@ fn assemble(
         .collect::<Result<Vec<_>, _>>()
         .map_err(|source| ConnectError::System { what: "a descriptor", source: Arc::new(source) })?;
     let session = Session::new(passport, lease, lanes);
-    session.home().adopt(|number| Link::new(wire.socket, mark, number), wire.inbox);
+    let road = memory.map_or(Road::Stream, Road::Memory);
+    session.home().adopt(|number| Link::new(wire.socket, road, opened.home, mark, number), wire.inbox);
     Ok(Arc::new(session))
 }

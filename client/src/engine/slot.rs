@@ -1,7 +1,7 @@
 //! Where one request's outcome is put, and who is told. A request comes out exactly once: the first outcome stays, and
 //! whoever comes second (a grant that raced with its withdrawal) gets his back, to undo it.
 
-use super::lane::Session;
+use super::session::Session;
 use crate::error::AcquireError;
 use crate::session::{Answer, Hold, rouse};
 use fairlock_protocol::{Refusal, RequestId, ShardId};

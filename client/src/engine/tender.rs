@@ -6,14 +6,16 @@
 
 use super::core::Core;
 use super::foreground;
-use super::lane::{Cover, Lane, Outlet, Session, break_link};
+use super::lane::{Cover, Lane, LaneState, Outlet, break_link};
 use super::opening;
+use super::session::Session;
 use super::slot::Outcome;
 use crate::clock;
 use crate::error::{AcquireError, LostCause};
 use crate::session::{Ask, Beat, Jitter, Pulse};
-use crate::transport::{self, Link};
+use crate::transport::{self, Link, Road};
 use fairlock_protocol::Tick;
+use fairlock_shm::bell::Waiting;
 use rustix::event::{PollFd, PollFlags};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -23,6 +25,8 @@ use std::time::Duration;
 /// How long a lane may be left to threads that come and go before somebody looks whether they still do. Bounds how
 /// late a notice is read that arrives between two of their calls; 100 looks a second cost a busy client 0.1 % of a core.
 const NAP: Duration = Duration::from_millis(10);
+/// How soon a ring that was full is tried again.
+const RING_RETRY: Duration = Duration::from_millis(1);
 /// How long a connection may take until the session is resumed on it, before another one is tried.
 const RESUME_TIME: Duration = Duration::from_secs(1);
 /// How long a session that is over anyway may take to say so to its server.
@@ -98,10 +102,13 @@ impl Tended {
                 session.home().with(session, core, |stream| stream.submit(now, Ask::Keepalive, None, true));
                 due
             }
+            // It is the server that stands still, not the way to it; hanging up would only end the session.
+            Beat::Break if session.home().state().memory().is_some() => now,
             Beat::Break => {
                 tracing::warn!("no renewal was answered; the connection is given up for another");
                 // The others go the same way through the network; on them nothing is said that would show it.
-                session.lanes.iter().for_each(|lane| lane.break_now(core, Duration::ZERO, false));
+                let streams = session.lanes.iter().filter(|lane| lane.state().memory().is_none());
+                streams.for_each(|lane| lane.break_now(core, Duration::ZERO, false));
                 now
             }
         }
@@ -139,15 +146,14 @@ fn look_after(
     let mut state = lane.state();
     state.stream.tick(now);
     let mut due = state.stream.due().unwrap_or(Tick(u64::MAX));
-    if let Some(link) = &state.link
-        && !state.stream.is_live()
-    {
-        if now >= state.resume_by {
-            let number = link.number;
-            break_link(&mut state, number, Duration::ZERO);
-        } else {
-            due = due.min(state.resume_by);
+    due = due.min(await_resume(&mut state, now));
+    if state.outlet == Outlet::Full && state.memory().is_some() {
+        // Nothing tells when a ring has room again.
+        if now >= state.retry {
+            state.outlet = Outlet::Open;
+            state.retry = now.after(RING_RETRY);
         }
+        due = due.min(state.retry);
     }
     let wanted = is_home || state.stream.is_wanted();
     let mut dial = false;
@@ -160,14 +166,44 @@ fn look_after(
         due = due.min(until);
     }
     let events = state.stream.take_events();
+    let unread = watch_ring(&state);
     drop(state);
     lane.flush(core);
     session.follow(core, lane, events, false);
+    if let Some(link) = unread {
+        lane.pump(session, core, &link, false);
+    }
     if dial { dial_now(core, lane, now).min(due) } else { due }
 }
 
+/// A connection that does not resume in time is given up. Not one through memory: there the socket's end shows a server
+/// that is gone, and hanging up on one that is only slow would end the session.
+fn await_resume(state: &mut LaneState, now: Tick) -> Tick {
+    let Some(link) = state.link.as_ref().filter(|_| !state.stream.is_live()) else { return Tick(u64::MAX) };
+    if link.memory().is_some() {
+        return Tick(u64::MAX);
+    }
+    if now < state.resume_by {
+        return state.resume_by;
+    }
+    let number = link.number;
+    break_link(state, number, Duration::ZERO);
+    Tick(u64::MAX)
+}
+
+/// While the tender watches a ring, the server rings for it. Announced before every sleep, because a server that has rung
+/// takes it for said and done; the ring that has something already is to be read at once.
+fn watch_ring(state: &LaneState) -> Option<Arc<Link>> {
+    if state.reader || state.cover != Cover::Watched {
+        return None;
+    }
+    let memory = state.memory()?;
+    memory.announce(Waiting::Socket);
+    if memory.is_ready() { state.link.clone() } else { None }
+}
+
 /// How the lane is to be covered from here on.
-fn cover(state: &super::lane::LaneState, now: Tick, seen: &mut u64) -> Cover {
+fn cover(state: &LaneState, now: Tick, seen: &mut u64) -> Cover {
     let quiet = *seen == state.activity;
     let mut nap = || {
         *seen = state.activity;
@@ -196,11 +232,17 @@ fn cover(state: &super::lane::LaneState, now: Tick, seen: &mut u64) -> Cover {
 /// Begins a new connection for a lane that has none. When to look again.
 fn dial_now(core: &Core, lane: &Lane, now: Tick) -> Tick {
     let targets = core.targets();
-    let target = &targets[lane.state().target % targets.len()];
+    let (target, without_memory) = {
+        let state = lane.state();
+        (&targets[state.target % targets.len()], state.without_memory)
+    };
+    let asks = transport::asks_for_memory(target, core.config.transport) && !without_memory;
     match transport::begin(target) {
         Ok((socket, stands)) => {
             let resume_by = now.after(RESUME_TIME.min(core.config.deadline));
-            lane.connected(core, |number| Link::new(socket, &core.mark, number), stands, resume_by);
+            let road = if asks { Road::Asking } else { Road::Stream };
+            let make = |number| Link::new(socket, road, lane.shard, &core.mark, number);
+            lane.connected(core, make, stands, resume_by);
             // The poll set is built after this; it has the new descriptor.
             resume_by
         }
@@ -266,7 +308,11 @@ impl Tender {
                 if state.outlet != Outlet::Open {
                     flags |= PollFlags::OUT;
                 }
-                if state.outlet != Outlet::Connecting && state.cover == Cover::Watched {
+                let through_memory = link.memory().is_some();
+                if through_memory {
+                    flags = PollFlags::empty();
+                }
+                if state.outlet != Outlet::Connecting && (through_memory || state.cover == Cover::Watched) {
                     flags |= PollFlags::IN;
                 }
                 if !flags.is_empty() {
@@ -328,7 +374,7 @@ fn react(core: &Core, session: &Arc<Session>, lane: &Lane, link: &Arc<Link>, fla
         match transport::concluded(link.as_fd()) {
             Ok(()) => {
                 state.outlet = Outlet::Open;
-                state.stream.connected();
+                state.greet();
             }
             Err(error) => {
                 tracing::debug!(%error, "no connection");
@@ -339,10 +385,17 @@ fn react(core: &Core, session: &Arc<Session>, lane: &Lane, link: &Arc<Link>, fla
     if flags.contains(PollFlags::OUT) {
         state.outlet = Outlet::Open;
     }
-    let reads = !state.reader && !(flags - PollFlags::OUT).is_empty();
+    let rung = !(flags - PollFlags::OUT).is_empty();
+    let reads = rung && !state.reader;
     drop(state);
     lane.flush(core);
-    if reads {
+    let stands = !(rung && link.memory().is_some()) || link.hear();
+    if reads || !stands {
         lane.pump(session, core, link, false);
+    }
+    if !stands {
+        // What it said last has been read; its end is the end.
+        break_link(&mut lane.state(), link.number, Duration::ZERO);
+        core.ring();
     }
 }

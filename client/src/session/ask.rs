@@ -20,6 +20,8 @@ pub(crate) struct Spec {
     pub(crate) notify: bool,
     pub(crate) lock_delay_ms: u32,
     pub(crate) max_hold_ms: u32,
+    /// Its grant may stay with the client.
+    pub(crate) cacheable: bool,
 }
 
 /// One shard's share of several locks that are asked for together.
@@ -44,6 +46,7 @@ impl Spec {
             notify: false,
             lock_delay_ms: 0,
             max_hold_ms: 0,
+            cacheable: false,
         }
     }
 
@@ -82,8 +85,15 @@ impl Ask {
     }
 
     /// Appends its frame. `passed` is how long ago it was asked for: a wait is shortened by it, but never to a try,
-    /// because a request that may already stand in the queue must not lose its place to arithmetic.
-    pub(crate) fn encode(&self, id: RequestId, ack: u16, passed: Duration, out: &mut Vec<u8>) {
+    /// because a request that may already stand in the queue must not lose its place to arithmetic. `through_memory`: the
+    /// grant can stay with the client.
+    pub(crate) fn encode(
+        &self,
+        id: RequestId,
+        ack: u16,
+        (passed, through_memory): (Duration, bool),
+        out: &mut Vec<u8>,
+    ) {
         let items;
         let request = match *self {
             Ask::AcquireAll(ref bundle) => {
@@ -104,7 +114,7 @@ impl Ask {
                     owner: spec.owner,
                     reentrant: spec.reentrant,
                     notify: spec.notify,
-                    cacheable: false,
+                    cacheable: spec.cacheable && through_memory,
                     lock_delay_ms: spec.lock_delay_ms,
                     max_hold_ms: spec.max_hold_ms,
                     label: spec.label.as_bytes(),

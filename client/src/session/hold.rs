@@ -5,10 +5,12 @@
 
 use super::ask::Spec;
 use super::lease::Lease;
+use super::tenure::{Inside, Tenure};
 use crate::error::LostCause;
 use fairlock_protocol::tick::certain;
 use fairlock_protocol::{FencingToken, GrantId, Mode, Tick, reply};
-use std::sync::atomic::{AtomicU32, Ordering};
+use fairlock_shm::word::Holder;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -35,6 +37,11 @@ pub(crate) struct Hold {
     /// Set once, when it is no longer held; pairs with the load in `check` (Acquire inside `OnceLock`).
     void: OnceLock<LostCause>,
     facts: Mutex<Facts>,
+    /// It is held in a word of the connection's memory; set once, when the server leaves the grant with the client.
+    inside: OnceLock<Inside>,
+    /// It went on by messages, and its word means nothing any more. Release store before the server is told, Acquire load
+    /// after the word was looked at.
+    by_messages: AtomicBool,
     /// Who wants to be woken when it is lost.
     watchers: Mutex<Vec<Waker>>,
 }
@@ -57,17 +64,82 @@ impl Hold {
             levels: AtomicU32::new(1),
             void: OnceLock::new(),
             facts: Mutex::new(Facts { mode: granted.mode, token: granted.token, fence: granted.fence }),
+            inside: OnceLock::new(),
+            by_messages: AtomicBool::new(false),
             watchers: Mutex::new(Vec::new()),
         }
+    }
+
+    /// A tenure that was entered without a message.
+    pub(crate) fn entered(tenure: Arc<Tenure>, holder: Holder, spec: Arc<Spec>) -> Hold {
+        Hold {
+            grant: tenure.grant,
+            spec,
+            waited: Duration::ZERO,
+            previous_owner_died: false,
+            end: Tick(u64::MAX),
+            levels: AtomicU32::new(1),
+            void: OnceLock::new(),
+            facts: Mutex::new(tenure.facts),
+            inside: OnceLock::from(Inside { tenure, holder }),
+            by_messages: AtomicBool::new(false),
+            watchers: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The server leaves the grant with the client: from now on it is held in a word.
+    pub(crate) fn stays_in(&self, tenure: Arc<Tenure>, holder: Holder) {
+        self.inside.get_or_init(|| Inside { tenure, holder });
+    }
+
+    /// The word it is held in, if it is held in one.
+    pub(crate) fn inside(&self) -> Option<&Inside> {
+        self.inside.get().filter(|_| !self.by_messages.load(Ordering::Acquire))
+    }
+
+    /// Whether the server does not know whose it is: it was left with the client once. Who enters it again is the client's
+    /// matter then.
+    pub(crate) fn is_ours_alone(&self) -> bool {
+        self.inside.get().is_some()
+    }
+
+    /// Whether it is held in a word.
+    pub(crate) fn is_entered(&self) -> bool {
+        self.inside().is_some()
+    }
+
+    /// From now on it is a hold like others; the server is told so by a message. Gives the tenure it was in.
+    pub(crate) fn go_on_by_messages(&self) -> Option<&Arc<Tenure>> {
+        let inside = self.inside()?;
+        self.by_messages.store(true, Ordering::Release);
+        Some(&inside.tenure)
+    }
+
+    /// The tenure it was in before it went on by messages.
+    pub(crate) fn was_inside(&self) -> Option<&Arc<Tenure>> {
+        let inside = self.inside.get().filter(|_| self.by_messages.load(Ordering::Acquire))?;
+        Some(&inside.tenure)
+    }
+
+    /// Whether its word, if it is held in one, has been taken from it. Looked at first of all: whatever else ended it was
+    /// written before the word changed.
+    #[inline]
+    fn is_thrown_out(&self) -> bool {
+        let Some(inside) = self.inside.get() else { return false };
+        !inside.tenure.is_held(inside.holder) && !self.by_messages.load(Ordering::Acquire)
     }
 
     /// The moment until which it is certainly held, if that lies ahead.
     #[inline]
     pub(crate) fn check(&self, lease: &Lease, now: Tick) -> Result<Tick, LostCause> {
+        let is_thrown_out = self.is_thrown_out();
         if let Some(&cause) = self.void.get() {
             return Err(cause);
         }
         let deadline = lease.check(now)?;
+        if is_thrown_out {
+            return Err(*self.void.get_or_init(|| LostCause::Broken));
+        }
         if now < self.end {
             return Ok(deadline.min(self.end));
         }
@@ -162,6 +234,7 @@ pub(crate) mod tests {
             notify: false,
             lock_delay_ms: 0,
             max_hold_ms,
+            cacheable: false,
         })
     }
 

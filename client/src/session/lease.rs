@@ -3,12 +3,18 @@
 //!
 //! Renewal and loss meet on one compare-and-swap: a confirmation either moves D before anybody found it past, or it
 //! finds 0 and moves nothing. So a guard that was reported lost never becomes valid again.
+//!
+//! Through shared memory the server shows instead of confirming: its stamp is the moment at which it was last known to
+//! serve this session, and counts like a renewal sent then. It also shows when it has ended the session, before anybody
+//! can see what follows from that. Both are read by whoever checks.
 
 use crate::error::LostCause;
-use fairlock_protocol::Tick;
+use crate::transport::Memory;
+use fairlock_protocol::limits::KEEPALIVE_DIVISOR;
 use fairlock_protocol::tick::certain;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use fairlock_protocol::{Refusal, Tick};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Stands for "over" in the deadline word.
@@ -21,8 +27,25 @@ pub(crate) struct Lease {
     /// D in nanoseconds, or [`OVER`]. Every store is a compare-and-swap (AcqRel) or the swap in `end`; each pairs
     /// with the Acquire load in `check`.
     deadline: AtomicU64,
+    witness: Option<Witness>,
     /// Why it is over; written before the deadline becomes OVER, by whoever ends it on purpose.
     cause: OnceLock<LostCause>,
+}
+
+/// What the server shows of the session.
+#[derive(Debug)]
+struct Witness {
+    memory: Arc<Memory>,
+    /// Its stamps renew, because the server ends the session for other reasons than silence. False once the connection is
+    /// gone: nothing would show there that the session has ended. Release store in `look_away`, Acquire loads here.
+    stamps_renew: AtomicBool,
+}
+
+impl Witness {
+    /// When the server was last known to serve the session, as far as that renews it.
+    fn stamp(&self) -> Option<Tick> {
+        self.stamps_renew.load(Ordering::Acquire).then(|| self.memory.stamp())
+    }
 }
 
 impl Lease {
@@ -30,7 +53,31 @@ impl Lease {
     pub(crate) fn new(sent: Tick, ttl: Duration) -> Lease {
         let deadline = sent.after(certain(ttl));
         assert!(deadline > Tick::ZERO, "a lease begins after the first moment of the clock");
-        Lease { ttl, deadline: AtomicU64::new(deadline.0), cause: OnceLock::new() }
+        Lease { ttl, deadline: AtomicU64::new(deadline.0), witness: None, cause: OnceLock::new() }
+    }
+
+    /// The same, of a session that was opened through this memory. `stamps_renew`: its liveness is not a heartbeat.
+    pub(crate) fn shown_in(mut self, memory: Arc<Memory>, stamps_renew: bool) -> Lease {
+        self.witness = Some(Witness { memory, stamps_renew: AtomicBool::new(stamps_renew) });
+        self
+    }
+
+    /// The connection with the memory is gone: what the server has shown until now counts, and from now on what it
+    /// confirms.
+    pub(crate) fn look_away(&self) {
+        let Some(witness) = &self.witness else { return };
+        if let Some(stamp) = witness.stamp() {
+            let shown = stamp.after(certain(self.ttl)).0;
+            let later = |deadline| (deadline != OVER && deadline < shown).then_some(shown);
+            // Refused when it is over or later already.
+            let _ = self.deadline.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
+        }
+        witness.stamps_renew.store(false, Ordering::Release);
+    }
+
+    /// Whether the session was opened through memory, in which the server shows itself.
+    pub(crate) fn is_shown(&self) -> bool {
+        self.witness.is_some()
     }
 
     /// Its length.
@@ -46,8 +93,18 @@ impl Lease {
             if deadline == OVER {
                 return Err(self.cause());
             }
-            if now.0 < deadline {
-                return Ok(Tick(deadline));
+            let mut until = deadline;
+            if let Some(witness) = &self.witness {
+                if witness.memory.has_ended() {
+                    self.end(LostCause::Session(Refusal::SessionExpired));
+                    return Err(self.cause());
+                }
+                if let Some(stamp) = witness.stamp() {
+                    until = until.max(stamp.after(certain(self.ttl)).0);
+                }
+            }
+            if now.0 < until {
+                return Ok(Tick(until));
             }
             // Fails only when a renewal was confirmed meanwhile; then the new deadline is looked at.
             let swap = self.deadline.compare_exchange(deadline, OVER, Ordering::AcqRel, Ordering::Acquire);
@@ -62,23 +119,41 @@ impl Lease {
         assert!(sent <= now, "a confirmation follows its request");
         let renewed = sent.after(certain(self.ttl)).0;
         loop {
-            let Ok(deadline) = self.check(now) else { return false };
-            if renewed <= deadline.0 {
+            if self.check(now).is_err() {
+                return false;
+            }
+            let deadline = self.deadline.load(Ordering::Acquire);
+            if deadline == OVER {
+                return false;
+            }
+            if renewed <= deadline {
                 return true;
             }
-            let swap =
-                self.deadline.compare_exchange(deadline.0, renewed, Ordering::AcqRel, Ordering::Acquire);
+            let swap = self.deadline.compare_exchange(deadline, renewed, Ordering::AcqRel, Ordering::Acquire);
             if swap.is_ok() {
                 return true;
             }
         }
     }
 
-    /// When the newest confirmed renewal was sent; `None` when the lease is over.
+    /// When the newest confirmed renewal was sent, or the server last shown to serve; `None` when the lease is over.
     pub(crate) fn confirmed(&self) -> Option<Tick> {
         let deadline = self.deadline.load(Ordering::Acquire);
-        let sent = deadline.checked_sub(u64::try_from(certain(self.ttl).as_nanos()).unwrap_or(u64::MAX))?;
-        (deadline != OVER).then_some(Tick(sent))
+        if deadline == OVER {
+            return None;
+        }
+        let certain_ns = u64::try_from(certain(self.ttl).as_nanos()).unwrap_or(u64::MAX);
+        let sent = Tick(deadline.saturating_sub(certain_ns));
+        let stamp = self.witness.as_ref().and_then(Witness::stamp);
+        Some(stamp.map_or(sent, |stamp| sent.max(stamp)))
+    }
+
+    /// Whether nothing shows that the server is gone or stands still: a hint for people.
+    pub(crate) fn sees_its_server(&self, now: Tick) -> bool {
+        let Some(Witness { memory, .. }) = &self.witness else { return true };
+        // Without the connection the memory says nothing of the one that came after it.
+        memory.edition().is_none()
+            || memory.is_alive() && now.since(memory.stamp()) < self.ttl * 2 / KEEPALIVE_DIVISOR
     }
 
     /// Ends it now. The first cause stays.
@@ -96,6 +171,7 @@ impl Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::tests::Shown;
 
     const TTL: Duration = Duration::from_secs(1);
 
@@ -144,6 +220,73 @@ mod tests {
         lease.end(LostCause::Killed);
         lease.end(LostCause::Closed);
         assert_eq!(lease.check(at(1001)), Err(LostCause::Killed));
+    }
+
+    /// A lease of a session whose server stamped last at this moment.
+    fn shown(stamps_renew: bool, ms: u64) -> (Lease, Shown) {
+        let shown = Shown::new();
+        shown.stamp(at(ms));
+        let lease = Lease::new(at(1000), TTL).shown_in(Arc::clone(&shown.memory), stamps_renew);
+        (lease, shown)
+    }
+
+    #[test]
+    fn a_stamp_counts_like_a_renewal_sent_at_that_moment() {
+        let (lease, shown) = shown(true, 1500);
+        assert_eq!(lease.check(at(2000)), Ok(at(2480)));
+        assert_eq!(lease.confirmed(), Some(at(1500)));
+        assert!(lease.sees_its_server(at(1899)) && !lease.sees_its_server(at(1900)));
+        shown.stamp(at(5000));
+        assert_eq!(
+            lease.check(at(5001)),
+            Ok(at(5980)),
+            "a client that was stopped meanwhile has lost nothing"
+        );
+        assert!(lease.renew(at(5300), at(5200)), "the later of both counts");
+        assert_eq!(lease.check(at(5300)), Ok(at(6180)));
+        assert_eq!(lease.check(at(6180)), Err(LostCause::Lease));
+        shown.stamp(at(6181));
+        assert_eq!(lease.check(at(6182)), Err(LostCause::Lease), "lost is final");
+    }
+
+    #[test]
+    fn a_session_that_is_renewed_no_more_ends_a_lease_later_whatever_the_stamp_says() {
+        let (lease, shown) = shown(true, 1500);
+        shown.segment.status().stop_renewing(at(1600).0);
+        shown.stamp(at(9000));
+        assert_eq!(lease.check(at(2000)), Ok(at(2580)));
+        assert_eq!(lease.check(at(2580)), Err(LostCause::Lease));
+    }
+
+    #[test]
+    fn a_heartbeat_is_renewed_by_confirmations_alone_but_ended_by_a_look() {
+        let (lease, shown) = shown(false, 1900);
+        assert_eq!(lease.check(at(1950)), Ok(at(1980)));
+        assert_eq!(lease.confirmed(), Some(at(1000)));
+        shown.segment.status().end();
+        assert_eq!(lease.check(at(1951)), Err(LostCause::Session(Refusal::SessionExpired)));
+    }
+
+    #[test]
+    fn stamps_count_as_far_as_they_were_shown_before_the_connection_broke() {
+        let (lease, shown) = shown(true, 1500);
+        lease.look_away();
+        shown.stamp(at(9000));
+        assert_eq!((lease.check(at(2000)), lease.confirmed()), (Ok(at(2480)), Some(at(1500))));
+        assert!(lease.renew(at(2100), at(2000)));
+        assert_eq!(lease.check(at(2480)), Ok(at(2980)));
+        lease.end(LostCause::Killed);
+        lease.look_away();
+        assert_eq!(lease.check(at(2480)), Err(LostCause::Killed));
+    }
+
+    #[test]
+    fn an_end_that_is_shown_is_seen_at_once_and_stays() {
+        let (lease, shown) = shown(true, 1500);
+        shown.segment.status().end();
+        let ended = Err(LostCause::Session(Refusal::SessionExpired));
+        assert_eq!((lease.check(at(1501)), lease.check(at(1000))), (ended, ended));
+        assert!(!lease.renew(at(1502), at(1501)));
     }
 
     #[test]

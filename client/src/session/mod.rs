@@ -10,10 +10,11 @@ mod jitter;
 mod lease;
 mod pulse;
 mod stream;
+mod tenure;
 
 pub(crate) use ask::{Ask, Bundle, Spec};
 pub(crate) use hold::{Hold, rouse};
 pub(crate) use jitter::Jitter;
 pub(crate) use lease::Lease;
 pub(crate) use pulse::{Beat, Pulse};
-pub(crate) use stream::{Answer, Event, Fault, Passport, Stream};
+pub(crate) use stream::{Answer, Attempt, Event, Fault, Passport, Stream};

@@ -4,14 +4,17 @@
 //! it. A broken connection therefore costs nothing but time: the next one resumes, receives again what was on its way,
 //! and says again what is still pending. Only the end of the lease ends a stream.
 
+mod cache;
 mod replies;
 
 use super::ask::{Ask, Bundle};
 use super::hold::Hold;
 use super::jitter::Jitter;
 use super::lease::Lease;
+use super::tenure::{Tenure, Tenures};
 use crate::builder::Notice;
 use crate::error::{Cycle, LostCause};
+use crate::transport::Memory;
 use fairlock_protocol::{
     CellId, DigestKey, GrantId, Hello, Malformed, OwnerId, Refusal, Request, RequestId, Secret, SessionId,
     ShardId, Tick, Wait,
@@ -20,6 +23,8 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+pub(crate) use cache::Attempt;
 
 /// Kept replies that may stay unacknowledged while nothing else is said: a quarter of what the server keeps.
 const SILENT_KEPT_MAX: u64 = 256;
@@ -156,6 +161,13 @@ pub(crate) struct Stream<T> {
     confirms_late: bool,
     /// Those that are still in use.
     broken: HashSet<GrantId>,
+    /// The memory of the present connection, if it goes through memory.
+    memory: Option<Arc<Memory>>,
+    /// Grants that stay with the client.
+    tenures: Tenures,
+    /// Broken ones that somebody is still inside whom only the word knows, and when to look.
+    broken_inside: Vec<Arc<Tenure>>,
+    broken_due: Option<Tick>,
     /// Earliest moment at which a resting request is to be sent again.
     retry_due: Option<Tick>,
     /// Over: nothing is asked any more, except CLOSE.
@@ -191,6 +203,10 @@ impl<T> Stream<T> {
             confirms: Vec::new(),
             confirms_late: false,
             broken: HashSet::new(),
+            memory: None,
+            tenures: Tenures::default(),
+            broken_inside: Vec::new(),
+            broken_due: None,
             retry_due: None,
             ended: false,
             jitter,
@@ -259,6 +275,9 @@ impl<T> Stream<T> {
         if self.ended && !matches!(ask, Ask::Close) {
             return None;
         }
+        if let Ask::Convert { grant, .. } = &ask {
+            self.go_on_by_messages(*grant);
+        }
         let behind = match &ask {
             Ask::Acquire(spec) => {
                 let asked = self.asked_by.entry(spec.owner).or_default();
@@ -311,29 +330,41 @@ impl<T> Stream<T> {
     pub(crate) fn release(&mut self, now: Tick, hold: &Arc<Hold>) {
         let ours = self.holds.get(&hold.grant).is_some_and(|known| Arc::ptr_eq(known, hold));
         if !ours {
+            // Lost before; a word it was held in is left all the same, so that it can be used again.
+            if hold.is_entered() && hold.leave() == 0 {
+                self.left(hold);
+            }
             return;
         }
         if hold.leave() == 0 {
             self.drop_hold(hold.grant);
             hold.take_away(LostCause::Released);
             self.events.push(Event::HoldOver(Arc::clone(hold)));
+            let left = self.left(hold);
             if self.broken.remove(&hold.grant) {
                 return self.confirm(hold.grant);
             }
+            if left {
+                return;
+            }
+        } else if hold.is_ours_alone() {
+            return;
         }
         if !self.broken.contains(&hold.grant) {
             self.submit(now, Ask::Release(hold.grant), None, false);
         }
     }
 
-    /// A connection stands: says HELLO.
-    pub(crate) fn connected(&mut self) {
+    /// A connection stands: says HELLO, with these feature bits beside the library's own.
+    pub(crate) fn connected(&mut self, features: u64) {
         assert!(self.is_down(), "one connection at a time");
         self.out.clear();
+        let plain = Hello::to(self.shard);
         let hello = Hello {
+            features: plain.features | features,
             cell: self.passport.cell,
             epoch: self.passport.epoch.load(Ordering::Relaxed),
-            ..Hello::to(self.shard)
+            ..plain
         };
         Request::Hello(hello).encode(RequestId::NOTICE, 0, &mut self.out);
         self.phase = Phase::Greeting;
@@ -343,13 +374,17 @@ impl<T> Stream<T> {
     pub(crate) fn disconnected(&mut self) {
         self.out.clear();
         self.phase = Phase::Down;
+        self.lose_words();
+        if self.shard == self.passport.home {
+            self.lease.look_away();
+        }
     }
 
     /// The earliest moment at which `tick` has something to do.
     pub(crate) fn due(&self) -> Option<Tick> {
         let end = self.ends.first().map(|(end, _)| *end);
         let retry = self.retry_due.filter(|_| self.is_live());
-        [end, retry].into_iter().flatten().min()
+        [end, retry, self.broken_due].into_iter().flatten().min()
     }
 
     /// Time has come: sends again what rested, and ends grants whose longest hold is over.
@@ -363,6 +398,7 @@ impl<T> Stream<T> {
                 self.events.push(Event::HoldOver(Arc::clone(hold)));
             }
         }
+        self.confirm_left(now);
         if self.is_live() && self.retry_due.is_some_and(|due| due <= now) {
             self.send_rested(now);
         }
@@ -408,6 +444,8 @@ impl<T> Stream<T> {
             self.events.push(Event::HoldOver(hold));
         }
         self.ends.clear();
+        self.tenures.clear();
+        self.broken_due = None;
         self.retry_due = None;
         self.tended = 0;
     }
@@ -418,7 +456,7 @@ impl<T> Stream<T> {
         self.acknowledged = self.received;
         let Some(pending) = self.pending.get_mut(&id) else { return };
         pending.whereabouts = Whereabouts::Sent;
-        let passed = now.since(pending.asked);
+        let passed = (now.since(pending.asked), self.memory.is_some());
         pending.ask.encode(RequestId(id), low_half(self.received), passed, &mut self.out);
     }
 
@@ -439,6 +477,9 @@ impl<T> Stream<T> {
     fn drop_hold(&mut self, grant: GrantId) -> Option<Arc<Hold>> {
         let hold = self.holds.remove(&grant)?;
         self.ends.remove(&(hold.end, grant));
+        if let Some(inside) = hold.was_inside() {
+            self.tenures.forget(inside.index);
+        }
         Some(hold)
     }
 }

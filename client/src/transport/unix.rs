@@ -1,9 +1,12 @@
 //! Unix sockets: connections on the same host, and a descriptor sent along.
 
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
 use socket2::{Domain, SockAddr, Socket, Type};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -34,4 +37,32 @@ pub(super) fn write_with(
             Err(errno) => return Err(errno.into()),
         }
     }
+}
+
+/// Descriptors taken off a socket at once; what a peer passes beyond them is closed by the system.
+const PASSED_MAX: usize = 2;
+
+/// Reads what has arrived, and with it the descriptors that were passed.
+pub(super) fn read_with(
+    socket: BorrowedFd<'_>,
+    room: &mut [u8],
+    passed: &mut Vec<OwnedFd>,
+) -> io::Result<Option<usize>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PASSED_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        match recvmsg(socket, &mut [IoSliceMut::new(room)], &mut control, flags) {
+            Ok(received) => break received.bytes,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        }
+    };
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(files) = message {
+            passed.extend(files.take(PASSED_MAX - passed.len().min(PASSED_MAX)));
+        }
+    }
+    Ok(Some(received))
 }

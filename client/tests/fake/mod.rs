@@ -6,6 +6,8 @@
     reason = "each test binary uses its own part; a surprise fails the test"
 )]
 
+pub(crate) mod memory;
+
 use fairlock_protocol::handshake::HELLO;
 use fairlock_protocol::reply::Grant;
 use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
@@ -30,6 +32,7 @@ pub(crate) enum Said {
     Open { ttl_ms: u32, label: String },
     Resume { received: u64 },
     Acquire { name: Vec<u8>, mode: Mode, wait: Wait },
+    Look,
     AcquireAll { names: Vec<Vec<u8>>, wait: Wait },
     Release(u32),
     Convert(u32, Mode),
@@ -58,6 +61,8 @@ pub(crate) struct Peer<S> {
     pub(crate) stream: S,
     inbox: Vec<u8>,
     grants: u32,
+    /// The last HELLO asked for memory.
+    pub(crate) asked: bool,
 }
 
 /// Starts a server that follows the script on a thread of its own.
@@ -127,12 +132,17 @@ pub(crate) fn refused(refusal: Refusal) -> Reply<'static> {
 
 impl<S: Read + Write> Peer<S> {
     pub(crate) fn new(stream: S) -> Peer<S> {
-        Peer { stream, inbox: Vec::new(), grants: 0 }
+        Peer { stream, inbox: Vec::new(), grants: 0, asked: false }
     }
 
     /// HELLO, WELCOME, OPEN, OPENED, on shard 0 of `shards`.
     pub(crate) fn open(&mut self, ttl_ms: u32, shards: u16) {
         assert!(matches!(self.hear().unwrap().said, Said::Hello { shard: 0xFFFF, .. }));
+        self.welcome_and_open(ttl_ms, shards);
+    }
+
+    /// WELCOME, OPEN, OPENED.
+    pub(crate) fn welcome_and_open(&mut self, ttl_ms: u32, shards: u16) {
         self.say(0, 0, &Reply::Welcome(welcome(0, shards)));
         let open = self.hear().unwrap();
         assert!(matches!(open.said, Said::Open { .. }), "{open:?}");
@@ -152,6 +162,7 @@ impl<S: Read + Write> Peer<S> {
     pub(crate) fn hear(&mut self) -> Option<Heard> {
         loop {
             if let Some((frame, length)) = Frame::split(&self.inbox).unwrap() {
+                self.asked |= memory::asks(&Request::decode(&frame).unwrap());
                 let heard = Heard { id: frame.request.0, ack: frame.ack, said: said(&frame) };
                 self.inbox.drain(..length);
                 return Some(heard);
@@ -238,6 +249,7 @@ fn said(frame: &Frame<'_>) -> Said {
         Request::Cancel(target) => Said::Cancel(target.0),
         Request::Confirm(grant) => Said::Confirm(grant.slot()),
         Request::Keepalive => Said::Keepalive,
+        Request::Look => Said::Look,
         Request::Close => Said::Close,
         _ => Said::Else,
     }

@@ -455,7 +455,10 @@ impl Shard {
     /// A session loses its words and lives on: what it kept without being inside comes back, the rest are grants like
     /// others.
     pub(super) fn give_words_up(&mut self, session: SessionKey) {
+        let now = self.now;
         if let Some((_, words)) = self.words_of(session) {
+            // Nothing shows in this memory any more when the session ends; its client counts on stamps no longer.
+            words.segment.status().stop_renewing(now.0);
             let free = words.void_all();
             self.histories.returned.extend(free.into_iter().map(|grant| (session, grant)));
             self.apply_returned();

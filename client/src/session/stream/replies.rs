@@ -9,6 +9,7 @@ use crate::error::{Cycle, LostCause};
 use fairlock_protocol::reply::{CycleEdge, Grant, Refused};
 use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
 use fairlock_protocol::{Class, Frame, GrantId, Refusal, Reply, Request, RequestId, Tick, Wait, Welcome};
+use fairlock_shm::word::Generation;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -137,7 +138,7 @@ impl<T> Stream<T> {
     fn told(&mut self, now: Tick, frame: &Frame<'_>, reply: &Reply<'_>) -> Result<(), Fault> {
         self.count_kept(frame);
         if frame.request == RequestId::NOTICE {
-            self.noticed(reply)?;
+            self.noticed(now, reply)?;
         } else {
             self.answered(now, frame, reply)?;
         }
@@ -357,13 +358,15 @@ impl<T> Stream<T> {
         true
     }
 
-    fn noticed(&mut self, reply: &Reply<'_>) -> Result<(), Fault> {
+    fn noticed(&mut self, now: Tick, reply: &Reply<'_>) -> Result<(), Fault> {
         match *reply {
             Reply::Blocking { grant, wanted, waiters } => {
                 self.events.push(Event::Notice(Notice::Blocking { grant, wanted, waiters }));
             }
             Reply::Broken { grant, forced } => {
-                if let Some(hold) = self.holds.get(&grant).filter(|_| self.confirms_late && !forced) {
+                if self.renounce(now, grant, self.confirms_late && !forced) {
+                    // Confirmed when the one inside has left.
+                } else if let Some(hold) = self.holds.get(&grant).filter(|_| self.confirms_late && !forced) {
                     // Lost, but in use until its guard is given back; that confirms it.
                     hold.take_away(LostCause::Broken);
                     self.events.push(Event::HoldOver(Arc::clone(hold)));
@@ -373,6 +376,9 @@ impl<T> Stream<T> {
                     self.confirm(grant);
                 }
                 self.events.push(Event::Notice(Notice::Broken { grant, forced }));
+            }
+            Reply::Cached { grant, word, generation } => {
+                self.keep(now, grant, (word, Generation(generation)))?;
             }
             Reply::HoldOver { grant } => self.take_grant_away(grant, LostCause::MaxHold),
             Reply::KillAnnounced => self.events.push(Event::Over(LostCause::Killed)),
@@ -386,13 +392,6 @@ impl<T> Stream<T> {
             _ => return Err(Fault::OutOfTurn("an answer without its request")),
         }
         Ok(())
-    }
-
-    fn take_grant_away(&mut self, grant: GrantId, cause: LostCause) {
-        if let Some(hold) = self.drop_hold(grant) {
-            hold.take_away(cause);
-            self.events.push(Event::HoldOver(hold));
-        }
     }
 
     /// Tells that a broken grant is no longer used. Nothing answers it; it is said again on the next connection

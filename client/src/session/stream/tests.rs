@@ -1,5 +1,7 @@
 //! The talk of one stream, spoken by hand: what the client says is decoded again, what the server says is encoded here.
 
+mod cached;
+
 use super::*;
 use crate::session::Spec;
 use crate::session::hold::tests::spec;
@@ -114,7 +116,7 @@ impl Talk {
     /// Breaks the connection and resumes on another.
     fn resume(&mut self, ms: u64, following: u32) {
         self.stream.disconnected();
-        self.stream.connected();
+        self.stream.connected(0);
         self.hear_ok(ms, RequestId::NOTICE, 0, &Reply::Welcome(welcome(1)));
         let resumed = Reply::Resumed { ttl_ms: 5000, seen: 0, following };
         self.hear_ok(ms, RequestId(0), FLAG_RENEWED, &resumed);
@@ -206,7 +208,7 @@ fn after_a_broken_connection_what_is_unanswered_is_said_again_once_in_order_unde
     talk.stream.disconnected();
     let fourth = talk.acquire(1300, 4);
     assert_eq!(talk.said(), [""; 0], "nothing is said without a connection");
-    talk.stream.connected();
+    talk.stream.connected(0);
     assert_eq!(talk.said(), ["0: hello 0 ack 0"]);
     talk.hear_ok(1400, RequestId::NOTICE, 0, &Reply::Welcome(welcome(1)));
     assert_eq!(talk.said(), ["6: resume 1 ack 1"]);
@@ -324,7 +326,7 @@ fn what_was_never_sent_is_abandoned_without_a_word() {
 fn a_server_that_does_not_know_the_session_ends_it() {
     let mut talk = Talk::opened();
     talk.stream.disconnected();
-    talk.stream.connected();
+    talk.stream.connected(0);
     talk.hear_ok(1400, RequestId::NOTICE, 0, &Reply::Welcome(welcome(1)));
     talk.hear_ok(1500, RequestId(2), 0, &refused(Refusal::SessionUnknown, 0));
     assert_eq!(talk.told(), ["session over Session(SessionUnknown)"]);
@@ -334,12 +336,12 @@ fn a_server_that_does_not_know_the_session_ends_it() {
 fn another_number_of_shards_cannot_be_our_session_and_another_primary_is_asked_elsewhere() {
     let mut talk = Talk::opened();
     talk.stream.disconnected();
-    talk.stream.connected();
+    talk.stream.connected(0);
     talk.hear_ok(1400, RequestId::NOTICE, 0, &Reply::Welcome(welcome(2)));
     assert_eq!(talk.told(), ["session over Session(SessionUnknown)"]);
     let mut talk = Talk::opened();
     talk.stream.disconnected();
-    talk.stream.connected();
+    talk.stream.connected(0);
     talk.hear_ok(1400, RequestId::NOTICE, 0, &refused(Refusal::NotPrimary, 20));
     assert_eq!(talk.told(), ["Elsewhere(20)"]);
 }

@@ -1,0 +1,164 @@
+//! One session over all its shards: what follows from what its streams learn, and its end.
+
+use super::core::Core;
+use super::lane::Lane;
+use super::slot::{Outcome, Slot};
+use crate::builder::{Notice, Transport};
+use crate::clock;
+use crate::error::LostCause;
+use crate::session::{Ask, Event, Lease, Passport, Spec};
+use crate::transport::Target;
+use fairlock_protocol::ShardId;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// One session, over all its shards.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) passport: Arc<Passport>,
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) lanes: Box<[Lane]>,
+    /// The home lane talks. Relaxed: a hint for people.
+    pub(super) reachable: AtomicBool,
+    /// `end` was begun. AcqRel swap: exactly one thread does the work.
+    ended: AtomicBool,
+    /// CLOSE was answered. Release store, Acquire load in the tender.
+    pub(super) closed: AtomicBool,
+}
+
+impl Session {
+    pub(super) fn new(passport: Arc<Passport>, lease: Arc<Lease>, lanes: Vec<Lane>) -> Session {
+        assert_eq!(lanes.len(), usize::from(passport.shards), "a lane for every shard");
+        Session {
+            passport,
+            lease,
+            lanes: lanes.into_boxed_slice(),
+            reachable: AtomicBool::new(true),
+            ended: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// The way to a shard.
+    pub(crate) fn lane(&self, shard: ShardId) -> &Lane {
+        &self.lanes[usize::from(shard.0)]
+    }
+
+    /// The way to the shard that owns a name.
+    pub(crate) fn lane_of(&self, spec: &Spec) -> &Lane {
+        let resource = spec.resource().expect("names are checked before a request is made");
+        self.lane(self.passport.digest_key.digest(resource).shard(self.passport.shards))
+    }
+
+    pub(super) fn home(&self) -> &Lane {
+        self.lane(self.passport.home)
+    }
+
+    /// How the home lane's bytes travel, or did.
+    pub(crate) fn transport(&self, core: &Core) -> Transport {
+        let targets = core.targets();
+        let state = self.home().state();
+        let through_memory = state.link.as_ref().map(|link| link.memory().is_some());
+        if through_memory.unwrap_or_else(|| self.lease.is_shown()) {
+            return Transport::Shm;
+        }
+        match targets[state.target % targets.len()] {
+            Target::Unix(_) => Transport::Unix,
+            Target::Tcp(..) => Transport::Tcp,
+        }
+    }
+
+    pub(crate) fn is_reachable(&self) -> bool {
+        self.reachable.load(Ordering::Relaxed) && self.lease.sees_its_server(clock::now())
+    }
+
+    /// Does what follows from what a stream learned. No lock is held here: wakers and callbacks may do anything.
+    pub(super) fn follow(
+        self: &Arc<Self>,
+        core: &Core,
+        lane: &Lane,
+        events: Vec<Event<Arc<Slot>>>,
+        by_reader: bool,
+    ) {
+        let mut settled_for_reader = false;
+        for event in events {
+            match event {
+                Event::Answered(slot, answer) => {
+                    settled_for_reader = true;
+                    let late = match slot.settle(Outcome::of(answer, self)) {
+                        Err(Outcome::Granted(_, hold)) => vec![hold],
+                        Err(Outcome::GrantedAll(_, holds)) => holds,
+                        _ => Vec::new(),
+                    };
+                    for hold in late {
+                        lane.release(self, core, &hold);
+                    }
+                }
+                Event::HoldOver(hold) => hold.wake_watchers(),
+                Event::Notice(notice) => core.tell(notice),
+                Event::Over(LostCause::Killed) if core.config.confirm_when_released && self.recall(core) => {}
+                Event::Over(cause) => self.end(core, cause),
+                Event::Closed => {
+                    self.closed.store(true, Ordering::Release);
+                    core.ring();
+                }
+                Event::Elsewhere(ms) => lane.break_now(core, Duration::from_millis(ms.into()), true),
+                Event::Rearm => core.ring(),
+            }
+        }
+        if settled_for_reader && !by_reader {
+            lane.ring_reader();
+        }
+    }
+
+    /// An operator ends the session, and the program wants to stop what its guards protect before that is confirmed:
+    /// they are lost now, and CLOSE is said when the program closes. Says whether there was any guard.
+    fn recall(self: &Arc<Self>, core: &Core) -> bool {
+        let mut any = false;
+        for lane in &self.lanes {
+            let events = {
+                let mut state = lane.state();
+                any |= state.stream.take_all_away(LostCause::Killed);
+                state.stream.take_events()
+            };
+            self.follow(core, lane, events, false);
+        }
+        if any {
+            core.tell(crate::builder::Notice::Killed);
+        }
+        any
+    }
+
+    /// The session is over: every guard is lost before anybody is told, every waiting request fails, and the server,
+    /// if it can be reached, is told last, so that it need not wait.
+    pub(crate) fn end(self: &Arc<Self>, core: &Core, cause: LostCause) {
+        self.lease.end(cause);
+        let now = clock::now();
+        let cause = self.lease.check(now).err().unwrap_or(cause);
+        if self.ended.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        for lane in &self.lanes {
+            let events = {
+                let mut state = lane.state();
+                state.stream.end(cause);
+                state.stream.take_events()
+            };
+            self.follow(core, lane, events, false);
+        }
+        if !matches!(cause, LostCause::Session(_)) {
+            self.home().with(self, core, |stream| stream.submit(now, Ask::Close, None, true));
+        }
+        match cause {
+            LostCause::Closed => {}
+            LostCause::Killed => core.tell(Notice::Killed),
+            _ => core.tell(Notice::Lost),
+        }
+        core.ring();
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+}

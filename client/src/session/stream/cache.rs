@@ -1,0 +1,235 @@
+//! What a stream does without a message: grants that the server left in words are entered, left, and given up.
+
+use super::{Answer, Ask, Event, Fault, Hold, Stream};
+use crate::error::LostCause;
+use crate::owner::{holder_of, is_thread};
+use crate::session::Spec;
+use crate::session::tenure::Tenure;
+use crate::transport::Memory;
+use fairlock_protocol::{GrantId, Mode, Refusal, Request, RequestId, Tick, Wait};
+use fairlock_shm::word::{Entry, Generation, Holder, Seen};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a broken tenure that somebody is still inside is looked at, when that one is known only to its word.
+const BROKEN_LOOK: Duration = Duration::from_millis(10);
+
+/// How an attempt to do without a message came out.
+#[derive(Debug)]
+pub(crate) enum Attempt {
+    /// Held.
+    Entered(Arc<Hold>),
+    /// It could never be granted.
+    Refused(Refusal),
+    /// The server is to be asked.
+    Ask,
+}
+
+impl<T> Stream<T> {
+    /// The present connection goes through this memory.
+    pub(crate) fn shares(&mut self, memory: &Arc<Memory>) {
+        if self.memory.is_none() {
+            self.memory = Some(Arc::clone(memory));
+        }
+    }
+
+    /// Tries to have the lock without a message. Also finds out whether its owner is inside already: of a grant that
+    /// stays with the client the server does not know whose it is.
+    pub(crate) fn enter(&mut self, spec: &Arc<Spec>) -> Attempt {
+        if !self.is_live() || self.ended {
+            return Attempt::Ask;
+        }
+        if let Some(hold) = self.own(spec) {
+            let held = hold.facts().mode;
+            if spec.reentrant && held.covers(spec.mode) {
+                hold.enter();
+                return Attempt::Entered(hold);
+            }
+            if !held.compatible(spec.mode) {
+                return Attempt::Refused(Refusal::AlreadyHeld);
+            }
+        } else if self.is_inside_unseen(spec) {
+            return Attempt::Refused(Refusal::AlreadyHeld);
+        }
+        if !spec.cacheable {
+            return Attempt::Ask;
+        }
+        let holder = holder_of(spec.owner);
+        let (mut entered, mut over) = (None, Vec::new());
+        for kept in self.tenures.of(spec) {
+            let tenure = &kept.tenure;
+            if !kept.is_open || tenure.facts.mode != spec.mode {
+                continue;
+            }
+            match tenure.enter(holder) {
+                Entry::Entered => {
+                    entered = Some(Arc::clone(tenure));
+                    break;
+                }
+                // The request that follows says more than a hint.
+                Entry::Undone => break,
+                Entry::Refused if tenure.look() == Seen::Neither => over.push(tenure.index),
+                Entry::Refused => {}
+            }
+        }
+        over.into_iter().for_each(|index| self.tenures.forget(index));
+        let Some(tenure) = entered else { return Attempt::Ask };
+        let hold = Arc::new(Hold::entered(tenure, holder, Arc::clone(spec)));
+        self.holds.insert(hold.grant, Arc::clone(&hold));
+        Attempt::Entered(hold)
+    }
+
+    /// Whether one of these is held by its owner, in a tenure, in a mode that goes not with it.
+    pub(crate) fn meets_itself(&self, specs: &[Arc<Spec>]) -> bool {
+        !self.tenures.is_empty()
+            && specs.iter().any(|spec| {
+                let own = self.own(spec).map(|hold| !hold.facts().mode.compatible(spec.mode));
+                own.unwrap_or_else(|| self.is_inside_unseen(spec))
+            })
+    }
+
+    /// What the owner of this request holds of a tenure of the same lock.
+    fn own(&self, spec: &Arc<Spec>) -> Option<Arc<Hold>> {
+        let holds = self.tenures.of(spec).iter().filter_map(|kept| self.holds.get(&kept.tenure.grant));
+        holds.filter(|hold| hold.spec.owner == spec.owner).map(Arc::clone).next()
+    }
+
+    /// Whether the thread that asks is inside a tenure of the same lock through a prepared lock, which only the word
+    /// knows, in a mode that goes not with what it asks for.
+    fn is_inside_unseen(&self, spec: &Arc<Spec>) -> bool {
+        let holder = holder_of(spec.owner);
+        let inside = |tenure: &Tenure| {
+            tenure.is_held(holder)
+                && !self.holds.contains_key(&tenure.grant)
+                && !tenure.facts.mode.compatible(spec.mode)
+        };
+        is_thread(spec.owner) && self.tenures.of(spec).iter().any(|kept| inside(&kept.tenure))
+    }
+
+    /// The server left a grant with us, in a word. One that was released meanwhile it takes back by itself.
+    pub(super) fn keep(
+        &mut self,
+        now: Tick,
+        grant: GrantId,
+        (word, generation): (u32, Generation),
+    ) -> Result<(), Fault> {
+        let memory = self.memory.as_ref().ok_or(Fault::OutOfTurn("a word without memory"))?;
+        let Some(hold) = self.holds.get(&grant) else {
+            self.tenures.forget(word);
+            return Ok(());
+        };
+        let tenure = Tenure::new(memory, (word, generation), (grant, hold.facts()));
+        let tenure = Arc::new(tenure.ok_or(Fault::OutOfTurn("a word beyond the memory"))?);
+        hold.stays_in(Arc::clone(&tenure), Holder::GRANTED);
+        let (spec, hold_mode) = (Arc::clone(&hold.spec), hold.facts().mode);
+        self.tenures.keep(&spec, &tenure);
+        self.refuse_its_own(now, &spec, hold_mode);
+        Ok(())
+    }
+
+    /// Requests of the one who holds it that left before it was known that the server would not know him by it: he would
+    /// wait for himself.
+    fn refuse_its_own(&mut self, now: Tick, held: &Arc<Spec>, mode: Mode) {
+        let meets = |ask: &Ask| match ask {
+            Ask::Acquire(spec) => {
+                spec.owner == held.owner
+                    && (spec.resource() == held.resource())
+                    && !mode.compatible(spec.mode)
+                    && spec.wait != Wait::Try
+            }
+            _ => false,
+        };
+        let met = self.pending.iter_mut().filter(|(_, pending)| meets(&pending.ask));
+        let mut met: Vec<_> = met.filter_map(|(id, pending)| Some((*id, pending.interest.take()?))).collect();
+        met.sort_unstable_by_key(|(id, _)| *id);
+        for (id, interest) in met {
+            let refused = Answer::Refused(Refusal::AlreadyHeld, None);
+            self.events.push(Event::Answered(interest, refused));
+            self.abandon(now, RequestId(id));
+        }
+    }
+
+    /// The hold of this grant goes on by messages.
+    pub(super) fn go_on_by_messages(&mut self, grant: GrantId) {
+        if let Some(hold) = self.holds.get(&grant)
+            && let Some(tenure) = hold.go_on_by_messages()
+        {
+            self.tenures.shut(tenure.index);
+        }
+    }
+
+    /// The last guard of a hold that is inside a word is given back. Whether it was.
+    pub(super) fn left(&mut self, hold: &Hold) -> bool {
+        let Some(inside) = hold.inside() else { return false };
+        if inside.tenure.leave() {
+            self.look();
+        }
+        true
+    }
+
+    /// A word that somebody waits for was left. Fire and forget: a connection that breaks ends the session.
+    pub(crate) fn look(&mut self) {
+        if self.is_live() && !self.ended {
+            let id = RequestId(self.next);
+            self.next += 1;
+            self.acknowledged = self.received;
+            Request::Look.encode(id, super::low_half(self.received), &mut self.out);
+        }
+    }
+
+    /// An operator broke a grant: its word is entered no more. `true`: somebody is inside whom only the word knows, and he
+    /// is to be waited for before it is confirmed.
+    pub(super) fn renounce(&mut self, now: Tick, grant: GrantId, late: bool) -> bool {
+        if self.tenures.is_empty() {
+            return false;
+        }
+        let Some(tenure) = self.tenures.of_grant(grant) else { return false };
+        self.tenures.forget(tenure.index);
+        tenure.memory().revise();
+        if tenure.look() != Seen::Held {
+            // Somebody waits, so nobody enters; and the server can take the word as it is.
+            return false;
+        }
+        tenure.renounce();
+        let unseen = late && !self.holds.contains_key(&grant);
+        if unseen {
+            self.broken_inside.push(tenure);
+            self.broken_due = Some(now.after(BROKEN_LOOK));
+            self.events.push(Event::Rearm);
+        }
+        unseen
+    }
+
+    /// Confirms broken tenures that were left.
+    pub(super) fn confirm_left(&mut self, now: Tick) {
+        if self.broken_due.is_none_or(|due| now < due) {
+            return;
+        }
+        let all = std::mem::take(&mut self.broken_inside);
+        // A late store of the one who was inside says FREE.
+        let (left, inside): (Vec<_>, Vec<_>) = all.into_iter().partition(|it| it.look() == Seen::Free);
+        self.broken_inside = inside;
+        left.iter().for_each(|tenure| self.confirm(tenure.grant));
+        self.broken_due = (!self.broken_inside.is_empty()).then(|| now.after(BROKEN_LOOK));
+    }
+
+    /// The connection is gone, and with it its words; whoever is inside keeps his guard until the lease ends.
+    pub(super) fn lose_words(&mut self) {
+        self.memory = None;
+        // Should the session live on, the server knows them as grants like others.
+        for hold in self.holds.values() {
+            let _ = hold.go_on_by_messages();
+        }
+        self.tenures.clear();
+        self.broken_inside.clear();
+        self.broken_due = None;
+    }
+
+    /// Why a hold that was taken away is over.
+    pub(super) fn take_grant_away(&mut self, grant: GrantId, cause: LostCause) {
+        if let Some(hold) = self.drop_hold(grant) {
+            hold.take_away(cause);
+            self.events.push(Event::HoldOver(hold));
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Grants that stay with the client: entered and left without a word, and given up when the server wants them.
+
+use super::*;
+use crate::owner::{fresh_owner, holder_of, owner_of_this_thread};
+use crate::transport::tests::Shown;
+use fairlock_shm::word::{Generation, Holder, Seen};
+
+const FIRST: Generation = Generation(1);
+
+/// A talk through memory, with the server's end of it.
+struct Cached {
+    talk: Talk,
+    shown: Shown,
+}
+
+fn plain(owner: OwnerId) -> Arc<Spec> {
+    Arc::new(Spec { owner, cacheable: true, ..(*spec(0)).clone() })
+}
+
+impl Cached {
+    fn opened() -> Cached {
+        let (mut talk, shown) = (Talk::opened(), Shown::new());
+        talk.stream.shares(&shown.memory);
+        Cached { talk, shown }
+    }
+
+    /// This thread has the lock as grant 1, which stays, in word 7.
+    fn kept() -> (Cached, Arc<Hold>) {
+        let mut cached = Cached::opened();
+        let id = cached.talk.acquire_as(1001, 1, plain(owner_of_this_thread()));
+        cached.talk.hear_ok(1002, id, FLAG_KEPT | FLAG_RENEWED, &granted(1));
+        cached.shown.segment.word(7).unwrap().grant(FIRST, false);
+        cached.note(1, 7, FIRST);
+        let hold = cached.talk.taken();
+        cached.talk.said();
+        (cached, hold)
+    }
+
+    fn note(&mut self, slot: u32, word: u32, generation: Generation) {
+        let Reply::Granted(grant) = granted(slot) else { unreachable!() };
+        let note = Reply::Cached { grant: grant.grant, word, generation: generation.0 };
+        self.talk.hear_ok(1002, RequestId::NOTICE, 0, &note);
+    }
+
+    fn word(&self) -> &fairlock_shm::word::Word {
+        self.shown.segment.word(7).unwrap()
+    }
+
+    fn enter(&mut self, owner: OwnerId) -> Option<Arc<Hold>> {
+        match self.talk.stream.enter(&plain(owner)) {
+            Attempt::Entered(hold) => Some(hold),
+            _ => None,
+        }
+    }
+
+    fn refuses(&mut self, spec: Spec) -> bool {
+        matches!(self.talk.stream.enter(&Arc::new(spec)), Attempt::Refused(Refusal::AlreadyHeld))
+    }
+}
+
+impl Talk {
+    /// The hold that was just granted.
+    fn taken(&mut self) -> Arc<Hold> {
+        let granted = |event| match event {
+            Event::Answered(_, Answer::Granted(hold)) => Some(hold),
+            _ => None,
+        };
+        self.stream.take_events().into_iter().find_map(granted).unwrap()
+    }
+}
+
+#[test]
+fn only_a_plain_request_through_memory_says_that_its_grant_may_stay() {
+    let cacheable = |talk: &mut Talk| {
+        let bytes = std::mem::take(&mut talk.stream.out);
+        let (frame, _) = Frame::split(&bytes).unwrap().unwrap();
+        let Request::Acquire(acquire) = Request::decode(&frame).unwrap() else { panic!("{frame:?}") };
+        acquire.cacheable
+    };
+    let mut cached = Cached::opened();
+    cached.talk.acquire_as(1001, 1, plain(fresh_owner()));
+    assert!(cacheable(&mut cached.talk));
+    cached.talk.acquire(1002, 2);
+    assert!(!cacheable(&mut cached.talk));
+    let mut over_a_socket = Talk::opened();
+    over_a_socket.acquire_as(1001, 1, plain(fresh_owner()));
+    assert!(!cacheable(&mut over_a_socket));
+}
+
+#[test]
+fn a_grant_that_stays_is_left_and_entered_by_any_thread_without_a_word() {
+    let (mut cached, hold) = Cached::kept();
+    assert_eq!(cached.word().look(FIRST), Seen::Held);
+    cached.talk.stream.release(at(1003), &hold);
+    assert_eq!(cached.word().look(FIRST), Seen::Free);
+    for owner in [owner_of_this_thread(), fresh_owner(), OwnerId(1 << 63 | 77)] {
+        let entered = cached.enter(owner).unwrap();
+        assert_eq!((entered.grant, entered.facts()), (hold.grant, hold.facts()));
+        assert!(entered.check(&cached.talk.lease, at(1004)).is_ok());
+        assert!(cached.word().is_held(FIRST, holder_of(owner)));
+        assert!(cached.enter(fresh_owner()).is_none(), "one is inside");
+        cached.talk.stream.release(at(1005), &entered);
+        assert_eq!(entered.check(&cached.talk.lease, at(1005)), Err(LostCause::Released));
+    }
+    assert_eq!(cached.talk.said(), [""; 0]);
+}
+
+#[test]
+fn one_who_leaves_while_somebody_waits_says_look_and_enters_no_more() {
+    let (mut cached, hold) = Cached::kept();
+    cached.word().want();
+    cached.talk.stream.release(at(1003), &hold);
+    assert_eq!(cached.talk.said(), ["3: look ack 1"]);
+    assert!(cached.enter(fresh_owner()).is_none());
+    assert!(cached.word().take(FIRST));
+    assert!(cached.enter(fresh_owner()).is_none());
+    assert!(cached.talk.stream.tenures.is_empty(), "what is over is forgotten");
+    assert_eq!(cached.talk.said(), [""; 0], "the request that follows says enough");
+}
+
+#[test]
+fn one_who_is_inside_is_refused_by_himself_because_the_server_does_not_know_him() {
+    let (mut cached, hold) = Cached::kept();
+    let mine = owner_of_this_thread();
+    let spec = |owner| (*plain(owner)).clone();
+    assert!(cached.refuses(spec(mine)));
+    assert!(cached.refuses(Spec { mode: fairlock_protocol::Mode::PR, cacheable: false, ..spec(mine) }));
+    assert!(cached.refuses(Spec { namespace: "default".into(), ..spec(mine) }), "the same namespace");
+    assert!(!cached.refuses(Spec { namespace: "other".into(), ..spec(mine) }));
+    assert!(!cached.refuses(Spec { mode: fairlock_protocol::Mode::NL, ..spec(mine) }));
+    assert!(!cached.refuses(spec(fresh_owner())));
+    assert!(cached.talk.stream.meets_itself(&[plain(mine)]));
+    assert!(!cached.talk.stream.meets_itself(&[plain(fresh_owner())]));
+    cached.talk.stream.release(at(1003), &hold);
+    assert!(!cached.talk.stream.meets_itself(&[plain(mine)]));
+    assert_eq!(
+        cached.word().enter(FIRST, holder_of(mine), cached.shown.memory.leaving()),
+        fairlock_shm::word::Entry::Entered
+    );
+    assert!(cached.refuses(spec(mine)), "also when only the word knows");
+}
+
+#[test]
+fn the_one_inside_enters_again_when_he_says_so_and_leaves_with_the_last_guard() {
+    let (mut cached, hold) = Cached::kept();
+    let again =
+        Arc::new(Spec { reentrant: true, cacheable: false, ..(*plain(owner_of_this_thread())).clone() });
+    let Attempt::Entered(same) = cached.talk.stream.enter(&again) else { panic!("refused") };
+    assert!(Arc::ptr_eq(&same, &hold));
+    cached.talk.stream.release(at(1003), &hold);
+    assert!(hold.check(&cached.talk.lease, at(1003)).is_ok());
+    cached.talk.stream.release(at(1004), &hold);
+    assert_eq!(cached.word().look(FIRST), Seen::Free);
+    assert_eq!(cached.talk.said(), [""; 0]);
+}
+
+#[test]
+fn a_note_that_comes_after_the_release_is_ignored() {
+    let mut cached = Cached::opened();
+    let id = cached.talk.acquire_as(1001, 1, plain(fresh_owner()));
+    cached.talk.hear_ok(1002, id, FLAG_KEPT | FLAG_RENEWED, &granted(1));
+    let hold = cached.talk.taken();
+    cached.talk.stream.release(at(1003), &hold);
+    cached.shown.segment.word(7).unwrap().grant(FIRST, false);
+    cached.note(1, 7, FIRST);
+    assert!(cached.talk.stream.tenures.is_empty());
+    assert_eq!(cached.word().look(FIRST), Seen::Held, "the server takes it back by itself");
+    assert_eq!(cached.talk.said().last().unwrap(), "3: release 1 ack 1");
+}
+
+#[test]
+fn a_request_of_the_holder_that_left_before_the_note_is_refused_instead_of_waiting_for_itself() {
+    let mut cached = Cached::opened();
+    let owner = owner_of_this_thread();
+    let id = cached.talk.acquire_as(1001, 1, plain(owner));
+    cached.talk.hear_ok(1002, id, FLAG_KEPT | FLAG_RENEWED, &granted(1));
+    cached.talk.acquire_as(1003, 2, plain(owner));
+    cached.talk.acquire_as(1003, 3, plain(fresh_owner()));
+    cached.shown.segment.word(7).unwrap().grant(FIRST, false);
+    cached.note(1, 7, FIRST);
+    assert_eq!(cached.talk.told(), ["1 granted 1", "2 ALREADY_HELD"]);
+    assert_eq!(cached.talk.said().last().unwrap(), "5: cancel 3 ack 1");
+}
+
+#[test]
+fn a_conversion_goes_on_by_messages_and_nobody_enters_the_word_again() {
+    let (mut cached, hold) = Cached::kept();
+    let ask = Ask::Convert { grant: hold.grant, mode: fairlock_protocol::Mode::PR, wait: Wait::Forever };
+    cached.talk.stream.submit(at(1003), ask, Some(9), false).unwrap();
+    assert_eq!(cached.word().void(FIRST), Seen::Held);
+    assert!(hold.check(&cached.talk.lease, at(1004)).is_ok(), "its word means nothing any more");
+    assert!(cached.refuses((*plain(owner_of_this_thread())).clone()), "the server still does not know him");
+    cached.talk.stream.release(at(1005), &hold);
+    let said = cached.talk.said();
+    assert!(said[0].starts_with("3: convert") && said[1] == "4: release 1 ack 1", "{said:?}");
+    assert!(cached.talk.stream.tenures.is_empty());
+}
+
+#[test]
+fn a_broken_one_is_renounced_before_it_is_confirmed() {
+    let (mut cached, hold) = Cached::kept();
+    let Reply::Granted(grant) = granted(1) else { unreachable!() };
+    let before = cached.shown.memory.edition();
+    cached.talk.hear_ok(1004, RequestId::NOTICE, 0, &Reply::Broken { grant: grant.grant, forced: false });
+    assert_ne!(cached.shown.memory.edition(), before, "prepared locks look again");
+    assert!(!cached.word().is_held(FIRST, Holder::GRANTED));
+    assert_eq!(hold.check(&cached.talk.lease, at(1005)), Err(LostCause::Broken));
+    assert_eq!(cached.talk.said(), ["3: confirm 1 ack 1"]);
+    cached.talk.stream.release(at(1006), &hold);
+    assert_eq!(
+        cached.word().look(FIRST),
+        Seen::Free,
+        "left all the same, so that the word can be used again"
+    );
+    assert_eq!(cached.talk.said(), [""; 0]);
+}
+
+#[test]
+fn a_broken_one_that_only_its_word_knows_is_confirmed_when_it_was_left() {
+    let (mut cached, hold) = Cached::kept();
+    cached.talk.stream.confirm_when_released();
+    cached.talk.stream.release(at(1003), &hold);
+    let (holder, leaving) = (Holder::new(5), cached.shown.memory.leaving());
+    assert_eq!(cached.word().enter(FIRST, holder, leaving), fairlock_shm::word::Entry::Entered);
+    let Reply::Granted(grant) = granted(1) else { unreachable!() };
+    cached.talk.hear_ok(1004, RequestId::NOTICE, 0, &Reply::Broken { grant: grant.grant, forced: false });
+    assert!(!cached.word().is_held(FIRST, holder));
+    let due = cached.talk.stream.due().unwrap();
+    cached.talk.stream.tick(due);
+    assert_eq!(cached.talk.said(), [""; 0]);
+    let _ = cached.word().leave(FIRST, leaving);
+    let due = cached.talk.stream.due().unwrap();
+    cached.talk.stream.tick(due);
+    assert_eq!(cached.talk.said(), ["3: confirm 1 ack 1"]);
+    assert_eq!(cached.talk.stream.due(), None);
+}
+
+#[test]
+fn a_forced_end_is_seen_by_the_next_check() {
+    let (cached, hold) = Cached::kept();
+    assert_eq!(cached.word().void(FIRST), Seen::Held);
+    assert_eq!(hold.check(&cached.talk.lease, at(1003)), Err(LostCause::Broken));
+}
+
+#[test]
+fn a_broken_connection_leaves_guards_and_no_words() {
+    let (mut cached, hold) = Cached::kept();
+    cached.shown.memory.close();
+    cached.talk.stream.disconnected();
+    assert!(cached.enter(fresh_owner()).is_none());
+    assert_eq!(cached.word().void(FIRST), Seen::Held);
+    assert!(hold.check(&cached.talk.lease, at(1003)).is_ok(), "until the lease ends");
+}
