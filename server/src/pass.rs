@@ -250,7 +250,7 @@ impl ShardThread {
             Event::Closed { link, error } => {
                 if let Some(connection) = self.connection_of(link) {
                     tracing::debug!(connection = connection.slot, ?error, "connection closed by the peer");
-                    self.hear_out(now, connection);
+                    self.hear_out(now, connection, true);
                     self.forget(link, connection);
                     self.shard.disconnected(connection);
                 }
@@ -261,10 +261,7 @@ impl ShardThread {
                     && id == watch
                 {
                     self.watched[session.slot as usize].take_if(|(known, _)| *known == session);
-                    if let Some(connection) = self.shard.connection_of(session) {
-                        self.hear_out(now, connection);
-                    }
-                    self.shard.process_gone(now, session);
+                    self.process_gone(now, session);
                 }
             }
             Event::Woken => {}
@@ -282,6 +279,7 @@ impl ShardThread {
                 match message {
                     ToShard::Adopt(adoption) => self.adopt(now, *adoption),
                     ToShard::Stop => self.stopping = true,
+                    ToShard::SessionOver { id, why } => self.session_over(now, id, why),
                     other => self.shard.message(now, other),
                 }
             }

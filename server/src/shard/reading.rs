@@ -7,7 +7,7 @@ use fairlock_locktable::command::SessionKey;
 use fairlock_protocol::bundle::locks_asked;
 use fairlock_protocol::limits::{READ_BACKLOG_BYTES_MAX, REQUESTS_PER_PASS};
 use fairlock_protocol::request::kind;
-use fairlock_protocol::{Frame, Malformed, Request, RequestId, Tick};
+use fairlock_protocol::{Frame, Malformed, Request, RequestId, SessionId, Tick};
 use fairlock_shm::ring::Corrupt;
 
 use super::Shard;
@@ -90,7 +90,7 @@ impl Shard {
     pub(super) fn serve(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.at_mut(key) else { return };
         connection.ready = false;
-        let has_words = connection.words.is_some();
+        let (has_words, hung_up) = (connection.words.is_some(), connection.hung_up);
         if connection.stalled {
             // It comes back when its answers are read.
             return;
@@ -101,6 +101,11 @@ impl Shard {
         while share > 0 {
             match Connection::frame_at(&inbound, at) {
                 Ok(None) => break,
+                Ok(Some((frame, next))) if is_page(&frame) && hung_up => {
+                    // Nobody is there to read it.
+                    at = next;
+                    share -= 1;
+                }
                 Ok(Some((frame, _))) if is_page(&frame) && self.pages_left == 0 => break,
                 Ok(Some((frame, next))) => {
                     if !self.frame(key, &frame) {
@@ -134,15 +139,32 @@ impl Shard {
         self.end_connection(key, false);
     }
 
+    /// The session with this id, if it is here.
+    pub(crate) fn session(&self, id: SessionId) -> Option<SessionKey> {
+        self.table.session(id)
+    }
+
     /// The connection that acts for a session.
     pub(crate) fn connection_of(&mut self, session: SessionKey) -> Option<ConnectionKey> {
         self.presence(session)?.connection
     }
 
-    /// Serves what a connection has said whole, without regard to its share, because it says no more.
-    pub(crate) fn serve_out(&mut self, now: Tick, key: ConnectionKey) {
+    /// Serves what a connection has said whole, without regard to its share, because it says no more. `gone`: nobody is
+    /// there to read an answer, so nothing has to wait for that.
+    pub(crate) fn serve_out(&mut self, now: Tick, key: ConnectionKey, gone: bool) {
         self.now = now;
-        while self.connections.at(key).is_some_and(|connection| connection.ready && !connection.stalled) {
+        if gone && let Some(connection) = self.connections.at_mut(key) {
+            connection.hung_up = true;
+            self.unstall(key);
+        }
+        let mut left = usize::MAX;
+        loop {
+            let Some(connection) = self.connections.at(key) else { return };
+            // What is not taken now (a page beyond those of a pass) keeps its turn.
+            if !connection.ready || connection.stalled || connection.unread().len() >= left {
+                return;
+            }
+            left = connection.unread().len();
             self.ready.retain(|other| *other != key);
             self.serve(key);
         }

@@ -357,7 +357,7 @@ impl World {
     }
 }
 
-pub(super) fn open(ttl_ms: u32) -> Open<'static> {
+pub(crate) fn open(ttl_ms: u32) -> Open<'static> {
     Open {
         ttl_ms,
         liveness: Liveness::Heartbeat,
@@ -371,7 +371,7 @@ pub(super) fn open(ttl_ms: u32) -> Open<'static> {
     }
 }
 
-pub(super) fn acquire(name: &str, wait: Wait) -> Request<'_> {
+pub(crate) fn acquire(name: &str, wait: Wait) -> Request<'_> {
     Request::Acquire(Acquire {
         resource: Resource::new(b"", name.as_bytes()).unwrap(),
         mode: Mode::EX,
@@ -387,7 +387,7 @@ pub(super) fn acquire(name: &str, wait: Wait) -> Request<'_> {
 }
 
 /// A name that belongs to `shard` of `shards`.
-pub(super) fn name_on(shard: u16, shards: u16) -> String {
+pub(crate) fn name_on(shard: u16, shards: u16) -> String {
     (0..100_000_u32)
         .map(|number| format!("name/{number}"))
         .find(|name| {
