@@ -134,6 +134,9 @@ impl Shard {
     /// A connection's shared memory is not what it should be: its client ends, and nobody else notices.
     pub(crate) fn corrupted(&mut self, now: Tick, key: ConnectionKey, corrupt: Corrupt) {
         self.now = now;
+        if self.connections.at(key).is_none_or(|connection| connection.phase == Phase::Ending) {
+            return;
+        }
         ShardStats::add(&self.stats.malformed_total);
         tracing::warn!(connection = key.slot, %corrupt, "a client's shared memory is corrupt; its session ends");
         self.end_connection(key, false);
