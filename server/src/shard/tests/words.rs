@@ -1,9 +1,42 @@
 //! Clients that share memory, as a shard sees them: what becomes of their sessions and words when they end, move, stop in
 //! the middle or mean no good.
 
-use fairlock_protocol::{Reply, Request, RequestId};
+use fairlock_protocol::request::Acquire;
+use fairlock_protocol::{GrantId, Reply, Request, RequestId, Wait};
+use fairlock_shm::word::{Generation, Leaving};
 
-use super::world::{World, open};
+use super::world::{Line, World, acquire, open};
+
+/// Takes a lock as a client that would keep it.
+fn take(world: &mut World, line: Line, number: u64, name: &str) -> (GrantId, Option<(u32, Generation)>) {
+    let Request::Acquire(asked) = acquire(name, Wait::Forever) else { unreachable!() };
+    let ack = u16::try_from(number - 1).unwrap();
+    world.send(line, number, ack, &Request::Acquire(Acquire { cacheable: true, ..asked }));
+    let heard = world.heard(line);
+    let Reply::Granted(granted) = heard[0].reply() else { panic!("{heard:?}") };
+    let note = heard.get(1).map(|note| match note.reply() {
+        Reply::Cached { word, generation, .. } => (word, Generation(generation)),
+        other => panic!("{other:?}"),
+    });
+    (granted.grant, note)
+}
+
+/// Takes and releases a lock until the grant stays with the client: it, its word and its tenure. Requests are numbered
+/// from `number`.
+fn cached(world: &mut World, line: Line, number: u64, name: &str) -> (GrantId, u32, Generation) {
+    let mut number = number;
+    loop {
+        let (grant, note) = take(world, line, number, name);
+        if let Some((word, generation)) = note {
+            return (grant, word, generation);
+        }
+        let ack = u16::try_from(number).unwrap();
+        world.send(line, number + 1, ack, &Request::Release(grant));
+        world.heard(line);
+        number += 2;
+        assert!(number < 100, "a run of acquires is cached");
+    }
+}
 
 #[test]
 fn a_connection_that_is_rejected_opens_no_other_session_on_its_way_out() {
@@ -21,4 +54,22 @@ fn a_connection_that_is_rejected_opens_no_other_session_on_its_way_out() {
     assert_eq!(refused, 1, "nothing is read after that");
     assert_eq!(world.shards[0].table().counts().sessions, 0, "nobody would ever end it");
     assert_eq!(world.shards[0].timeouts.unbound_count(), 0);
+}
+
+#[test]
+fn a_word_that_many_want_one_after_the_other_is_noted_once() {
+    let mut world = World::new(1);
+    let (keeper, segment) = world.share(0);
+    world.open_on(keeper, 60_000);
+    let (_, index, generation) = cached(&mut world, keeper, 1, "mine");
+    let (other, ..) = world.open(0, 60_000);
+    // Each comes, finds somebody inside and gives up; the next one is told of again.
+    for request in 0..500 {
+        world.send(other, 2 * request + 1, 0, &acquire("mine", Wait::Forever));
+        world.send(other, 2 * request + 2, 0, &Request::Cancel(RequestId(2 * request + 1)));
+    }
+    assert_eq!(world.shards[0].wanted_count(), 1, "what is looked at in every pass does not grow");
+    assert!(segment.word(index).unwrap().leave(generation, Leaving::Exchange));
+    world.turn();
+    assert_eq!((world.shards[0].wanted_count(), world.shards[0].table().counts().grants), (0, 0));
 }
