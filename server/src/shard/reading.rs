@@ -189,6 +189,9 @@ impl Shard {
             _ if connection.hung_up => return self.forget(key),
             _ if connection.unread().is_empty() => connection.partial_since = None,
             Phase::Greeting => self.output.read_once.push(key),
+            // Its process may be stopped between two slots of a frame, and its session lasts as long as the process does.
+            // What waits here is less than a frame.
+            Phase::Bound(_) if connection.words.is_some() => {}
             _ if progressed || connection.partial_since.is_none() => {
                 connection.partial_since = Some(now);
                 self.timeouts.partial(now, key);

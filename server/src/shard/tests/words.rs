@@ -73,3 +73,25 @@ fn a_word_that_many_want_one_after_the_other_is_noted_once() {
     world.turn();
     assert_eq!((world.shards[0].wanted_count(), world.shards[0].table().counts().grants), (0, 0));
 }
+
+#[test]
+fn a_client_that_is_stopped_in_the_middle_of_a_frame_goes_on_where_it_was() {
+    let mut world = World::new(1);
+    let (line, segment) = world.share(0);
+    world.open_on(line, 60_000);
+    let mut bytes = vec![];
+    acquire("x", Wait::Forever).encode(RequestId(1), 0, &mut bytes);
+    let (beginning, rest) = bytes.split_at(20);
+    world.send_bytes(line, beginning);
+    world.pass_ms(30_000);
+    assert!(world.is_open(line) && !segment.status().has_ended());
+    world.send_bytes(line, rest);
+    assert!(matches!(world.only(line).reply(), Reply::Granted(_)));
+    // Without a session it waits no longer than others.
+    let (line, _segment) = world.share(0);
+    world.send(line, 0, 0, &Request::Status);
+    world.heard(line);
+    world.send_bytes(line, beginning);
+    world.pass_ms(1_001);
+    assert!(!world.is_open(line));
+}
