@@ -279,7 +279,9 @@ impl ShardThread {
                 match message {
                     ToShard::Adopt(adoption) => self.adopt(now, *adoption),
                     ToShard::Stop => self.stopping = true,
-                    ToShard::SessionOver { id, why } => self.session_over(now, id, why),
+                    ToShard::SessionOver { id, why } | ToShard::SessionClosed { id, why } => {
+                        self.session_over(now, (id, why), message);
+                    }
                     other => self.shard.message(now, other),
                 }
             }

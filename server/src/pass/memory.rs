@@ -85,8 +85,9 @@ impl ShardThread {
         self.bury(shared);
     }
 
-    /// A session ended at its home. What its client said to this shard before that counts, although it was never heard.
-    pub(super) fn session_over(&mut self, now: Tick, id: SessionId, why: Ended) {
+    /// Another shard says that a session ended. What its client said to this one before that counts, although it was never
+    /// heard.
+    pub(super) fn session_over(&mut self, now: Tick, (id, why): (SessionId, Ended), message: ToShard) {
         let shared = self.shard.session(id).and_then(|session| self.shared_with(session));
         let gone = why == Ended::Died;
         if let Some(connection) = shared
@@ -94,7 +95,7 @@ impl ShardThread {
         {
             self.hear_out(now, connection, gone);
         }
-        self.shard.message(now, ToShard::SessionOver { id, why });
+        self.shard.message(now, message);
         self.bury(shared.filter(|_| gone));
     }
 

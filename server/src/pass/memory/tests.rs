@@ -31,6 +31,7 @@ struct Client {
     segment: Arc<Segment>,
     requests: Sender,
     replies: Receiver,
+    sent: u64,
 }
 
 impl Client {
@@ -47,13 +48,14 @@ impl Client {
         Request::Hello(Hello::to(ShardId(shard))).encode(RequestId::NOTICE, 0, &mut received);
         let shared = Some(segment.clone());
         thread.adopt(clock::now(), Adoption { socket: near.into(), received, peer, segment: shared });
-        Client { socket, segment, requests: Sender::default(), replies: Receiver::default() }
+        Client { socket, segment, requests: Sender::default(), replies: Receiver::default(), sent: 0 }
     }
 
     fn send(&mut self, messages: &[Request<'_>]) {
         let mut bytes = vec![];
-        for (message, number) in messages.iter().zip(1..) {
-            message.encode(RequestId(number), 0, &mut bytes);
+        for message in messages {
+            self.sent += 1;
+            message.encode(RequestId(self.sent), 0, &mut bytes);
         }
         assert_eq!(self.requests.send(self.segment.requests(), &bytes), Ok(bytes.len()), "the ring has room");
     }
@@ -159,9 +161,7 @@ fn a_release_and_an_end_in_one_breath_count_although_no_answer_was_read() {
             client.send(&[Request::Status; 4]);
             passes(thread, 40);
         }
-        let mut bytes = vec![];
-        Request::Release(grant).encode(RequestId(99), 1, &mut bytes);
-        assert_eq!(client.requests.send(client.segment.requests(), &bytes), Ok(bytes.len()));
+        client.send(&[Request::Release(grant)]);
         drop(client.socket);
         pass_until(thread, "the client is forgotten", |thread| !thread.rings.are_attached());
         let counts = thread.shard.table().counts();
@@ -217,5 +217,31 @@ fn what_was_released_at_another_shard_before_the_death_counts_there() {
         let counts = threads[1].shard.table().counts();
         assert_eq!((counts.releases_total, counts.sessions), (1, 0));
         assert!(!threads[1].rings.are_attached());
+    }
+}
+
+#[test]
+fn what_was_released_at_home_before_the_end_counts_although_another_shard_saw_the_end_first() {
+    for choice in DRIVERS {
+        let mut threads = threads(2, Poll::Always, choice);
+        let both = |threads: &mut Vec<ShardThread>| {
+            (0..40).for_each(|_| threads.iter_mut().for_each(|thread| thread.pass().unwrap()));
+        };
+        let mut home = Client::of(&mut threads[0], nobody());
+        home.send(&[Request::Open(world::open(60_000))]);
+        both(&mut threads);
+        let (session, secret) = home.is_opened();
+        let mut there = Client::at(&mut threads[1], 1, nobody());
+        there.send(&[Request::Resume { session, secret, received: 0 }]);
+        let name = world::name_on(0, 2);
+        home.send(&[world::acquire(&name, Wait::Try)]);
+        both(&mut threads);
+        let grant = home.granted();
+        home.send(&[Request::Release(grant)]);
+        drop(there);
+        pass_until(&mut threads[1], "the end is seen", |thread| !thread.rings.are_attached());
+        threads[0].take_messages(clock::now());
+        let counts = threads[0].shard.table().counts();
+        assert_eq!((counts.releases_total, counts.sessions), (1, 0));
     }
 }

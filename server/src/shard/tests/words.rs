@@ -5,7 +5,7 @@ use fairlock_protocol::request::Acquire;
 use fairlock_protocol::{GrantId, Reply, Request, RequestId, Wait};
 use fairlock_shm::word::{Generation, Leaving};
 
-use super::world::{Line, World, acquire, open};
+use super::world::{Line, World, acquire, name_on, open};
 
 /// Takes a lock as a client that would keep it.
 fn take(world: &mut World, line: Line, number: u64, name: &str) -> (GrantId, Option<(u32, Generation)>) {
@@ -94,4 +94,26 @@ fn a_client_that_is_stopped_in_the_middle_of_a_frame_goes_on_where_it_was() {
     world.send_bytes(line, beginning);
     world.pass_ms(1_001);
     assert!(!world.is_open(line));
+}
+
+#[test]
+fn who_hangs_up_at_another_shard_has_died_at_home() {
+    let mut world = World::new(2);
+    let (home, _) = world.share(0);
+    let (session, secret) = world.open_on(home, 60_000);
+    let (there, _) = world.share(1);
+    world.send(there, 1, 0, &Request::Resume { session, secret, received: 0 });
+    let name = name_on(0, 2);
+    take(&mut world, home, 1, &name);
+    let (waiter, ..) = world.open(0, 60_000);
+    world.send(waiter, 1, 0, &acquire(&name, Wait::Forever));
+    // The news from there comes before the home sees the end of its own line.
+    world.hang_up(there);
+    world.turn();
+    let heard = world.only(waiter);
+    assert!(
+        matches!(heard.reply(), Reply::Granted(granted) if granted.previous_owner_died),
+        "{:?}",
+        heard.reply()
+    );
 }
