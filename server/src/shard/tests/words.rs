@@ -3,7 +3,7 @@
 
 use fairlock_protocol::request::Acquire;
 use fairlock_protocol::{GrantId, Reply, Request, RequestId, Wait};
-use fairlock_shm::word::{Generation, Leaving};
+use fairlock_shm::word::{Entry, Generation, Holder, Leaving};
 
 use super::world::{Line, World, acquire, name_on, open};
 
@@ -116,4 +116,25 @@ fn who_hangs_up_at_another_shard_has_died_at_home() {
         "{:?}",
         heard.reply()
     );
+}
+
+#[test]
+fn a_session_that_goes_on_elsewhere_leaves_no_grant_behind_that_nobody_takes_back() {
+    let mut world = World::new(1);
+    let (line, segment) = world.share(0);
+    let (session, secret) = world.open_on(line, 60_000);
+    let (_, index, generation) = cached(&mut world, line, 1, "free");
+    assert!(!segment.word(index).unwrap().leave(generation, Leaving::Exchange));
+    let (_, inside, tenure) = cached(&mut world, line, 8, "held");
+    let back = world.greet(0);
+    world.send(back, 200, 0, &Request::Resume { session, secret, received: 14 });
+    assert!(!world.is_open(line));
+    let free = segment.word(index).unwrap().enter(generation, Holder::new(1), Leaving::Exchange);
+    assert_eq!(free, Entry::Refused);
+    assert!(!segment.word(inside).unwrap().is_held(tenure, Holder::GRANTED), "whoever is inside finds out");
+    let (other, ..) = world.open(0, 60_000);
+    world.send(other, 1, 0, &acquire("free", Wait::Try));
+    assert!(matches!(world.only(other).reply(), Reply::Granted(_)));
+    world.send(other, 2, 1, &acquire("held", Wait::Try));
+    assert!(matches!(world.only(other).reply(), Reply::Refused(_)), "that one its client has to give back");
 }
