@@ -138,3 +138,23 @@ fn a_session_that_goes_on_elsewhere_leaves_no_grant_behind_that_nobody_takes_bac
     world.send(other, 2, 1, &acquire("held", Wait::Try));
     assert!(matches!(world.only(other).reply(), Reply::Refused(_)), "that one its client has to give back");
 }
+
+#[test]
+fn a_grant_with_an_end_of_its_own_is_not_kept() {
+    let mut world = World::new(1);
+    let (line, _segment) = world.share(0);
+    world.open_on(line, 60_000);
+    let Request::Acquire(asked) = acquire("x", Wait::Forever) else { unreachable!() };
+    let mut number = 1;
+    for limited in [Acquire { max_hold_ms: 5000, ..asked }, Acquire { lock_delay_ms: 5, ..asked }] {
+        for _ in 0..10 {
+            let ack = u16::try_from(number - 1).unwrap();
+            world.send(line, number, ack, &Request::Acquire(Acquire { cacheable: true, ..limited }));
+            let heard = world.only(line);
+            let Reply::Granted(granted) = heard.reply() else { panic!("{heard:?}") };
+            world.send(line, number + 1, ack + 1, &Request::Release(granted.grant));
+            world.only(line);
+            number += 2;
+        }
+    }
+}
