@@ -415,14 +415,7 @@ impl ShardThread {
             self.driver.backlog(link)
         };
         if backlog > self.write_backlog_bytes {
-            tracing::warn!(
-                connection = connection.slot,
-                "a client does not read its answers; connection dropped"
-            );
-            ShardStats::add(&self.stats.dropped_total);
-            self.driver.close(link, Flush::Discard);
-            self.forget(link, connection);
-            self.shard.disconnected(connection);
+            self.drop_unread(connection, link);
         } else if through_ring && backlog > 0 {
             // It goes on when its client has taken everything: one that does not read is asked for no more answers.
             self.shard.stall(connection);
@@ -478,8 +471,9 @@ impl ShardThread {
     /// Ends every connection after what was written to it, at the end of the thread.
     fn hang_up(&mut self) {
         self.driver.stop_listening();
-        for (_, link) in self.connections.iter().flatten() {
+        for (connection, link) in self.connections.iter().flatten() {
             self.driver.close(*link, Flush::Queued);
+            self.rings.detach(*connection);
         }
         // One more turn submits the closings; the driver's own end drops what then remains.
         let _ = self.driver.wait(Patience::Poll, &mut self.events);

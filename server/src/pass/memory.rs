@@ -8,8 +8,12 @@ use fairlock_shm::wait;
 use super::{PASSES_PER_PUBLICATION, ShardThread};
 use crate::clock;
 use crate::connection::ConnectionKey;
-use crate::driver::{Event, Flush};
+use crate::driver::{Event, Flush, LinkId};
 use crate::lanes::ToShard;
+use crate::stats::ShardStats;
+
+/// Bells that may wait for a client that says it polls its socket; one that reads none of so many does not.
+const BELLS_UNREAD_MAX: usize = 4096;
 
 impl ShardThread {
     /// Says on every ring that this thread looks no more by itself, and looks once more. `false`: there is something to do.
@@ -104,6 +108,18 @@ impl ShardThread {
         self.shard.connection_of(session).filter(|connection| self.rings.has(*connection))
     }
 
+    /// What is written to a client stays unread beyond all bounds: its connection ends, with everything that waits.
+    pub(super) fn drop_unread(&mut self, connection: ConnectionKey, link: LinkId) {
+        tracing::warn!(
+            connection = connection.slot,
+            "a client does not read its answers; connection dropped"
+        );
+        ShardStats::add(&self.stats.dropped_total);
+        self.driver.close(link, Flush::Discard);
+        self.forget(link, connection);
+        self.shard.disconnected(connection);
+    }
+
     /// Nobody is at the other end any more, though a forked child may keep the socket open: its memory is given back.
     fn bury(&mut self, connection: Option<ConnectionKey>) {
         if let Some(connection) = connection
@@ -130,6 +146,11 @@ impl ShardThread {
         self.rings.wake(&mut sockets);
         for link in sockets.drain(..) {
             self.driver.send(link, &mut vec![0]);
+            if self.driver.backlog(link) > BELLS_UNREAD_MAX
+                && let Some(connection) = self.connection_of(link)
+            {
+                self.drop_unread(connection, link);
+            }
         }
         self.bells = sockets;
     }

@@ -11,6 +11,7 @@ use fairlock_protocol::request::Open;
 use fairlock_protocol::{
     Frame, GrantId, Liveness, Reply, Request, RequestId, Secret, SessionId, ShardId, Wait,
 };
+use fairlock_shm::bell::Waiting;
 use fairlock_shm::ring::{Receiver, Sender};
 use fairlock_shm::segment::Segment;
 
@@ -243,5 +244,44 @@ fn what_was_released_at_home_before_the_end_counts_although_another_shard_saw_th
         threads[0].take_messages(clock::now());
         let counts = threads[0].shard.table().counts();
         assert_eq!((counts.releases_total, counts.sessions), (1, 0));
+    }
+}
+
+#[test]
+fn who_sleeps_on_its_memory_is_woken_when_its_connection_ends() {
+    for choice in DRIVERS {
+        let mut threads = threads(1, Poll::Always, choice);
+        let thread = &mut threads[0];
+        let mut client = Client::of(thread, nobody());
+        client.opens(thread, Liveness::Heartbeat);
+        let segment = client.segment.clone();
+        segment.parking().announce(Waiting::Futex);
+        // Without a time-out: a wake-up that was lost would never end it.
+        let sleeper = std::thread::spawn(move || wait::park(segment.parking(), None));
+        // A second OPEN ends the connection, with an answer and a bell on the socket that the sleeper does not see.
+        client.send(&[Request::Open(world::open(1000))]);
+        pass_until(thread, "the end", |thread| !thread.rings.are_attached());
+        sleeper.join().unwrap();
+        assert!(!client.heard().is_empty());
+    }
+}
+
+#[test]
+fn bells_that_nobody_reads_do_not_pile_up() {
+    for choice in DRIVERS {
+        let mut threads = threads(1, Poll::Always, choice);
+        let thread = &mut threads[0];
+        let mut client = Client::of(thread, nobody());
+        client.opens(thread, Liveness::Heartbeat);
+        let mut bells = 0;
+        while thread.rings.are_attached() {
+            client.segment.parking().announce(Waiting::Socket);
+            client.send(&[Request::Keepalive]);
+            passes(thread, 2);
+            client.heard();
+            bells += 1;
+            assert!(bells < 100_000, "each has a byte of the server's memory");
+        }
+        assert!(bells > BELLS_UNREAD_MAX, "a few may wait");
     }
 }
