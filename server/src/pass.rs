@@ -257,7 +257,7 @@ impl ShardThread {
             Event::Closed { link, error } => {
                 if let Some(connection) = self.connection_of(link) {
                     tracing::debug!(connection = connection.slot, ?error, "connection closed by the peer");
-                    self.hear_out(now, connection);
+                    self.hear_out(now, connection, true);
                     self.forget(link, connection);
                     self.shard.disconnected(connection);
                 }
@@ -268,10 +268,7 @@ impl ShardThread {
                     && id == watch
                 {
                     self.watched[session.slot as usize].take_if(|(known, _)| *known == session);
-                    if let Some(connection) = self.shard.connection_of(session) {
-                        self.hear_out(now, connection);
-                    }
-                    self.shard.process_gone(now, session);
+                    self.process_gone(now, session);
                 }
             }
             Event::Woken => {}
@@ -289,6 +286,9 @@ impl ShardThread {
                 match message {
                     ToShard::Adopt(adoption) => self.adopt(now, *adoption),
                     ToShard::Stop => self.stopping = true,
+                    ToShard::SessionOver { id, why } | ToShard::SessionClosed { id, why } => {
+                        self.session_over(now, (id, why), message);
+                    }
                     other => self.shard.message(now, other),
                 }
             }
@@ -422,14 +422,7 @@ impl ShardThread {
             self.driver.backlog(link)
         };
         if backlog > self.write_backlog_bytes {
-            tracing::warn!(
-                connection = connection.slot,
-                "a client does not read its answers; connection dropped"
-            );
-            ShardStats::add(&self.stats.dropped_total);
-            self.driver.close(link, Flush::Discard);
-            self.forget(link, connection);
-            self.shard.disconnected(connection);
+            self.drop_unread(connection, link);
         } else if through_ring && backlog > 0 {
             // It goes on when its client has taken everything: one that does not read is asked for no more answers.
             self.shard.stall(connection);
@@ -485,8 +478,9 @@ impl ShardThread {
     /// Ends every connection after what was written to it, at the end of the thread.
     fn hang_up(&mut self) {
         self.driver.stop_listening();
-        for (_, link) in self.connections.iter().flatten() {
+        for (connection, link) in self.connections.iter().flatten() {
             self.driver.close(*link, Flush::Queued);
+            self.rings.detach(*connection);
         }
         // One more turn submits the closings; the driver's own end drops what then remains.
         let _ = self.driver.wait(Patience::Poll, &mut self.events);
