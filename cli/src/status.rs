@@ -8,6 +8,7 @@ use crate::print::text::{counted, printable};
 use crate::print::{self, json};
 use crate::remote;
 use fairlock::admin::StatusReport;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Tells how the server is.
@@ -15,16 +16,21 @@ use std::fmt::Write;
 /// # Errors
 /// What reaching the server or writing the answer met.
 pub(crate) fn status(reach: &Reach) -> Result<u8, Failure> {
-    let report = remote::admin(reach)?.status().map_err(|error| remote::of_admin(&error))?;
+    let mut admin = remote::admin(reach)?;
+    let report = admin.status().map_err(|error| remote::of_admin(&error))?;
+    let mut transports = BTreeMap::new();
+    for session in admin.sessions().map_err(|error| remote::of_admin(&error))? {
+        *transports.entry(session.transport.name()).or_default() += 1;
+    }
     if reach.json {
-        print::document(&json::Status::from(&report))?;
+        print::document(&json::Status::of(&report, transports))?;
     } else {
-        print::out(&text(&report, Style::of_stdout()))?;
+        print::out(&text(&report, &transports, Style::of_stdout()))?;
     }
     Ok(0)
 }
 
-fn text(report: &StatusReport, style: Style) -> String {
+fn text(report: &StatusReport, transports: &BTreeMap<&'static str, u64>, style: Style) -> String {
     let mut out = String::new();
     let mut line = |name: &str, value: String| {
         // Writing to a String cannot fail.
@@ -39,7 +45,9 @@ fn text(report: &StatusReport, style: Style) -> String {
     let tone = if report.waiters > 0 { Tone::Warn } else { Tone::Plain };
     line("waiting", style.paint(tone, &counted(report.waiters, "request")));
     let connections = counted(report.connections, "connection");
-    line("sessions", format!("{}, {connections}", report.sessions));
+    let ways: Vec<String> = transports.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    let ways = if ways.is_empty() { String::new() } else { format!(" ({})", ways.join(", ")) };
+    line("sessions", format!("{}{ways}, {connections}", report.sessions));
     line("granted", format!("{} since the start", report.grants_total));
     let (tone, verdict) = if report.overtakes_total == 0 {
         (Tone::Good, "0: nobody was ever served before one who came earlier".to_owned())

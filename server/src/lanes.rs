@@ -71,10 +71,12 @@ pub(crate) enum ToShard {
         /// Which session.
         id: SessionId,
     },
-    /// The client closed its session on a connection of another shard than its home.
+    /// Another shard than its home knows that the session is over: its client closed it, or hung up on shared memory.
     SessionClosed {
         /// Which session.
         id: SessionId,
+        /// Which of the two.
+        why: Ended,
     },
     /// Leases up to this length may be granted now: it is on disk.
     HorizonRaised {

@@ -33,7 +33,7 @@ const MESSAGES_PER_PASS: usize = 256;
 const LANE_RETRY_TIME: Duration = Duration::from_millis(1);
 
 /// Passes in a row that look at rings alone. A look costs nanoseconds, asking the kernel hundreds.
-const PASSES_WITHOUT_KERNEL: u32 = 16;
+const PASSES_WITHOUT_KERNEL: u32 = 32;
 /// Pause before bytes that found no slot in a ring are tried again: its client rings no bell for that.
 const RING_RETRY_TIME: Duration = Duration::from_millis(1);
 
@@ -70,6 +70,8 @@ pub(crate) struct ShardThread {
     beacon: Option<Arc<Beacon>>,
     stamps: Stamps,
     number: u16,
+    /// The moment of the present or last pass.
+    now: Tick,
     /// Passes since the driver was asked.
     without_kernel: u32,
     /// Sockets of clients that sleep in a poll, kept for its memory.
@@ -127,6 +129,7 @@ impl ShardThread {
             beacon,
             stamps: Stamps::new(),
             number,
+            now: clock::now(),
             without_kernel: 0,
             bells: Vec::new(),
             shard,
@@ -168,14 +171,17 @@ impl ShardThread {
     }
 
     fn pass(&mut self) -> io::Result<()> {
-        let before = clock::now();
+        // The clock of the pass before is near enough while nothing sleeps; a pass of rings alone reads it once.
+        let mut before = self.now;
         if self.weigh_at.is_some_and(|at| before >= at) {
             self.publish(before);
         }
         let mut patience = self.patience(before);
         if matches!(patience, Patience::Sleep(_)) {
+            before = clock::now();
+            patience = self.patience(before);
             self.publish(before);
-            if !self.may_sleep() {
+            if matches!(patience, Patience::Sleep(_)) && !self.may_sleep() {
                 patience = Patience::Poll;
             }
         }
@@ -191,6 +197,7 @@ impl ShardThread {
         }
         let said = self.hear_rings(&events);
         let now = clock::now();
+        self.now = now;
         let mut worked = said || !events.is_empty() || self.shard.is_busy();
         for event in events.drain(..) {
             self.event(now, event);
@@ -250,7 +257,7 @@ impl ShardThread {
             Event::Closed { link, error } => {
                 if let Some(connection) = self.connection_of(link) {
                     tracing::debug!(connection = connection.slot, ?error, "connection closed by the peer");
-                    self.hear_out(now, connection);
+                    self.hear_out(now, connection, true);
                     self.forget(link, connection);
                     self.shard.disconnected(connection);
                 }
@@ -261,10 +268,7 @@ impl ShardThread {
                     && id == watch
                 {
                     self.watched[session.slot as usize].take_if(|(known, _)| *known == session);
-                    if let Some(connection) = self.shard.connection_of(session) {
-                        self.hear_out(now, connection);
-                    }
-                    self.shard.process_gone(now, session);
+                    self.process_gone(now, session);
                 }
             }
             Event::Woken => {}
@@ -282,6 +286,9 @@ impl ShardThread {
                 match message {
                     ToShard::Adopt(adoption) => self.adopt(now, *adoption),
                     ToShard::Stop => self.stopping = true,
+                    ToShard::SessionOver { id, why } | ToShard::SessionClosed { id, why } => {
+                        self.session_over(now, (id, why), message);
+                    }
                     other => self.shard.message(now, other),
                 }
             }
@@ -415,14 +422,7 @@ impl ShardThread {
             self.driver.backlog(link)
         };
         if backlog > self.write_backlog_bytes {
-            tracing::warn!(
-                connection = connection.slot,
-                "a client does not read its answers; connection dropped"
-            );
-            ShardStats::add(&self.stats.dropped_total);
-            self.driver.close(link, Flush::Discard);
-            self.forget(link, connection);
-            self.shard.disconnected(connection);
+            self.drop_unread(connection, link);
         } else if through_ring && backlog > 0 {
             // It goes on when its client has taken everything: one that does not read is asked for no more answers.
             self.shard.stall(connection);
@@ -478,8 +478,9 @@ impl ShardThread {
     /// Ends every connection after what was written to it, at the end of the thread.
     fn hang_up(&mut self) {
         self.driver.stop_listening();
-        for (_, link) in self.connections.iter().flatten() {
+        for (connection, link) in self.connections.iter().flatten() {
             self.driver.close(*link, Flush::Queued);
+            self.rings.detach(*connection);
         }
         // One more turn submits the closings; the driver's own end drops what then remains.
         let _ = self.driver.wait(Patience::Poll, &mut self.events);

@@ -92,9 +92,14 @@ impl Rings {
         self.hear(connection);
     }
 
-    /// A connection is gone. Nothing it still says is heard.
+    /// A connection is gone. Nothing it still says is heard; a client that sleeps on its memory looks up once more, to see
+    /// the last that was said and then the end of its socket.
     pub(crate) fn detach(&mut self, connection: ConnectionKey) {
-        if self.at(connection).is_some() {
+        if let Some(ring) = self.at(connection) {
+            publish_fence();
+            if ring.segment.parking().to_wake() == Waiting::Futex {
+                wait::unpark(ring.segment.parking());
+            }
             self.by_slot[connection.slot as usize] = None;
             self.attached -= 1;
             for list in [&mut self.heard, &mut self.spoken, &mut self.full] {
@@ -224,6 +229,8 @@ impl Rings {
                 Ok(sent) => {
                     ring.backlog.drain(..sent);
                     if ring.backlog.is_empty() {
+                        // What a slow reader once needed is not kept for it.
+                        ring.backlog = Vec::new();
                         drained.push(connection);
                     } else {
                         self.full.push(slot);

@@ -157,11 +157,24 @@ impl Word {
     }
 
     /// The client's own library ends a tenure that an operator broke, before it confirms: nobody enters it any more, and
-    /// whoever is inside finds out.
+    /// whoever is inside finds out. A free word stays free, for the server to take; one that was held is [`Seen::Neither`]
+    /// until its holder leaves, and then free.
     pub fn renounce(&self, generation: Generation) {
         let mut state = self.state.load(Ordering::Relaxed);
-        while matches!(seen(state, generation), Seen::Free | Seen::Held) {
-            let over = pack(REVOKED, generation, Holder::GRANTED);
+        if seen(state, generation) == Seen::Neither {
+            return;
+        }
+        // As the server would by force, and for the same reason: a holder's late store of FREE opens the word to nobody.
+        // Should the word be given again at this moment, its new tenure ends at its first leaving: slower, not wrong.
+        self.wanted.store(VOID, Ordering::SeqCst);
+        while seen(state, generation) != Seen::Neither {
+            // Over FREE it changes nothing, but is ordered with the exchange in `enter`: either that finds `wanted`,
+            // or this finds HELD.
+            let over = match seen(state, generation) {
+                Seen::Free => state,
+                _ => pack(REVOKED, generation, Holder::GRANTED),
+            };
+            // SeqCst: as in `void`.
             match self.state.compare_exchange(state, over, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => state = now,
@@ -195,9 +208,10 @@ impl Word {
     pub fn take(&self, generation: Generation) -> bool {
         let free = pack(FREE, generation, Holder::GRANTED);
         let none = pack(NONE, generation, Holder::GRANTED);
-        // SeqCst: after `want`, so that of this and an `enter` one sees the other. Acquire part: pairs with the Release
-        // in `leave`.
-        self.state.compare_exchange(free, none, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+        // SeqCst: after `want`, so that of this and an `enter` one sees the other; also where it fails, because the server
+        // then waits for the hint of a holder who must have seen `wanted`. Acquire part: pairs with the Release in
+        // `leave`.
+        self.state.compare_exchange(free, none, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// Ends a tenure by force, before anybody else is granted. [`Seen::Free`]: nobody was inside and the word may be used
@@ -222,3 +236,6 @@ impl Word {
 
 #[cfg(all(test, not(loom)))]
 mod tests;
+
+#[cfg(all(test, loom))]
+mod order;

@@ -47,6 +47,7 @@ fn queued(raw: &mut Raw, name: &[u8], waiters: usize) {
     });
 }
 
+// G42: a queue of clients through rings and TCP, in order.
 #[test]
 fn locks_are_taken_waited_for_and_passed_on_through_rings() {
     for &io in drivers() {
@@ -91,6 +92,7 @@ fn more_requests_than_the_ring_has_slots_are_all_answered() {
     }
 }
 
+// G43: kept, entered again, taken back.
 #[test]
 fn a_grant_that_nobody_else_wants_stays_and_comes_back_when_somebody_does() {
     for &io in drivers() {
@@ -137,6 +139,7 @@ fn a_word_that_is_left_without_a_hint_is_found_all_the_same() {
     other.answer(wait).grant();
 }
 
+// G44: what was kept and what was held.
 #[test]
 fn a_client_that_goes_gives_back_what_it_kept_and_bequeaths_what_it_held() {
     for &io in drivers() {
@@ -158,6 +161,7 @@ fn a_client_that_goes_gives_back_what_it_kept_and_bequeaths_what_it_held() {
     }
 }
 
+// G46: a dead server is seen without asking it.
 #[test]
 fn the_beacon_is_stamped_and_shows_the_death_of_the_server() {
     for &io in drivers() {

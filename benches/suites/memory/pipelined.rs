@@ -51,28 +51,45 @@ pub(crate) fn measure(options: &Options, program: &PathBuf) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes and gives back names nobody holds, a window at a time, for so many milliseconds.
+/// Takes and gives back names nobody holds, a window at a time and two on the way, for so many milliseconds.
 fn windows(raw: &mut Raw, next: &mut u64, ms: u64) -> io::Result<(u64, Duration)> {
     let (begun, span) = (Instant::now(), Duration::from_millis(ms));
     let mut done = 0;
-    let mut grants: Vec<GrantId> = Vec::new();
-    while begun.elapsed() < span {
+    let mut take = |raw: &mut Raw| {
         for number in *next..*next + WINDOW {
             raw.put_acquire(&name(number), Wait::Try);
         }
-        raw.send()?;
         *next += WINDOW;
+        raw.send()
+    };
+    take(raw)?;
+    let mut given: Option<()> = None;
+    loop {
+        // While one window is given back, the next one is taken.
+        let over = begun.elapsed() >= span;
+        let mut grants: Vec<GrantId> = Vec::with_capacity(64);
         for _ in 0..WINDOW {
             grants.push(raw.granted()?.grant);
         }
-        for grant in grants.drain(..) {
+        for grant in grants {
             raw.put(&Request::Release(grant));
         }
         raw.send()?;
-        for _ in 0..WINDOW {
-            raw.released()?;
+        if given.take().is_some() {
+            for _ in 0..WINDOW {
+                raw.released()?;
+            }
+            done += 2 * WINDOW;
         }
-        done += 2 * WINDOW;
+        given = Some(());
+        if over {
+            break;
+        }
+        take(raw)?;
     }
+    for _ in 0..WINDOW {
+        raw.released()?;
+    }
+    done += 2 * WINDOW;
     Ok((done, begun.elapsed()))
 }

@@ -4,6 +4,7 @@
 
 use fairlock::admin::{LockLine, SessionLine, Show, ShowLine, StatusReport};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// A name: exact when it is UTF-8, else escaped with its bytes beside it.
 #[derive(Debug, Serialize)]
@@ -203,11 +204,13 @@ pub(crate) struct Status {
     uptime_ms: u64,
     recovering_ms: u32,
     counts: Counts,
+    /// How many sessions come which way.
+    transports: BTreeMap<&'static str, u64>,
     alarms: Vec<String>,
 }
 
-impl From<&StatusReport> for Status {
-    fn from(report: &StatusReport) -> Status {
+impl Status {
+    pub(crate) fn of(report: &StatusReport, transports: BTreeMap<&'static str, u64>) -> Status {
         Status {
             version: report.version.clone(),
             cell: format!("{:032x}", report.cell.0),
@@ -228,6 +231,7 @@ impl From<&StatusReport> for Status {
                 overtakes_total: report.overtakes_total,
                 table_bytes: report.table_bytes,
             },
+            transports,
             alarms: report.alarms.clone(),
         }
     }

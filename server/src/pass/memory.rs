@@ -1,13 +1,19 @@
 //! What a pass does for clients that share memory with the shard: it hears their rings, tells them that it lives, wakes
 //! those that sleep, and says to all of them when it is about to sleep itself.
 
-use fairlock_protocol::Tick;
+use fairlock_locktable::command::{Ended, SessionKey};
+use fairlock_protocol::{SessionId, Tick};
 use fairlock_shm::wait;
 
 use super::{PASSES_PER_PUBLICATION, ShardThread};
 use crate::clock;
 use crate::connection::ConnectionKey;
-use crate::driver::Event;
+use crate::driver::{Event, Flush, LinkId};
+use crate::lanes::ToShard;
+use crate::stats::ShardStats;
+
+/// Bells that may wait for a client that says it polls its socket; one that reads none of so many does not.
+const BELLS_UNREAD_MAX: usize = 4096;
 
 impl ShardThread {
     /// Says on every ring that this thread looks no more by itself, and looks once more. `false`: there is something to do.
@@ -64,13 +70,64 @@ impl ShardThread {
         }
     }
 
-    /// A client that shared memory with us is gone: what it said before counts, nothing after.
-    pub(super) fn hear_out(&mut self, now: Tick, connection: ConnectionKey) {
+    /// A client that shared memory with us says no more, or nothing that would count: what it said before does.
+    pub(super) fn hear_out(&mut self, now: Tick, connection: ConnectionKey, gone: bool) {
         if self.rings.has(connection) {
             let shard = &mut self.shard;
             self.rings.drain(connection, |connection, bytes| shard.received(connection, bytes));
-            self.shard.serve_out(now, connection);
-            self.rings.detach(connection);
+            self.shard.serve_out(now, connection, gone);
+        }
+    }
+
+    /// The process of a session is gone, or its last descendant is.
+    pub(super) fn process_gone(&mut self, now: Tick, session: SessionKey) {
+        let shared = self.shared_with(session);
+        if let Some(connection) = shared {
+            self.hear_out(now, connection, true);
+        }
+        self.shard.process_gone(now, session);
+        self.bury(shared);
+    }
+
+    /// Another shard says that a session ended. What its client said to this one before that counts, although it was never
+    /// heard.
+    pub(super) fn session_over(&mut self, now: Tick, (id, why): (SessionId, Ended), message: ToShard) {
+        let shared = self.shard.session(id).and_then(|session| self.shared_with(session));
+        let gone = why == Ended::Died;
+        if let Some(connection) = shared
+            && (gone || why == Ended::Expired)
+        {
+            self.hear_out(now, connection, gone);
+        }
+        self.shard.message(now, message);
+        self.bury(shared.filter(|_| gone));
+    }
+
+    /// The connection through which a session shares memory with this shard.
+    fn shared_with(&mut self, session: SessionKey) -> Option<ConnectionKey> {
+        self.shard.connection_of(session).filter(|connection| self.rings.has(*connection))
+    }
+
+    /// What is written to a client stays unread beyond all bounds: its connection ends, with everything that waits.
+    pub(super) fn drop_unread(&mut self, connection: ConnectionKey, link: LinkId) {
+        tracing::warn!(
+            connection = connection.slot,
+            "a client does not read its answers; connection dropped"
+        );
+        ShardStats::add(&self.stats.dropped_total);
+        self.driver.close(link, Flush::Discard);
+        self.forget(link, connection);
+        self.shard.disconnected(connection);
+    }
+
+    /// Nobody is at the other end any more, though a forked child may keep the socket open: its memory is given back.
+    fn bury(&mut self, connection: Option<ConnectionKey>) {
+        if let Some(connection) = connection
+            && let Some(link) = self.link_of(connection)
+        {
+            self.driver.close(link, Flush::Discard);
+            self.forget(link, connection);
+            self.shard.disconnected(connection);
         }
     }
 
@@ -89,7 +146,15 @@ impl ShardThread {
         self.rings.wake(&mut sockets);
         for link in sockets.drain(..) {
             self.driver.send(link, &mut vec![0]);
+            if self.driver.backlog(link) > BELLS_UNREAD_MAX
+                && let Some(connection) = self.connection_of(link)
+            {
+                self.drop_unread(connection, link);
+            }
         }
         self.bells = sockets;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use crate::driver::{self, IoChoice};
 use crate::shard::tests::world;
 
 /// Threads of a server that nobody has started, each with a lane to every other.
-fn threads(count: u16, poll: Poll, choice: IoChoice) -> Vec<ShardThread> {
+pub(super) fn threads(count: u16, poll: Poll, choice: IoChoice) -> Vec<ShardThread> {
     let drivers: Vec<_> = (0..count).map(|_| driver::open(choice).unwrap()).collect();
     let wakers: Vec<_> = drivers.iter().map(|driver| driver.waker()).collect();
     let (control, _, _) = ControlLane::new().unwrap();

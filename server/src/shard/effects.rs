@@ -125,7 +125,8 @@ impl Shard {
         let Some(key) = self.presence(session).and_then(|presence| presence.connection.take()) else {
             return;
         };
-        if let Some(connection) = self.connections.at_mut(key) {
+        // A connection whose end took the session with it talks no more.
+        if let Some(connection) = self.connections.at_mut(key).filter(|found| found.phase != Phase::Ending) {
             connection.phase = Phase::Talking;
             self.timeouts.unbound(key, connection);
         }

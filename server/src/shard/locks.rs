@@ -44,7 +44,8 @@ impl Shard {
             max_hold_ms: acquire.max_hold_ms,
             label: acquire.label,
         }));
-        if acquire.cacheable {
+        // Only plain ones: a grant with an end of its own, or that leaves a delay, is nothing to keep.
+        if acquire.cacheable && acquire.max_hold_ms == 0 && acquire.lock_delay_ms == 0 {
             self.consider_caching(key, (session, request), digest, acquire.mode);
         }
     }

@@ -16,7 +16,7 @@ impl Shard {
             ToShard::SessionOpened(new) => self.session_opened(&new),
             ToShard::SessionKnown { id } => self.session_known(id),
             ToShard::SessionOver { id, why } => self.end_by_id(id, why),
-            ToShard::SessionClosed { id } => self.end_by_id(id, Ended::Closed),
+            ToShard::SessionClosed { id, why } => self.end_by_id(id, why),
             ToShard::SessionDoomed { id } => {
                 if let Some(session) = self.table.session(id) {
                     self.apply(Command::Doom { session });
@@ -38,7 +38,7 @@ impl Shard {
             Ok(_) => ToShard::SessionKnown { id: new.id },
             Err(refusal) => {
                 tracing::warn!(session = %new.id, %refusal, "a session opened elsewhere could not be entered");
-                ToShard::SessionClosed { id: new.id }
+                ToShard::SessionClosed { id: new.id, why: Ended::Closed }
             }
         };
         self.output.to_shards.push((home, known));

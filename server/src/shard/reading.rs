@@ -7,7 +7,7 @@ use fairlock_locktable::command::SessionKey;
 use fairlock_protocol::bundle::locks_asked;
 use fairlock_protocol::limits::{READ_BACKLOG_BYTES_MAX, REQUESTS_PER_PASS};
 use fairlock_protocol::request::kind;
-use fairlock_protocol::{Frame, Malformed, Request, RequestId, Tick};
+use fairlock_protocol::{Frame, Malformed, Request, RequestId, SessionId, Tick};
 use fairlock_shm::ring::Corrupt;
 
 use super::Shard;
@@ -90,7 +90,7 @@ impl Shard {
     pub(super) fn serve(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.at_mut(key) else { return };
         connection.ready = false;
-        let has_words = connection.words.is_some();
+        let (has_words, hung_up) = (connection.words.is_some(), connection.hung_up);
         if connection.stalled {
             // It comes back when its answers are read.
             return;
@@ -101,6 +101,11 @@ impl Shard {
         while share > 0 {
             match Connection::frame_at(&inbound, at) {
                 Ok(None) => break,
+                Ok(Some((frame, next))) if is_page(&frame) && hung_up => {
+                    // Nobody is there to read it.
+                    at = next;
+                    share -= 1;
+                }
                 Ok(Some((frame, _))) if is_page(&frame) && self.pages_left == 0 => break,
                 Ok(Some((frame, next))) => {
                     if !self.frame(key, &frame) {
@@ -129,9 +134,17 @@ impl Shard {
     /// A connection's shared memory is not what it should be: its client ends, and nobody else notices.
     pub(crate) fn corrupted(&mut self, now: Tick, key: ConnectionKey, corrupt: Corrupt) {
         self.now = now;
+        if self.connections.at(key).is_none_or(|connection| connection.phase == Phase::Ending) {
+            return;
+        }
         ShardStats::add(&self.stats.malformed_total);
         tracing::warn!(connection = key.slot, %corrupt, "a client's shared memory is corrupt; its session ends");
         self.end_connection(key, false);
+    }
+
+    /// The session with this id, if it is here.
+    pub(crate) fn session(&self, id: SessionId) -> Option<SessionKey> {
+        self.table.session(id)
     }
 
     /// The connection that acts for a session.
@@ -139,10 +152,22 @@ impl Shard {
         self.presence(session)?.connection
     }
 
-    /// Serves what a connection has said whole, without regard to its share, because it says no more.
-    pub(crate) fn serve_out(&mut self, now: Tick, key: ConnectionKey) {
+    /// Serves what a connection has said whole, without regard to its share, because it says no more. `gone`: nobody is
+    /// there to read an answer, so nothing has to wait for that.
+    pub(crate) fn serve_out(&mut self, now: Tick, key: ConnectionKey, gone: bool) {
         self.now = now;
-        while self.connections.at(key).is_some_and(|connection| connection.ready && !connection.stalled) {
+        if gone && let Some(connection) = self.connections.at_mut(key) {
+            connection.hung_up = true;
+            self.unstall(key);
+        }
+        let mut left = usize::MAX;
+        loop {
+            let Some(connection) = self.connections.at(key) else { return };
+            // What is not taken now (a page beyond those of a pass) keeps its turn.
+            if !connection.ready || connection.stalled || connection.unread().len() >= left {
+                return;
+            }
+            left = connection.unread().len();
             self.ready.retain(|other| *other != key);
             self.serve(key);
         }
@@ -164,6 +189,9 @@ impl Shard {
             _ if connection.hung_up => return self.forget(key),
             _ if connection.unread().is_empty() => connection.partial_since = None,
             Phase::Greeting => self.output.read_once.push(key),
+            // Its process may be stopped between two slots of a frame, and its session lasts as long as the process does.
+            // What waits here is less than a frame.
+            Phase::Bound(_) if connection.words.is_some() => {}
             _ if progressed || connection.partial_since.is_none() => {
                 connection.partial_since = Some(now);
                 self.timeouts.partial(now, key);

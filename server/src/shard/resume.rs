@@ -33,7 +33,9 @@ impl Shard {
         if received < presence.acknowledged || received > presence.kept {
             return self.reject(key, request, Malformed::Illegal("received"));
         }
-        if let Some(former) = presence.connection.take() {
+        // Nobody looks after the words of a former segment any more: what was only kept there comes back.
+        self.give_words_up(session);
+        if let Some(former) = self.presence(session).and_then(|presence| presence.connection.take()) {
             self.forget_connection(former);
         }
         self.bind(key, session);

@@ -283,8 +283,8 @@ impl Shard {
             return self.unbind(session, key);
         }
         if id.home() != self.settings.me {
-            // Its home ends it everywhere.
-            self.output.to_shards.push((id.home(), ToShard::SessionClosed { id }));
+            // Its home ends it everywhere, and what it held there passes as a dead holder's.
+            self.output.to_shards.push((id.home(), ToShard::SessionClosed { id, why: Ended::Expired }));
         }
         self.end_session(session, Ended::Expired);
     }
@@ -362,7 +362,7 @@ impl Shard {
         if id.home() == self.settings.me {
             self.end_session(session, Ended::Closed);
         } else {
-            self.output.to_shards.push((id.home(), ToShard::SessionClosed { id }));
+            self.output.to_shards.push((id.home(), ToShard::SessionClosed { id, why: Ended::Closed }));
         }
         self.reply(key, request, 0, &Reply::Closed);
     }

@@ -5,4 +5,5 @@ mod bundles;
 mod connections;
 mod hostile;
 mod sessions;
+mod words;
 pub(crate) mod world;

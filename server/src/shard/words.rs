@@ -55,6 +55,16 @@ struct Place {
     used: Use,
 }
 
+/// How a word answered when it was wanted.
+enum Asked {
+    /// Nobody was inside.
+    Returned(GrantId),
+    /// Somebody is.
+    Inside,
+    /// Somebody is, and was when it was wanted before.
+    Again,
+}
+
 /// The words of one connection.
 #[derive(Debug)]
 pub(crate) struct Words {
@@ -129,13 +139,21 @@ impl Words {
         Some(grant)
     }
 
-    /// Somebody waits for this grant. Gives it back if nobody is inside.
-    fn want(&mut self, index: u32) -> Option<GrantId> {
+    /// Somebody waits for this grant. Gives it back if nobody is inside; else says whether it was wanted before.
+    fn want(&mut self, index: u32) -> Asked {
         self.word(index).want();
-        if let Use::Kept { grant, .. } = self.places[index as usize].used {
-            self.place(index).used = Use::Wanted { grant };
+        let again = match self.places[index as usize].used {
+            Use::Kept { grant, .. } => {
+                self.place(index).used = Use::Wanted { grant };
+                false
+            }
+            _ => true,
+        };
+        match self.take(index) {
+            Some(grant) => Asked::Returned(grant),
+            None if again => Asked::Again,
+            None => Asked::Inside,
         }
-        self.take(index)
     }
 
     /// Ends the use of a word by force. Gives the grant when nobody was inside.
@@ -299,8 +317,10 @@ impl Shard {
         let Some((key, words)) = self.words_of(session) else { return false };
         let Some(&index) = words.by_grant.get(&grant) else { return false };
         match words.want(index) {
-            Some(grant) => self.histories.returned.push((session, grant)),
-            None => self.histories.wanted.push((key, session, grant)),
+            Asked::Returned(grant) => self.histories.returned.push((session, grant)),
+            Asked::Inside => self.histories.wanted.push((key, session, grant)),
+            // It stands on the list, however many came and went meanwhile.
+            Asked::Again => return true,
         }
         if let Some(digest) = digest {
             self.histories.revoked(self.now, digest);
@@ -397,6 +417,12 @@ impl Shard {
     /// Whether any word is wanted.
     pub(crate) fn wants_words(&self) -> bool {
         !self.histories.wanted.is_empty()
+    }
+
+    /// How many are.
+    #[cfg(test)]
+    pub(super) fn wanted_count(&self) -> usize {
+        self.histories.wanted.len()
     }
 
     /// The client said something: words it had to give up may be acknowledged.

@@ -38,6 +38,21 @@ fn a_file_that_may_shrink_or_has_another_size_is_refused() {
     assert!(matches!(Segment::open(&file), Err(Unfit::Map(_))), "too small");
 }
 
+/// docs/wire-format.md §12 has these numbers, for clients in other languages.
+#[test]
+fn everything_lies_where_the_documentation_says() {
+    use core::mem::offset_of;
+    assert_eq!(offset_of!(Layout, status) + offset_of!(Status, ended), 64);
+    assert_eq!(offset_of!(Layout, status) + offset_of!(Status, renewed_until), 72);
+    assert_eq!(offset_of!(Layout, attention), 128);
+    assert_eq!(offset_of!(Layout, parking), 192);
+    assert_eq!(offset_of!(Layout, manners), 256);
+    assert_eq!((offset_of!(Layout, requests), offset_of!(Layout, replies)), (4096, 24_576));
+    assert_eq!(offset_of!(Layout, words), 45_056);
+    assert_eq!(size_of::<SegmentRing>(), 64 + 256 * 64);
+    assert_eq!(Segment::BYTES, 45_056 + 4096 * 64);
+}
+
 #[test]
 fn a_client_cannot_change_the_size_or_the_seals() {
     let (_server, file) = Segment::create().unwrap();

@@ -58,3 +58,27 @@ fn a_tenure_that_the_library_renounced_is_not_entered_or_held_any_more() {
     word.renounce(Generation(6));
     assert_eq!(word.look(G), Seen::Neither);
 }
+
+#[test]
+fn a_renounced_tenure_is_not_entered_again_when_its_holder_leaves() {
+    let word = Word::default();
+    word.grant(G, false);
+    word.renounce(G);
+    assert!(word.leave(G, Leaving::Barrier), "the late store, with a hint");
+    assert_eq!(word.enter(G, ME, Leaving::Barrier), Entry::Refused);
+    assert!(word.take(G), "the server can use the word again");
+}
+
+#[test]
+fn a_word_that_was_free_when_it_was_renounced_is_taken_or_voided_like_any_other() {
+    let word = Word::default();
+    word.grant(G, false);
+    assert!(!word.leave(G, Leaving::Barrier));
+    word.renounce(G);
+    assert_eq!(word.enter(G, ME, Leaving::Barrier), Entry::Refused);
+    assert_eq!(word.void(G), Seen::Free);
+    word.grant(Generation(8), false);
+    word.renounce(G);
+    assert!(word.is_held(Generation(8), Holder::GRANTED), "an older tenure's end");
+    assert!(!word.leave(Generation(8), Leaving::Barrier));
+}

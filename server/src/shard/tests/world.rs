@@ -14,6 +14,7 @@ use fairlock_protocol::{
     CellId, DigestKey, Epoch, Frame, Liveness, Mode, OwnerId, Reply, Request, RequestId, Resource, Secret,
     SessionId, ShardId, Tick, Wait,
 };
+use fairlock_shm::segment::Segment;
 
 use crate::connection::{ConnectionKey, Peer};
 use crate::control::Alarms;
@@ -143,8 +144,23 @@ impl World {
     }
 
     pub(super) fn connect_as(&mut self, peer: Peer) -> Line {
-        let connection = self.shards[0].connected(self.now, peer, None);
-        self.ends.push(Some((0, connection)));
+        self.take_in(0, peer, None)
+    }
+
+    /// A client that shares memory with shard `to`, welcomed there. Its bytes travel as those of others do.
+    pub(super) fn share(&mut self, to: usize) -> (Line, Arc<Segment>) {
+        let segment = Arc::new(Segment::create().unwrap().0);
+        let peer = Peer::Tcp(SocketAddr::from(([127, 0, 0, 1], 1000)));
+        let line = self.take_in(to, peer, Some(segment.clone()));
+        self.send(line, 0, 0, &Request::Hello(Hello::to(ShardId(u16::try_from(to).unwrap()))));
+        let heard = self.only(line);
+        assert!(matches!(heard.reply(), Reply::Welcome(_)), "{heard:?}");
+        (line, segment)
+    }
+
+    fn take_in(&mut self, shard: usize, peer: Peer, segment: Option<Arc<Segment>>) -> Line {
+        let connection = self.shards[shard].connected(self.now, peer, segment);
+        self.ends.push(Some((shard, connection)));
         self.links.push(Link::default());
         self.heard.push(vec![]);
         Line(self.ends.len() - 1)
@@ -348,16 +364,22 @@ impl World {
     /// A session with its home on shard `to`.
     pub(super) fn open(&mut self, to: u16, ttl_ms: u32) -> (Line, SessionId, Secret) {
         let line = self.greet(to);
+        let (session, secret) = self.open_on(line, ttl_ms);
+        (line, session, secret)
+    }
+
+    /// A session on a line that was welcomed.
+    pub(super) fn open_on(&mut self, line: Line, ttl_ms: u32) -> (SessionId, Secret) {
         self.send(line, 0, 0, &Request::Open(open(ttl_ms)));
         let heard = self.only(line);
         match heard.reply() {
-            Reply::Opened { session, secret, .. } => (line, session, secret),
+            Reply::Opened { session, secret, .. } => (session, secret),
             other => panic!("not opened: {other:?}"),
         }
     }
 }
 
-pub(super) fn open(ttl_ms: u32) -> Open<'static> {
+pub(crate) fn open(ttl_ms: u32) -> Open<'static> {
     Open {
         ttl_ms,
         liveness: Liveness::Heartbeat,
@@ -371,7 +393,7 @@ pub(super) fn open(ttl_ms: u32) -> Open<'static> {
     }
 }
 
-pub(super) fn acquire(name: &str, wait: Wait) -> Request<'_> {
+pub(crate) fn acquire(name: &str, wait: Wait) -> Request<'_> {
     Request::Acquire(Acquire {
         resource: Resource::new(b"", name.as_bytes()).unwrap(),
         mode: Mode::EX,
@@ -387,7 +409,7 @@ pub(super) fn acquire(name: &str, wait: Wait) -> Request<'_> {
 }
 
 /// A name that belongs to `shard` of `shards`.
-pub(super) fn name_on(shard: u16, shards: u16) -> String {
+pub(crate) fn name_on(shard: u16, shards: u16) -> String {
     (0..100_000_u32)
         .map(|number| format!("name/{number}"))
         .find(|name| {
