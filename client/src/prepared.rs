@@ -39,6 +39,8 @@ const WAY_MASK: u64 = 0xff;
 /// some nanoseconds and no message. Nothing else changes: the queue is as fair, tokens and leases are the same, and the
 /// server takes the lock back as soon as somebody waits for it. Over a socket it is an ordinary request each time.
 ///
+/// After a fork the child's copy is closed, like everything of the client's. The lock keeps the client open.
+///
 /// ```no_run
 /// let client = fairlock::Client::connect("unix:/run/fairlock.sock")?;
 /// let lock = client.lock("orders/42").prepare()?;
