@@ -217,7 +217,11 @@ impl Lock {
     /// # Errors
     /// As [`LockRequest::acquire`]. A thread that holds the lock already is refused
     /// [`Refusal::AlreadyHeld`](crate::Refusal::AlreadyHeld).
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "a result that is moved through memory costs as much as the exchange"
+    )]
+    #[inline(always)]
     pub fn acquire(&self) -> Result<Held<'_>, AcquireError> {
         match self.quick() {
             Some(entered) => Ok(Held { by: By::Word(entered) }),
@@ -232,7 +236,11 @@ impl Lock {
     ///
     /// # Errors
     /// As [`LockRequest::try_acquire`].
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "a result that is moved through memory costs as much as the exchange"
+    )]
+    #[inline(always)]
     pub fn try_acquire(&self) -> Result<Held<'_>, AcquireError> {
         match self.quick() {
             Some(entered) => Ok(Held { by: By::Word(entered) }),
@@ -244,7 +252,11 @@ impl Lock {
     }
 
     /// Tries the remembered tenure; `None`: the server is to be asked.
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "a result that is moved through memory costs as much as the exchange"
+    )]
+    #[inline(always)]
     fn quick(&self) -> Option<Entered<'_>> {
         // Acquire: pairs with the Release store in `remember`.
         let place = self.known.place.load(Ordering::Acquire);
