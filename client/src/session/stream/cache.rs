@@ -188,12 +188,9 @@ impl<T> Stream<T> {
         let Some(tenure) = self.tenures.of_grant(grant) else { return false };
         self.tenures.forget(tenure.index);
         tenure.memory().revise();
-        if tenure.look() != Seen::Held {
-            // Somebody waits, so nobody enters; and the server can take the word as it is.
-            return false;
-        }
         tenure.renounce();
-        let unseen = late && !self.holds.contains_key(&grant);
+        // One who is inside says FREE when he leaves.
+        let unseen = late && tenure.look() != Seen::Free && !self.holds.contains_key(&grant);
         if unseen {
             self.broken_inside.push(tenure);
             self.broken_due = Some(now.after(BROKEN_LOOK));
