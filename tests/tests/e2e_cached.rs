@@ -26,6 +26,7 @@ fn until_it_stays(client: &Client, name: &str) -> u64 {
     })
 }
 
+/// G43: it is wanted, and passes on.
 #[test]
 fn a_lock_that_stays_is_another_ones_as_soon_as_he_waits() {
     for &io in drivers() {
@@ -140,6 +141,7 @@ fn readers_keep_their_locks_side_by_side_and_a_writer_gets_in() {
     });
 }
 
+/// G24, G46: by message and by force.
 #[test]
 fn one_who_is_inside_is_asked_like_every_holder() {
     for &io in drivers() {
@@ -190,6 +192,7 @@ fn a_client_that_closes_gives_back_what_stayed() {
     }
 }
 
+/// G46: seen without I/O.
 #[test]
 fn a_server_that_dies_loses_the_locks_that_stay_at_the_leases_end_and_the_next_one_is_asked() {
     let server = Plan::new(drivers()[0]).start();
