@@ -124,7 +124,7 @@ impl LockRequest {
     }
 
     /// Prepares the lock to be taken again and again: over shared memory one that nobody else asks for then costs some
-    /// nanoseconds.
+    /// nanoseconds. A [`Canceller`] that was made before withdraws nothing.
     ///
     /// # Errors
     /// [`AcquireError::Refused`] for a name, namespace or label that cannot be one, or [`AcquireError::Closed`].

@@ -39,7 +39,8 @@ const WAY_MASK: u64 = 0xff;
 /// some nanoseconds and no message. Nothing else changes: the queue is as fair, tokens and leases are the same, and the
 /// server takes the lock back as soon as somebody waits for it. Over a socket it is an ordinary request each time.
 ///
-/// After a fork the child's copy is closed, like everything of the client's. The lock keeps the client open.
+/// What is held through it cannot be entered again: a thread that asks for it a second time is refused, whichever way it
+/// asks. After a fork the child's copy is closed, like everything of the client's. The lock keeps the client open.
 ///
 /// ```no_run
 /// let client = fairlock::Client::connect("unix:/run/fairlock.sock")?;
@@ -78,11 +79,22 @@ struct Way {
     sight: Sight,
     lease: Arc<Lease>,
     leaving: Leaving,
-    /// How long after a stamp of this shard the lease is certain on the coarse clock, if that is enough.
-    coarsely_certain_ns: Option<u64>,
+    /// This is the home shard's memory.
+    is_home: bool,
+    /// Where the home shard is seen, if its stamps and the coarse clock are enough.
+    home: Option<Home>,
     memory: Arc<Memory>,
     session: Weak<Session>,
     shard: ShardId,
+}
+
+/// The home shard, which alone decides when the session ends.
+struct Home {
+    segment: Arc<Segment>,
+    sight: Sight,
+    memory: Arc<Memory>,
+    /// How long after its stamp the lease is certain on the coarse clock.
+    certain_ns: u64,
 }
 
 impl fmt::Debug for Lock {
@@ -155,7 +167,13 @@ impl Way {
             sight: memory.sight().clone(),
             lease: Arc::clone(&session.lease),
             leaving: memory.leaving(),
-            coarsely_certain_ns: session.lease.coarsely_certain_ns(memory),
+            is_home: shard == session.passport.home,
+            home: session.lease.coarse_witness().map(|(memory, certain_ns)| Home {
+                segment: Arc::clone(memory.segment()),
+                sight: memory.sight().clone(),
+                memory: Arc::clone(memory),
+                certain_ns,
+            }),
             memory: Arc::clone(memory),
             session: Arc::downgrade(session),
             shard,
@@ -173,19 +191,26 @@ impl Way {
     /// Whether the session certainly lives, and the server that keeps it.
     #[inline]
     fn is_sound(&self) -> bool {
-        if !self.sight.is_alive() || self.segment.status().has_ended() {
-            return false;
-        }
-        self.is_coarsely_certain() || self.is_certain()
+        // Of a home shard that is looked at anyway.
+        let looked_at = self.is_home && self.home.is_some();
+        (looked_at || self.shows_life()) && (self.is_coarsely_certain() || self.is_certain())
+    }
+
+    #[inline]
+    fn shows_life(&self) -> bool {
+        self.sight.is_alive() && !self.segment.status().has_ended()
     }
 
     #[inline]
     fn is_coarsely_certain(&self) -> bool {
-        let Some(certain_ns) = self.coarsely_certain_ns else { return false };
+        let Some(home) = &self.home else { return false };
         // Read before the clock, as everything else here.
-        let certain_until = self.sight.steady().saturating_add(certain_ns);
-        self.segment.status().renewed_until().is_none()
-            && self.memory.edition().is_some()
+        let certain_until = home.sight.steady().saturating_add(home.certain_ns);
+        let status = home.segment.status();
+        home.sight.is_alive()
+            && !status.has_ended()
+            && status.renewed_until().is_none()
+            && home.memory.edition().is_some()
             && !self.lease.is_over()
             && clock::coarse_ns() < certain_until
     }
@@ -193,7 +218,7 @@ impl Way {
     /// The same, by the lease's own clock.
     #[cold]
     fn is_certain(&self) -> bool {
-        self.lease.check(clock::now()).is_ok()
+        self.shows_life() && self.lease.check(clock::now()).is_ok()
     }
 }
 

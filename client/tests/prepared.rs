@@ -10,6 +10,12 @@ use fake::{PATIENCE, Said, granted, serve};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+const fn is_shared<T: Send + Sync>() {}
+const _: () = {
+    is_shared::<fairlock::Lock>();
+    is_shared::<fairlock::Held<'static>>();
+};
+
 const MINUTE: Duration = Duration::from_mins(1);
 
 #[test]

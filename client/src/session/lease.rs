@@ -41,7 +41,7 @@ struct Witness {
     /// gone: nothing would show there that the session has ended. Release store in `look_away`, Acquire loads here.
     stamps_renew: AtomicBool,
     /// What is certain of a lease on the coarse clock, in nanoseconds, where that is enough: see
-    /// [`Lease::coarsely_certain_ns`].
+    /// [`Lease::coarse_witness`].
     coarsely_certain_ns: Option<u64>,
 }
 
@@ -71,17 +71,17 @@ impl Lease {
         self
     }
 
-    /// How long after a stamp of the home shard the lease is certain on the kernel's coarse monotonic clock, less the tick
-    /// that this clock lags behind; `None` where only the lease's own clock counts, or the memory is another shard's.
+    /// The home shard's memory, and how long after its stamp the lease is certain on the kernel's coarse monotonic clock,
+    /// less the tick that this clock lags behind; `None` where only the lease's own clock counts.
     ///
     /// The coarse clock is enough where the server stands alone: only the thread that stamps lets anybody else in, on this
     /// very host, and it shows the end of the session, or takes the word, before; and a thread that has died shows that.
     /// The clock only sees to it that a server that stands still for a lease is taken for lost. It does not count a
     /// suspended host's sleep, but neither did the server do anything meanwhile. In a cell another node may take over, so
     /// there, and for heartbeats, the lease's own clock decides.
-    pub(crate) fn coarsely_certain_ns(&self, home: &Arc<Memory>) -> Option<u64> {
-        let witness = self.witness.as_ref().filter(|witness| Arc::ptr_eq(&witness.memory, home))?;
-        witness.coarsely_certain_ns
+    pub(crate) fn coarse_witness(&self) -> Option<(&Arc<Memory>, u64)> {
+        let witness = self.witness.as_ref()?;
+        Some((&witness.memory, witness.coarsely_certain_ns?))
     }
 
     /// Whether it was found over.

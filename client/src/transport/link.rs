@@ -87,8 +87,9 @@ impl Link {
         if let Some(memory) = self.memory() {
             let (sent, ring) = memory.send(bytes)?;
             if ring {
-                // A socket that takes nothing is readable at the other end already.
-                write(self.as_fd(), &[0])?;
+                // A socket that takes nothing is readable at the other end already; one that has ended is the tender's
+                // matter, who first reads what the ring still says.
+                let _ = write(self.as_fd(), &[0]);
             }
             return Ok(sent);
         }
