@@ -111,3 +111,6 @@ impl Parking {
 pub fn publish_fence() {
     fence(Ordering::SeqCst);
 }
+
+#[cfg(all(test, loom))]
+mod order;

@@ -226,3 +226,6 @@ impl Receiver {
 
 #[cfg(all(test, not(loom)))]
 mod tests;
+
+#[cfg(all(test, loom))]
+mod order;
