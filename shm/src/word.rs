@@ -236,3 +236,6 @@ impl Word {
 
 #[cfg(all(test, not(loom)))]
 mod tests;
+
+#[cfg(all(test, loom))]
+mod order;

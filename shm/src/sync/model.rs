@@ -1,16 +1,18 @@
 //! Loom's atomics, with sequentially consistent accesses put back.
 //!
 //! Loom 0.7 takes a SeqCst access for AcqRel, and only a SeqCst fence for what it is; the grant word, whose argument is
-//! about SeqCst accesses, would fail there though it is right. So each such access is preceded by a fence. That is how
-//! compilers make them on machines that have fences alone, and it promises no more than the language does: nothing
-//! keeps a Relaxed load behind a SeqCst exchange, as on x86 the lock prefix would.
+//! about SeqCst accesses, would fail there though it is right. So each such store and exchange is followed by a fence,
+//! as it is on x86. A load is not, so that a plain store before a SeqCst load may still be seen after it: the race of
+//! leaving a word. What this does not show is a SeqCst load after an exchange that is one for no reason.
 
 use loom::sync::atomic::{self, Ordering, fence};
 
-fn fence_before(order: Ordering) {
+fn fence_after<T>(order: Ordering, access: impl FnOnce() -> T) -> T {
+    let outcome = access();
     if order == Ordering::SeqCst {
         fence(Ordering::SeqCst);
     }
+    outcome
 }
 
 macro_rules! atomic {
@@ -25,21 +27,17 @@ macro_rules! atomic {
             }
 
             pub(crate) fn load(&self, order: Ordering) -> $of {
-                fence_before(order);
                 self.0.load(order)
             }
 
             pub(crate) fn store(&self, value: $of, order: Ordering) {
-                fence_before(order);
-                self.0.store(value, order);
+                fence_after(order, || self.0.store(value, order));
             }
 
             pub(crate) fn swap(&self, value: $of, order: Ordering) -> $of {
-                fence_before(order);
-                self.0.swap(value, order)
+                fence_after(order, || self.0.swap(value, order))
             }
 
-            // The fence comes before it is known whether the exchange fails; failing is ordered like succeeding here.
             pub(crate) fn compare_exchange(
                 &self,
                 from: $of,
@@ -47,8 +45,8 @@ macro_rules! atomic {
                 success: Ordering,
                 failure: Ordering,
             ) -> Result<$of, $of> {
-                fence_before(success);
-                self.0.compare_exchange(from, to, success, failure)
+                let outcome = self.0.compare_exchange(from, to, success, failure);
+                fence_after(if outcome.is_ok() { success } else { failure }, || outcome)
             }
         }
     };
