@@ -99,6 +99,12 @@ const fn lap<const N: usize>(position: u64) -> u64 {
     (position / (N as u32) as u64 + 1) & SEQUENCE_MASK
 }
 
+/// Less than eight bytes as a word. Shifted in, not copied into a buffer: reading a word that was just written in
+/// parts costs more than the whole message.
+fn padded(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
+}
+
 fn slot<const N: usize>(ring: &Ring<N>, position: u64) -> &Slot {
     let index = usize::try_from(position % N as u64).expect("less than the number of slots");
     &ring.slots[index]
@@ -146,19 +152,18 @@ impl Sender {
     fn publish<const N: usize>(&mut self, ring: &Ring<N>, piece: &[u8]) {
         debug_assert!(!piece.is_empty() && piece.len() <= SLOT_BYTES, "a piece fits a slot");
         let slot = slot(ring, self.sent);
-        let mut line = [0; SLOT_BYTES + 4];
-        line[4..4 + piece.len()].copy_from_slice(piece);
-        let word = |index: usize| {
-            let (words, _) = line.as_chunks::<8>();
-            u64::from_le_bytes(words[index])
-        };
-        let used = piece.len().saturating_sub(FIRST_BYTES).div_ceil(8);
-        for (index, place) in slot.body.iter().enumerate().take(used) {
-            // Relaxed: published by the head below.
-            place.store(word(index + 1), Ordering::Relaxed);
+        let (first, rest) = piece.split_at(piece.len().min(FIRST_BYTES));
+        let (whole, last) = rest.as_chunks::<8>();
+        let mut places = slot.body.iter();
+        // Relaxed, here and below: published by the head.
+        for (word, place) in whole.iter().zip(&mut places) {
+            place.store(u64::from_le_bytes(*word), Ordering::Relaxed);
         }
-        let first = word(0) >> 32;
-        let head = first | (piece.len() as u64) << LENGTH_SHIFT | lap::<N>(self.sent) << SEQUENCE_SHIFT;
+        if let (false, Some(place)) = (last.is_empty(), places.next()) {
+            place.store(padded(last), Ordering::Relaxed);
+        }
+        let head =
+            padded(first) | (piece.len() as u64) << LENGTH_SHIFT | lap::<N>(self.sent) << SEQUENCE_SHIFT;
         // Release: pairs with the Acquire load in `Receiver::receive`; whoever sees this lap sees the body.
         slot.head.store(head, Ordering::Release);
         self.sent += 1;
