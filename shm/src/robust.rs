@@ -32,8 +32,9 @@ pub struct LastWord {
     /// Keeps the word mapped.
     beacon: Arc<Beacon>,
     shard: u16,
-    /// The list, which the kernel reads at any time; boxed, so that it does not move.
-    _list: Box<(Head, Node)>,
+    /// The list, which the kernel reads when the thread ends; boxed, so that it does not move. `None` never, but while
+    /// dropping.
+    list: Option<Box<(Head, Node)>>,
     /// Not Send: the list is this thread's.
     thread: PhantomData<*const ()>,
 }
@@ -48,7 +49,8 @@ impl LastWord {
     /// From now on the calling thread's death is seen in its shard's line.
     ///
     /// # Errors
-    /// What the kernel said (a sandbox may forbid the call); then only the stamp tells of a death.
+    /// What the kernel said (a sandbox may forbid the call). The line is lit all the same, and then only the stamp tells
+    /// of an end, in order or not.
     pub fn new(beacon: Arc<Beacon>, shard: u16) -> io::Result<LastWord> {
         let thread = u32::try_from(rustix::thread::gettid().as_raw_nonzero().get())
             .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
@@ -61,9 +63,11 @@ impl LastWord {
         let word = (&raw const beacon.line(shard).alive).addr();
         // The kernel adds it to the node's address, modulo 2⁶⁴: the word may lie on either side.
         list.0.offset = word.wrapping_sub(node.addr()).cast_signed() as libc::c_long;
+        // In this order, so that a line that is lit is one that the kernel will mark; a death in between leaves it dark.
+        let registered = register(&raw const list.0);
         beacon.light(shard, thread);
-        register(&raw const list.0)?;
-        Ok(LastWord { beacon, shard, _list: list, thread: PhantomData })
+        registered?;
+        Ok(LastWord { beacon, shard, list: Some(list), thread: PhantomData })
     }
 }
 
@@ -71,9 +75,10 @@ impl Drop for LastWord {
     fn drop(&mut self) {
         self.beacon.extinguish(self.shard);
         // The list goes away with this; the thread goes on with none.
-        if let Err(error) = register(ptr::null()) {
-            // Cannot happen where it was accepted before; a list that stays registered must stay in memory.
-            debug_assert!(false, "a robust list can be taken back: {error}");
+        if register(ptr::null()).is_err() {
+            // A sandbox entered since forbids it: a list that stays registered stays in memory, and so does its word,
+            // which is no longer the thread's id, so that the kernel marks nothing.
+            std::mem::forget((self.list.take(), Arc::clone(&self.beacon)));
         }
     }
 }
