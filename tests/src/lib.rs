@@ -10,6 +10,7 @@ pub mod bytes;
 pub mod command;
 pub mod fuzz;
 pub mod history;
+pub mod keeper;
 pub mod memory;
 pub mod metrics;
 pub mod proxy;

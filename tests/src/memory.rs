@@ -39,6 +39,9 @@ pub struct MemoryStream {
     requests: Sender,
     replies: Receiver,
     patience: Duration,
+    insistence: Duration,
+    /// Since when the ring has been full.
+    full_since: Option<Instant>,
     left: Vec<u8>,
 }
 
@@ -50,8 +53,9 @@ impl MemoryStream {
     pub fn connect(path: &str) -> io::Result<MemoryStream> {
         let (requests, replies) = (Sender::default(), Receiver::default());
         let socket = UnixStream::connect(path)?;
-        let patience = crate::WATCHDOG;
-        Ok(MemoryStream { socket, shared: None, requests, replies, patience, left: Vec::new() })
+        let (patience, insistence) = (crate::WATCHDOG, crate::WATCHDOG);
+        let (shared, full_since, left) = (None, None, Vec::new());
+        Ok(MemoryStream { socket, shared, requests, replies, patience, insistence, full_since, left })
     }
 
     /// Takes SEGMENT and its two descriptors.
@@ -122,9 +126,13 @@ impl Write for MemoryStream {
             if self.is_over() {
                 return Err(ErrorKind::BrokenPipe.into());
             }
+            if self.full_since.get_or_insert_with(Instant::now).elapsed() > self.insistence {
+                return Err(ErrorKind::TimedOut.into());
+            }
             std::thread::yield_now();
             return Err(ErrorKind::Interrupted.into());
         }
+        self.full_since = None;
         Ok(sent)
     }
 
@@ -173,8 +181,13 @@ impl Stream for MemoryStream {
         Ok(())
     }
 
-    fn insistence(&mut self, _patience: Duration) -> io::Result<()> {
+    fn insistence(&mut self, patience: Duration) -> io::Result<()> {
+        self.insistence = patience;
         Ok(())
+    }
+
+    fn socket(&self) -> Option<io::Result<UnixStream>> {
+        Some(self.socket.try_clone())
     }
 
     fn shared(&self) -> Option<&Shared> {
