@@ -1,6 +1,7 @@
 //! What a raw client that shares memory with the server does besides speaking frames: it keeps grants in words, and looks
 //! how many wait.
 
+use crate::random::Random;
 use crate::raw::{Raw, exclusive};
 use crate::server::Server;
 use fairlock_protocol::reply::Grant;
@@ -8,15 +9,15 @@ use fairlock_protocol::{Liveness, Reply, Request, ShardId, request::Acquire};
 use fairlock_shm::word::{Generation, Leaving};
 use std::time::Duration;
 
-/// A client through shared memory, with a session that lasts as long as its process.
+/// A client through shared memory, with a session that lasts as long as its process, whatever its lease.
 pub fn client(server: &Server) -> Raw {
-    client_at(&server.shm())
+    client_at(&server.shm(), 5000)
 }
 
-/// The same at an endpoint.
-pub fn client_at(endpoint: &str) -> Raw {
+/// The same at an endpoint, with this lease.
+pub fn client_at(endpoint: &str, ttl_ms: u32) -> Raw {
     let mut raw = Raw::greeted(endpoint, ShardId::ANY);
-    raw.open(5000, Liveness::Process);
+    raw.open(ttl_ms, Liveness::Process);
     raw
 }
 
@@ -30,13 +31,28 @@ pub fn take(raw: &mut Raw, name: &[u8]) -> Grant {
 /// # Panics
 /// When it does not.
 pub fn cached(raw: &mut Raw, name: &[u8]) -> (Grant, u32, Generation) {
-    for _ in 0..64 {
+    let mut random = Random::from_seed(crate::boottime_ns());
+    for round in 0..200 {
+        if round > 8 {
+            // Two names that share a row of what the server remembers, asked for in step, keep each other out.
+            std::thread::sleep(Duration::from_micros(random.below(2_000)));
+        }
         let granted = take(raw, name);
-        let note = raw.frame_within(Duration::from_millis(20));
-        if let Ok(Some(note)) = note {
-            let Reply::Cached { grant, word, generation } = note.reply() else { panic!("{note:?}") };
-            assert_eq!(grant, granted.grant);
-            return (granted, word, Generation(generation));
+        // The note follows the grant, and both come before this answer.
+        let number = raw.send(&Request::Keepalive);
+        let mut kept = None;
+        loop {
+            let arrived = raw.receive();
+            match arrived.reply() {
+                Reply::Cached { grant, word, generation } if grant == granted.grant => {
+                    kept = Some((word, Generation(generation)));
+                }
+                _ if arrived.request == number => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        if let Some((word, generation)) = kept {
+            return (granted, word, generation);
         }
         raw.release(granted.grant);
     }

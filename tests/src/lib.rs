@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod proxy;
 pub mod random;
 pub mod raw;
+pub mod resources;
 pub mod scratch;
 pub mod server;
 pub mod ways;
