@@ -20,6 +20,26 @@ use std::time::{Duration, Instant};
 /// Where the features stand in a HELLO.
 const FEATURES_AT: usize = 32;
 
+/// Where things lie in a segment, in bytes from its beginning.
+pub mod places {
+    /// What the server says about the session.
+    pub const STATUS: u64 = 64;
+    /// Whether the server looks at the ring by itself.
+    pub const ATTENTION: u64 = 128;
+    /// How the client waits.
+    pub const PARKING: u64 = 192;
+    /// How the client leaves words.
+    pub const MANNERS: u64 = 256;
+    /// How far the server has read; the slots follow, a line each.
+    pub const REQUESTS: u64 = 4096;
+    /// How far the client has read; the slots follow, a line each.
+    pub const REPLIES: u64 = REQUESTS + 5 * 4096;
+    /// The grant words, a line each.
+    pub const WORDS: u64 = REPLIES + 5 * 4096;
+    /// Bytes of a line.
+    pub const LINE: u64 = 64;
+}
+
 /// What a client and a shard share.
 #[derive(Clone, Debug)]
 pub struct Shared {
@@ -29,6 +49,26 @@ pub struct Shared {
     pub file: Arc<OwnedFd>,
     /// The shard's line of the beacon.
     pub sight: Sight,
+}
+
+impl Shared {
+    /// Writes any bytes anywhere, as a client may that has its memory's file.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub fn write(&self, at: u64, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::pwrite(&*self.file, bytes, at)?)
+    }
+
+    /// The word of eight bytes that lies there.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub fn read(&self, at: u64) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        rustix::io::pread(&*self.file, &mut bytes, at)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
 }
 
 /// See the module.

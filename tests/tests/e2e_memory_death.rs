@@ -253,12 +253,8 @@ fn ten_thousand_deaths_leave_nothing_behind() {
         let begun = std::time::Instant::now();
         die(&server, 10_000, 300);
         let after = rest(&mut watcher);
-        eprintln!(
-            "{io:?}: 10 300 deaths in {:?}
-before {before:?}
-after  {after:?}",
-            begun.elapsed()
-        );
+        let time = begun.elapsed();
+        eprintln!("{io:?}: 10 300 deaths in {time:?}, from {before:?} to {after:?}");
         assert_eq!((after.descriptors, after.segments), (before.descriptors, 1));
         assert!(after.mappings <= before.mappings + 8, "mappings");
         assert!(after.resident < before.resident + 4 * 1024 * 1024, "memory");
