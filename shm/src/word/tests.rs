@@ -58,3 +58,13 @@ fn a_tenure_that_the_library_renounced_is_not_entered_or_held_any_more() {
     word.renounce(Generation(6));
     assert_eq!(word.look(G), Seen::Neither);
 }
+
+#[test]
+fn a_free_word_with_a_holder_is_neither_taken_nor_seen_as_free() {
+    let word = Word::default();
+    word.grant(G, false);
+    word.state.store(pack(FREE, G, ME), Ordering::Relaxed);
+    assert!(!word.take(G));
+    assert_eq!(word.look(G), Seen::Neither);
+    assert_eq!(word.void(G), Seen::Neither, "it is retired, like one that somebody is inside");
+}
