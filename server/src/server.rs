@@ -14,6 +14,7 @@ use fairlock_locktable::{Limits, Settings as TableSettings, Table};
 use fairlock_protocol::{CellId, DigestKey, ShardId, Tick};
 use fairlock_shm::beacon::{BEACON_SHARDS, Beacon};
 use fairlock_shm::robust::LastWord;
+use fairlock_shm::word::Leaving;
 
 use crate::clock;
 use crate::config::{Config, IoChoice, SHARDS_MAX};
@@ -212,7 +213,15 @@ fn set_off(
 
 /// What clients on this host will see of the shards; without it they stay on their sockets.
 fn light_beacon() -> Option<Arc<Beacon>> {
-    match Beacon::create() {
+    let leaving = if fairlock_shm::wait::has_barrier() {
+        Leaving::Barrier
+    } else {
+        tracing::warn!(
+            "membarrier is not to be had; clients on this host leave locks by a slower instruction"
+        );
+        Leaving::Exchange
+    };
+    match Beacon::create(leaving) {
         Ok(beacon) => Some(Arc::new(beacon)),
         Err(error) => {
             tracing::warn!(%error, "no memory can be shared with clients on this host; they use the socket");

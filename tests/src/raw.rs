@@ -21,6 +21,10 @@ pub(crate) trait Stream: Read + Write + Send {
     fn patience(&mut self, patience: Duration) -> std::io::Result<()>;
     /// How long a write may wait.
     fn insistence(&mut self, patience: Duration) -> std::io::Result<()>;
+    /// Another descriptor of the socket beside the memory it goes through, when it does.
+    fn socket(&self) -> Option<std::io::Result<UnixStream>> {
+        None
+    }
     /// The memory it goes through, when it does.
     fn shared(&self) -> Option<&Shared> {
         None
@@ -184,6 +188,15 @@ impl Raw {
     /// Over another endpoint, or before the server has said anything.
     pub fn shared(&self) -> Shared {
         self.stream.shared().cloned().expect("it was welcomed through shared memory")
+    }
+
+    /// Another descriptor of the socket on which a client with shared memory rings.
+    ///
+    /// # Panics
+    /// Over another endpoint than `shm:PATH`.
+    pub fn bell(&self) -> UnixStream {
+        let socket = self.stream.socket().expect("it goes through shared memory");
+        socket.expect("a descriptor is left")
     }
 
     /// Connects and is welcomed by this shard.
