@@ -2,7 +2,7 @@
 
 use fairlock_protocol::Tick;
 use rustix::event::Timespec;
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, clock_getres, clock_gettime};
 use std::time::Duration;
 
 /// The present moment.
@@ -13,6 +13,21 @@ pub(crate) fn now() -> Tick {
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
     Tick(seconds * 1_000_000_000 + nanos)
+}
+
+/// CLOCK_MONOTONIC as it was at the last tick of the kernel, in nanoseconds: a quarter of the price.
+#[inline]
+pub(crate) fn coarse_ns() -> u64 {
+    let time = clock_gettime(ClockId::MonotonicCoarse);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+/// How far that clock lags behind at most while ticks come.
+pub(crate) fn coarse_tick() -> Duration {
+    let tick = clock_getres(ClockId::MonotonicCoarse);
+    let seconds = Duration::from_secs(u64::try_from(tick.tv_sec).unwrap_or(0));
+    seconds + Duration::from_nanos(u64::try_from(tick.tv_nsec).unwrap_or(0))
 }
 
 /// A timeout as poll takes it, rounded up by nothing: poll itself never returns early.
@@ -32,6 +47,7 @@ mod tests {
         let before = now();
         assert!(before > Tick::ZERO);
         assert!(now() >= before);
+        assert!(coarse_ns() > 0 && coarse_tick() > Duration::ZERO);
         assert_eq!(timespec(Duration::from_millis(1500)).tv_nsec, 500_000_000);
     }
 }

@@ -105,6 +105,11 @@ impl Guard {
         self.hold.previous_owner_died
     }
 
+    /// Where it is held, and what.
+    pub(crate) fn parts(&self) -> (&Arc<Session>, &Hold) {
+        (&self.session, &self.hold)
+    }
+
     /// The moment until which the lock is certainly held.
     #[inline]
     fn certain_until(&self, now: Tick) -> Result<Tick, LostCause> {

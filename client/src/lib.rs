@@ -48,9 +48,23 @@
 //! An acquire is one round trip: the calling thread writes the request and reads the answer itself. A release is one
 //! write; nobody waits for its answer. A check reads a clock and two words.
 //!
+//! On one host (a `unix:` endpoint) the round trip goes through memory that the client and the server share, with no system
+//! call while both are awake; [`Client::transport`] tells. There a lock that nobody else asks for soon *stays* with the
+//! client between two holds: it is taken and given back without a message, under the same token, until somebody waits for
+//! it. A lock that is taken again and again is best prepared once, with [`LockRequest::prepare`]:
+//!
+//! ```no_run
+//! # let client = fairlock::Client::connect("unix:/run/fairlock.sock")?;
+//! let lock = client.lock("orders/42").prepare()?;
+//! let held = lock.acquire()?;                                    // some nanoseconds while it stays
+//! held.check()?;
+//! held.release()?;                                               // or drop(held)
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Fork
-//! After `fork` the child's copies of clients and guards are closed: they touch no socket and release nothing. Connect
-//! again in the child. Programs started by `exec` inherit none of the descriptors.
+//! After `fork` the child's copies of clients and guards are closed: they touch neither socket nor shared memory and
+//! release nothing. Connect again in the child. Programs started by `exec` inherit none of the descriptors.
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -65,6 +79,7 @@ mod guard;
 mod lock;
 mod lock_all;
 mod owner;
+mod prepared;
 mod session;
 mod transport;
 
@@ -78,3 +93,4 @@ pub use fairlock_protocol::{FencingToken, GrantId, Liveness, Mode, OwnerId, Refu
 pub use guard::{Guard, GuardState, Lost};
 pub use lock::{Acquiring, Canceller, LockRequest};
 pub use lock_all::{AcquiringAll, LockAllRequest};
+pub use prepared::{Held, Lock};

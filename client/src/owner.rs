@@ -22,35 +22,43 @@ pub(crate) fn fresh_owner() -> OwnerId {
     OwnerId(UNNAMED | ALONE | NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The calling thread's number, from 1.
+/// The calling thread's number, from 1, and that under which it enters words.
 #[inline]
-fn number_of_this_thread() -> u64 {
-    thread_local!(static NUMBER: Cell<u64> = const { Cell::new(0) });
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NUMBER.with(|number| {
-        if number.get() == 0 {
-            // Relaxed: only different numbers are wanted.
-            number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+fn this_thread() -> (u64, u32) {
+    thread_local!(static THREAD: Cell<(u64, u32)> = const { Cell::new((0, 0)) });
+    THREAD.with(|thread| {
+        if thread.get().0 == 0 {
+            thread.set(number_a_thread());
         }
-        number.get()
+        thread.get()
     })
+}
+
+#[cold]
+fn number_a_thread() -> (u64, u32) {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    // Relaxed: only different numbers are wanted.
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    (number, holder_number(number))
 }
 
 /// The owner that stands for the calling thread.
 pub(crate) fn owner_of_this_thread() -> OwnerId {
-    OwnerId(UNNAMED | number_of_this_thread())
+    OwnerId(UNNAMED | this_thread().0)
 }
 
 /// Under which number the calling thread enters words.
 #[inline]
 pub(crate) fn holder_of_this_thread() -> Holder {
-    thread_holder(number_of_this_thread())
+    Holder::new(this_thread().1)
 }
 
-#[inline]
+fn holder_number(thread: u64) -> u32 {
+    u32::try_from((thread - 1) % THREADS_MAX + 1).expect("24 bits")
+}
+
 fn thread_holder(number: u64) -> Holder {
-    let number = (number - 1) % THREADS_MAX + 1;
-    Holder::new(u32::try_from(number).expect("24 bits"))
+    Holder::new(holder_number(number))
 }
 
 /// Under which number an owner enters words.

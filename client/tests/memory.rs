@@ -189,7 +189,7 @@ fn stamps_keep_a_lease_without_a_word_and_a_server_that_stands_still_suspends_an
         let mut peer = server.opened(400);
         let heard = peer.listen().unwrap();
         peer.oblige(&heard);
-        std::thread::sleep(Duration::from_millis(1000));
+        std::thread::sleep(Duration::from_secs(1));
         server.runs.store(false, Ordering::Release);
         while let Some(heard) = peer.hear() {
             match heard.said {
@@ -228,7 +228,7 @@ fn a_heartbeat_is_said_through_memory_too() {
     let builder = Client::builder().liveness(Liveness::Heartbeat).ttl(Duration::from_millis(400));
     let client = builder.connect(&endpoint).unwrap();
     let guard = client.lock("x").acquire().unwrap();
-    std::thread::sleep(Duration::from_millis(1000));
+    std::thread::sleep(Duration::from_secs(1));
     guard.check().unwrap();
     drop(guard);
     client.close();

@@ -136,6 +136,7 @@ impl Sight {
         (shard < BEACON_SHARDS).then(|| Sight { map: Arc::clone(&self.map), shard })
     }
 
+    #[inline]
     fn line(&self) -> &Line {
         &self.map.lines.0[self.shard]
     }

@@ -14,6 +14,7 @@ use crate::transport::{Bell, Link, Memory};
 use fairlock_protocol::handshake::FEATURE_SHM;
 use fairlock_protocol::{Refusal, ShardId, Tick};
 use std::io;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -81,6 +82,8 @@ pub(crate) struct Lane {
     inbox: Mutex<(u64, Inbox)>,
     /// Wakes the foreground reader out of its poll.
     pub(super) bell: Bell,
+    /// Waits since an answer last came so soon that it was worth spinning for.
+    pub(super) spun_in_vain: AtomicU32,
 }
 
 impl Lane {
@@ -108,7 +111,13 @@ impl Lane {
             cover: Cover::Watched,
             jitter,
         };
-        Ok(Lane { shard, state: Mutex::new(state), inbox: Mutex::default(), bell: Bell::new()? })
+        Ok(Lane {
+            shard,
+            state: Mutex::new(state),
+            inbox: Mutex::default(),
+            bell: Bell::new()?,
+            spun_in_vain: AtomicU32::new(0),
+        })
     }
 
     /// The home lane goes on with the connection on which the session was opened, and what came with its last answer.
@@ -339,6 +348,11 @@ impl Lane {
             Some(memory) => memory.rouse(),
             None => self.bell.ring(),
         }
+    }
+
+    /// Has the server look at the words: one that somebody waits for was left.
+    pub(crate) fn look(&self, session: &Arc<Session>, core: &Core) {
+        self.with(session, core, Stream::look);
     }
 
     /// One guard of a grant is given back.

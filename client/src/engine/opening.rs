@@ -12,7 +12,7 @@ use crate::transport::{self, Link, Memory, Road, Target};
 use fairlock_protocol::limits::{ATTRIBUTE_BYTES_MAX, TTL_MAX, TTL_MIN};
 use fairlock_protocol::request::Open;
 use fairlock_protocol::wire::FLAG_KEPT;
-use fairlock_protocol::{Hello, Liveness, Reply, Request, Secret, SessionId, ShardId, Welcome};
+use fairlock_protocol::{Hello, Liveness, Reply, Request, Role, Secret, SessionId, ShardId, Welcome};
 use fairlock_shm::fork::ForkMark;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -87,7 +87,9 @@ fn introduce(
     let memory = wire.memory.take().map(Arc::new);
     let mut lease = Lease::new(sent, opened.ttl);
     if let Some(memory) = &memory {
-        lease = lease.shown_in(Arc::clone(memory), config.liveness != Liveness::Heartbeat);
+        let (stamps_renew, alone) =
+            (config.liveness != Liveness::Heartbeat, welcome.role == Role::Standalone);
+        lease = lease.shown_in(Arc::clone(memory), stamps_renew, alone);
     }
     let session = assemble((passport, lease), (wire, memory), &opened, place)?;
     if config.confirm_when_released {

@@ -13,6 +13,7 @@ use fairlock_protocol::Tick;
 use fairlock_shm::bell::Waiting;
 use rustix::event::{PollFd, PollFlags};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ const LOOK_TIME: Duration = Duration::from_micros(25);
 /// How long of it a ring is looked at without a pause: what a server on another core needs to answer, and no more than
 /// a server on this core can spare.
 const SPIN_TIME: Duration = Duration::from_micros(2);
+/// Where looking without a pause did not pay, it is tried again with every so many waits: clients, server and whoever
+/// else there is change places all the time.
+const SPIN_EVERY: u32 = 16;
 /// Looks between two readings of the clock, which cost more than a look.
 const LOOKS_AT_ONCE: u32 = 16;
 
@@ -88,6 +92,9 @@ impl Watch<'_> {
 
     /// The same, of a ring: one load a look, so it can be looked at more often.
     fn look_at_ring(&self, memory: &Memory) -> bool {
+        // Relaxed, and a load and a store: a hint, of which a lost change does no harm.
+        let in_vain = self.lane.spun_in_vain.load(Ordering::Relaxed);
+        let spin_time = if in_vain.is_multiple_of(SPIN_EVERY) { SPIN_TIME } else { Duration::ZERO };
         let began = clock::now();
         loop {
             for _ in 0..LOOKS_AT_ONCE {
@@ -104,9 +111,11 @@ impl Watch<'_> {
                 return false;
             }
             if self.slot.is_settled() || passed >= LOOK_TIME {
+                let in_vain = if passed <= SPIN_TIME { 0 } else { in_vain.wrapping_add(1) };
+                self.lane.spun_in_vain.store(in_vain, Ordering::Relaxed);
                 return true;
             }
-            if passed >= SPIN_TIME {
+            if passed >= spin_time {
                 thread::yield_now();
             }
         }

@@ -8,6 +8,7 @@
 //! serve this session, and counts like a renewal sent then. It also shows when it has ended the session, before anybody
 //! can see what follows from that. Both are read by whoever checks.
 
+use crate::clock;
 use crate::error::LostCause;
 use crate::transport::Memory;
 use fairlock_protocol::limits::KEEPALIVE_DIVISOR;
@@ -39,6 +40,9 @@ struct Witness {
     /// Its stamps renew, because the server ends the session for other reasons than silence. False once the connection is
     /// gone: nothing would show there that the session has ended. Release store in `look_away`, Acquire loads here.
     stamps_renew: AtomicBool,
+    /// What is certain of a lease on the coarse clock, in nanoseconds, where that is enough: see
+    /// [`Lease::coarsely_certain_ns`].
+    coarsely_certain_ns: Option<u64>,
 }
 
 impl Witness {
@@ -57,9 +61,33 @@ impl Lease {
     }
 
     /// The same, of a session that was opened through this memory. `stamps_renew`: its liveness is not a heartbeat.
-    pub(crate) fn shown_in(mut self, memory: Arc<Memory>, stamps_renew: bool) -> Lease {
-        self.witness = Some(Witness { memory, stamps_renew: AtomicBool::new(stamps_renew) });
+    /// `alone`: its server answers to nobody.
+    pub(crate) fn shown_in(mut self, memory: Arc<Memory>, stamps_renew: bool, alone: bool) -> Lease {
+        let certain = certain(self.ttl).saturating_sub(clock::coarse_tick());
+        let certain_ns = u64::try_from(certain.as_nanos()).unwrap_or(u64::MAX);
+        let coarsely_certain_ns = (alone && stamps_renew).then_some(certain_ns);
+        self.witness =
+            Some(Witness { memory, stamps_renew: AtomicBool::new(stamps_renew), coarsely_certain_ns });
         self
+    }
+
+    /// How long after a stamp of the home shard the lease is certain on the kernel's coarse monotonic clock, less the tick
+    /// that this clock lags behind; `None` where only the lease's own clock counts, or the memory is another shard's.
+    ///
+    /// The coarse clock is enough where the server stands alone: only the thread that stamps lets anybody else in, on this
+    /// very host, and it shows the end of the session, or takes the word, before; and a thread that has died shows that.
+    /// The clock only sees to it that a server that stands still for a lease is taken for lost. It does not count a
+    /// suspended host's sleep, but neither did the server do anything meanwhile. In a cell another node may take over, so
+    /// there, and for heartbeats, the lease's own clock decides.
+    pub(crate) fn coarsely_certain_ns(&self, home: &Arc<Memory>) -> Option<u64> {
+        let witness = self.witness.as_ref().filter(|witness| Arc::ptr_eq(&witness.memory, home))?;
+        witness.coarsely_certain_ns
+    }
+
+    /// Whether it was found over.
+    #[inline]
+    pub(crate) fn is_over(&self) -> bool {
+        self.deadline.load(Ordering::Acquire) == OVER
     }
 
     /// The connection with the memory is gone: what the server has shown until now counts, and from now on what it
@@ -226,7 +254,7 @@ mod tests {
     fn shown(stamps_renew: bool, ms: u64) -> (Lease, Shown) {
         let shown = Shown::new();
         shown.stamp(at(ms));
-        let lease = Lease::new(at(1000), TTL).shown_in(Arc::clone(&shown.memory), stamps_renew);
+        let lease = Lease::new(at(1000), TTL).shown_in(Arc::clone(&shown.memory), stamps_renew, true);
         (lease, shown)
     }
 

@@ -145,6 +145,17 @@ impl Memory {
         }
     }
 
+    /// The segment, for those who cannot afford the way through here. They hold the memory as well, which sees to it that
+    /// a child unmaps nothing.
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    /// The shard's line of the beacon.
+    pub(crate) fn sight(&self) -> &Sight {
+        &self.sight
+    }
+
     /// A grant word.
     #[inline]
     pub(crate) fn word(&self, index: u32) -> Option<&Word> {
@@ -174,14 +185,6 @@ impl Memory {
     pub(crate) fn stamp(&self) -> Tick {
         let stamp = self.sight.stamp();
         Tick(self.segment.status().renewed_until().map_or(stamp, |until| until.min(stamp)))
-    }
-
-    /// When the shard's thread was last known to serve, on CLOCK_MONOTONIC in nanoseconds; `None` when the session is
-    /// renewed no more, which only the other clock tells the moment of.
-    #[inline]
-    pub(crate) fn steady_ns(&self) -> Option<u64> {
-        let steady = self.sight.steady();
-        self.segment.status().renewed_until().is_none().then_some(steady)
     }
 }
 

@@ -1,7 +1,8 @@
 //! A server's end of shared memory, spoken by hand: it attaches a client that asks for it, and is a stream of bytes like a
 //! socket from there on.
 
-use super::{PATIENCE, Peer, Said};
+use super::{PATIENCE, Peer, Said, granted};
+use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
 use fairlock_protocol::{Hello, Reply, Request, RequestId};
 use fairlock_shm::beacon::Beacon;
 use fairlock_shm::bell::{Waiting, publish_fence};
@@ -9,6 +10,7 @@ use fairlock_shm::ring::{Receiver, SLOT_BYTES, Sender};
 use fairlock_shm::robust::LastWord;
 use fairlock_shm::segment::Segment;
 use fairlock_shm::wait;
+use fairlock_shm::word::Generation;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::time::{ClockId, clock_gettime};
 use std::io::{self, IoSlice, Read, Write};
@@ -169,4 +171,26 @@ impl Write for Rings {
 pub(super) fn asks(request: &Request<'_>) -> bool {
     let bit = fairlock_protocol::handshake::FEATURE_SHM;
     matches!(request, Request::Hello(Hello { features, .. }) if features & bit != 0)
+}
+
+impl Peer<Rings> {
+    /// Grants what was asked for as `slot`, and leaves it with the client in the word of that number.
+    pub(crate) fn leave_with(&mut self, id: u64, slot: u32, generation: u32) {
+        self.stream.segment.word(slot).unwrap().grant(Generation(generation), false);
+        self.say(id, FLAG_KEPT | FLAG_RENEWED, &granted(slot));
+        let Reply::Granted(grant) = granted(slot) else { unreachable!() };
+        self.say(0, 0, &Reply::Cached { grant: grant.grant, word: slot, generation });
+    }
+
+    /// Wants the word back, and waits until its holder has left it.
+    pub(crate) fn take_back(&mut self, slot: u32, generation: u32) {
+        let segment = Arc::clone(&self.stream.segment);
+        let word = segment.word(slot).unwrap();
+        word.want();
+        let begun = std::time::Instant::now();
+        while !word.take(Generation(generation)) {
+            assert!(begun.elapsed() < PATIENCE, "the holder never left");
+            std::thread::yield_now();
+        }
+    }
 }

@@ -72,7 +72,9 @@ impl<T> Stream<T> {
                 Entry::Refused => {}
             }
         }
-        over.into_iter().for_each(|index| self.tenures.forget(index));
+        for index in over {
+            self.tenures.forget(index);
+        }
         let Some(tenure) = entered else { return Attempt::Ask };
         let hold = Arc::new(Hold::entered(tenure, holder, Arc::clone(spec)));
         self.holds.insert(hold.grant, Arc::clone(&hold));
@@ -186,12 +188,9 @@ impl<T> Stream<T> {
         let Some(tenure) = self.tenures.of_grant(grant) else { return false };
         self.tenures.forget(tenure.index);
         tenure.memory().revise();
-        if tenure.look() != Seen::Held {
-            // Somebody waits, so nobody enters; and the server can take the word as it is.
-            return false;
-        }
         tenure.renounce();
-        let unseen = late && !self.holds.contains_key(&grant);
+        // One who is inside says FREE when he leaves.
+        let unseen = late && tenure.look() != Seen::Free && !self.holds.contains_key(&grant);
         if unseen {
             self.broken_inside.push(tenure);
             self.broken_due = Some(now.after(BROKEN_LOOK));
@@ -209,7 +208,9 @@ impl<T> Stream<T> {
         // A late store of the one who was inside says FREE.
         let (left, inside): (Vec<_>, Vec<_>) = all.into_iter().partition(|it| it.look() == Seen::Free);
         self.broken_inside = inside;
-        left.iter().for_each(|tenure| self.confirm(tenure.grant));
+        for tenure in left {
+            self.confirm(tenure.grant);
+        }
         self.broken_due = (!self.broken_inside.is_empty()).then(|| now.after(BROKEN_LOOK));
     }
 
