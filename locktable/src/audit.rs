@@ -96,7 +96,9 @@ impl Table {
             }
         }
         match self.crowd_of(lock) {
-            None => assert!(count == 1, "a lock without a crowd has one holder"),
+            None => {
+                assert!(count == 1 && !record.has(Lock::STAKED), "a lock without a crowd has one holder");
+            }
             Some(crowd) => {
                 assert_eq!((crowd.lock, crowd.holders, crowd.held), (lock, count, held), "holders by mode");
                 assert_eq!(crowd.run_first == 0, held[Mode::PR as usize] == 0, "readers have a run");
@@ -159,7 +161,7 @@ impl Table {
         let wants =
             |&grant: &u32| self.grants[grant].has(Grant::EXTRA) && self.extra(grant).notify != Notify::Off;
         assert_eq!(self.holders(lock).filter(wants).count(), listed, "who wants notices is listed");
-        if crowd.staked {
+        if self.locks[lock].has(Lock::STAKED) {
             let filed =
                 |grant: u32| self.stake(lock, self.grants[grant].session(), self.owner(grant)).is_some();
             assert!(self.holders(lock).all(filed), "every holder has a stake");

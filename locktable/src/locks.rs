@@ -50,14 +50,11 @@ impl Table {
     /// Whether a lock's side record says nothing that its sole holder, or nobody, does not say.
     fn is_dispensable(&self, lock: u32) -> bool {
         let Lock { crowd, head, .. } = self.locks[lock];
+        let staked = self.locks[lock].has(Lock::STAKED);
         let crowd = &self.crowds[crowd];
         let run_is_plain =
             crowd.run_first == 0 || (head != NONE && self.grants[head].token == crowd.run_first);
-        crowd.holders <= 1
-            && !crowd.is_waited_for()
-            && crowd.closed.is_none()
-            && !crowd.staked
-            && run_is_plain
+        crowd.holders <= 1 && !crowd.is_waited_for() && crowd.closed.is_none() && !staked && run_is_plain
     }
 
     /// The side record of a lock, made when there is none yet.

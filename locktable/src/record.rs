@@ -29,9 +29,15 @@ impl Lock {
     pub(crate) const DIED: u16 = 2;
     /// Noted for a scan at the end of the present command.
     pub(crate) const TOUCHED: u16 = 4;
+    /// The owners of all its grants are filed.
+    pub(crate) const STAKED: u16 = 8;
 
     pub(crate) const fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
+    }
+
+    pub(crate) const fn assign(&mut self, flag: u16, on: bool) {
+        self.flags = if on { self.flags | flag } else { self.flags & !flag };
     }
 }
 
@@ -180,8 +186,6 @@ pub(crate) struct Crowd {
     pub(crate) quiet: [Ends; 6],
     /// Holders told already, and blocking somebody still, by mode.
     pub(crate) told: [Ends; 6],
-    /// The owners of all grants are filed.
-    pub(crate) staked: bool,
     /// What keeps others out after an expiry.
     pub(crate) closed: Option<Box<Closed>>,
 }
@@ -212,7 +216,6 @@ impl Crowd {
             served: 0,
             quiet: [Ends::EMPTY; 6],
             told: [Ends::EMPTY; 6],
-            staked: false,
             closed: None,
         }
     }

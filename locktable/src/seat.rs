@@ -8,7 +8,7 @@ use crate::chunks::NONE;
 use crate::command::Granted;
 use crate::list::{self, Ends};
 use crate::names::NameRef;
-use crate::record::{Grant, Notify, SINCE_NS, Stake};
+use crate::record::{Grant, Lock, Notify, SINCE_NS, Stake};
 use crate::table::{Generations, Table};
 use crate::wheel::Alarm;
 use fairlock_protocol::{Mode, Tick};
@@ -154,7 +154,7 @@ impl Table {
             let grant = &self.grants[grant];
             grant.mode().covers(mode) && !grant.has(Grant::PARTIAL) && !grant.has(Grant::BROKEN)
         };
-        if !self.crowd_of(lock).is_some_and(|crowd| crowd.staked) {
+        if !self.locks[lock].has(Lock::STAKED) {
             return self.own(lock, session, owner).find(covers);
         }
         let stake = &self.stakes[self.stake(lock, session, owner)?];
@@ -170,7 +170,7 @@ impl Table {
         if self.held_mask(lock, None).admits(mode) {
             return false;
         }
-        if !self.crowd_of(lock).is_some_and(|crowd| crowd.staked) {
+        if !self.locks[lock].has(Lock::STAKED) {
             return self.own(lock, session, owner).any(|grant| !self.grants[grant].mode().compatible(mode));
         }
         let Some(stake) = self.stake(lock, session, owner) else { return false };
@@ -219,14 +219,13 @@ impl Table {
     fn file(&mut self, slot: u32) {
         let Grant { lock, .. } = self.grants[slot];
         let session = self.grants[slot].session();
-        let (staked, holders) = self.crowd_of(lock).map_or((false, 1), |crowd| (crowd.staked, crowd.holders));
+        let holders = self.crowd_of(lock).map_or(1, |crowd| crowd.holders);
         let ends = &mut self.sessions[session].grants;
         list::push_back(&mut self.grants, ends, slot, |grant| &mut grant.sibling);
-        if staked {
+        if self.locks[lock].has(Lock::STAKED) {
             self.add_stake(slot);
         } else if holders > STAKED_ABOVE {
-            let crowd = self.crowd(lock);
-            self.crowds[crowd].staked = true;
+            self.locks[lock].assign(Lock::STAKED, true);
             let mut at = self.locks[lock].head;
             while at != NONE {
                 self.add_stake(at);
@@ -240,8 +239,8 @@ impl Table {
         self.drop_stake(slot);
         let ends = &mut self.sessions[self.grants[slot].session()].grants;
         list::unlink(&mut self.grants, ends, slot, |grant| &mut grant.sibling);
-        let crowd = self.locks[lock].crowd;
-        if crowd != NONE && self.crowds[crowd].staked && self.crowds[crowd].holders <= UNSTAKED_AT + 1 {
+        let staked = self.locks[lock].has(Lock::STAKED);
+        if staked && self.crowd_of(lock).is_some_and(|crowd| crowd.holders <= UNSTAKED_AT + 1) {
             let mut at = self.locks[lock].head;
             while at != NONE {
                 if at != slot {
@@ -249,7 +248,7 @@ impl Table {
                 }
                 at = self.grants[at].beside.next;
             }
-            self.crowds[crowd].staked = false;
+            self.locks[lock].assign(Lock::STAKED, false);
         }
     }
 
@@ -269,7 +268,9 @@ impl Table {
     #[inline]
     fn stake_of(&self, grant: u32) -> Option<u32> {
         let Grant { lock, .. } = self.grants[grant];
-        self.crowd_of(lock).filter(|crowd| crowd.staked)?;
+        if !self.locks[lock].has(Lock::STAKED) {
+            return None;
+        }
         self.stake(lock, self.grants[grant].session(), self.owner(grant))
     }
 
@@ -315,7 +316,7 @@ impl Table {
     /// Asserts that an owner's stake says what the holders say.
     pub(crate) fn audit_stake(&self, slot: u32) {
         let stake = &self.stakes[slot];
-        assert!(self.crowd_of(stake.lock).is_some_and(|crowd| crowd.staked), "the lock has stakes");
+        assert!(self.locks[stake.lock].has(Lock::STAKED), "the lock has stakes");
         assert_eq!(self.stake(stake.lock, stake.session, stake.owner), Some(slot), "a stake is filed");
         let mut held = [0; 6];
         let mut last = NONE;
