@@ -6,7 +6,7 @@ use fairlock_locktable::{
     Wait,
 };
 use fairlock_protocol::{
-    Digest, Epoch, GrantId, Mode, OwnerId, RequestId, Resource, Secret, SessionId, ShardId, Tick,
+    Digest, Epoch, GrantId, Mode, OwnerId, Priority, RequestId, Resource, Secret, SessionId, ShardId, Tick,
 };
 
 const NOW: Tick = Tick::from_millis(1);
@@ -23,7 +23,8 @@ impl Queue {
     fn new(waiters: u64) -> Queue {
         let limits = Limits { unacknowledged: usize::MAX, ..Limits::default() };
         let epoch = Epoch::new(1).expect("1 is an epoch");
-        let mut table = Table::new(Settings { epoch, shard: ShardId(0), index_key: 7, limits });
+        let rules = fairlock_locktable::NamespaceRules::new();
+        let mut table = Table::new(Settings { epoch, shard: ShardId(0), index_key: 7, limits, rules });
         let id = SessionId::new(epoch, ShardId(0), 1).expect("a small shard");
         let open = Open {
             id,
@@ -63,6 +64,7 @@ impl Queue {
             digest: Digest([1, 2]),
             resource: Resource::new(b"", b"lock").expect("a name"),
             mode: Mode::EX,
+            priority: Priority::LOWEST,
             wait: Wait::Millis(60_000),
             owner: OwnerId(self.requests),
             reentrant: false,

@@ -64,12 +64,16 @@ impl Table {
         self.file(grant);
         self.sessions[seat.session].grant_count += 1;
         self.counts.grants_total += 1;
+        if self.locks[seat.lock].has(Lock::PRIORITY) {
+            self.review_heirs(seat.session, seat.owner);
+        }
         grant
     }
 
     /// Ends a grant, whose conversion, if any, was dealt with before. The lock is not scanned.
     pub(crate) fn unseat(&mut self, slot: u32) {
         let Grant { lock, .. } = self.grants[slot];
+        let ranked_owner = self.ranked_owner(slot);
         self.unfile(slot);
         self.count_out(slot);
         if self.grants[slot].has(Grant::EXTRA) {
@@ -90,6 +94,9 @@ impl Table {
         let session = &mut self.sessions[grant.session()];
         session.grant_count -= 1;
         session.broken_count -= u32::from(grant.has(Grant::BROKEN));
+        if let Some((session, owner)) = ranked_owner {
+            self.review_heirs(session, owner);
+        }
     }
 
     /// Gives a grant another mode; `up` when that needs a new token.
@@ -116,6 +123,9 @@ impl Table {
             self.stakes[stake].held[mode as usize] += 1;
         }
         self.counts.conversions_total += 1;
+        if let Some((session, owner)) = self.ranked_owner(slot) {
+            self.review_heirs(session, owner);
+        }
     }
 
     /// What the holder is told about its grant.

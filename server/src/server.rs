@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use fairlock_locktable::{Limits, Settings as TableSettings, Table};
+use fairlock_locktable::{Limits, NamespaceRules, Settings as TableSettings, Table};
 use fairlock_protocol::{CellId, DigestKey, ShardId, Tick};
 
 use crate::clock;
@@ -63,6 +63,7 @@ pub struct Server {
 struct Start {
     settings: Settings,
     limits: Limits,
+    rules: NamespaceRules,
     index_key: u64,
     listeners: Vec<OwnedFd>,
     wiring: Wiring,
@@ -188,6 +189,7 @@ fn set_off(
                 worker.io,
             ),
             limits: config.table_limits(),
+            rules: config.table_rules(),
             write_backlog_bytes: config.limits.write_backlog_bytes,
             index_key: cell.index_key,
             // The first shard accepts; a connection moves to the shard it names.
@@ -266,14 +268,25 @@ fn spawn_worker(shard: u16, io: IoChoice, pin_it: bool) -> Result<Worker, StartE
 
 /// The life of a shard's thread.
 fn serve(shard: u16, mut driver: Box<dyn driver::Driver>, start: Start) {
-    let Start { settings, limits, index_key, listeners, wiring, stats, alarms, temper, write_backlog_bytes } =
-        start;
+    let Start {
+        settings,
+        limits,
+        rules,
+        index_key,
+        listeners,
+        wiring,
+        stats,
+        alarms,
+        temper,
+        write_backlog_bytes,
+    } = start;
     for listener in listeners {
         if let Err(error) = driver.listen(listener) {
             tracing::error!(%error, "cannot accept connections on a listener");
         }
     }
-    let table = Table::new(TableSettings { epoch: settings.epoch, shard: settings.me, index_key, limits });
+    let (epoch, me) = (settings.epoch, settings.me);
+    let table = Table::new(TableSettings { epoch, shard: me, index_key, limits, rules });
     let entropy =
         Box::new(|| random().unwrap_or_else(|error| panic!("the kernel gives no randomness: {error}")));
     let shard_state = Shard::new(settings, table, stats.clone(), alarms, entropy);
