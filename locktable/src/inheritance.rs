@@ -7,7 +7,7 @@
 
 use crate::chunks::NONE;
 use crate::list;
-use crate::record::{Grant, Lock, Waiter};
+use crate::record::{Lock, Waiter};
 use crate::table::Table;
 use fairlock_protocol::limits::{
     INHERITANCE_DEPTH_MAX, INHERITANCE_HEIRS_MAX, INHERITANCE_LOCKS_MAX, INHERITANCE_SEARCH_MAX,
@@ -79,6 +79,7 @@ impl Table {
 
     /// A grant in a `priority` namespace begins, ends or changes its mode: whether the waits of its owner may inherit
     /// is asked anew.
+    #[cold]
     pub(crate) fn review_heirs(&mut self, session: u32, owner: u64) {
         let mut at = self.sessions[session].waits.head;
         if at == NONE {
@@ -113,13 +114,5 @@ impl Table {
         } else {
             list::unlink(&mut self.turns, ends, turn, |turn| &mut turn.heir);
         }
-    }
-
-    /// The owner to be reviewed when this grant, of a `priority` namespace, changes; `None` for any other.
-    #[inline]
-    pub(crate) fn ranked_owner(&self, grant: u32) -> Option<(u32, u64)> {
-        let record: &Grant = &self.grants[grant];
-        let ranked = self.locks[record.lock].has(Lock::PRIORITY);
-        ranked.then(|| (record.session(), self.owner(grant)))
     }
 }

@@ -10,10 +10,10 @@ use fairlock_protocol::{Digest, Mode, ModeSet, Resource, Tick};
 impl Table {
     /// A new lock; `None` when too many namespaces are in use. The caller seats its first holder at once.
     pub(crate) fn create_lock(&mut self, digest: Digest, resource: Resource<'_>) -> Option<u32> {
-        let namespace = self.namespaces.enter(resource.namespace)?;
+        let (namespace, discipline) = self.namespaces.enter(resource.namespace)?;
         let name = self.names.insert(resource.name.as_bytes());
         let died = if self.marks.take(self.key, digest) { Lock::DIED } else { 0 };
-        let flags = died | Lock::discipline(self.namespaces.rules(namespace).discipline);
+        let flags = died | Lock::discipline(discipline);
         let slot = self.locks.insert(Lock { digest, name, head: NONE, crowd: NONE, namespace, flags });
         self.by_digest.insert(self.key.hash(digest.0[0], digest.0[1]), slot);
         Some(slot)

@@ -7,8 +7,8 @@ use crate::rules::{NamespaceRules, Rules};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use fairlock_protocol::Namespace;
 use fairlock_protocol::limits::{LABEL_BYTES_MAX, NAME_BYTES_MAX};
+use fairlock_protocol::{Discipline, Namespace};
 
 /// Lengths up to this have a class each, and need no padding.
 const EXACT_MAX: usize = 40;
@@ -192,8 +192,8 @@ impl Namespaces {
         Namespaces { entries: Vec::new(), numbers: BTreeMap::new(), last: 0, most, told }
     }
 
-    /// The number of a namespace, used once more; `None` when too many are in use.
-    pub(crate) fn enter(&mut self, namespace: Namespace<'_>) -> Option<u16> {
+    /// The number of a namespace, used once more, and its discipline; `None` when too many are in use.
+    pub(crate) fn enter(&mut self, namespace: Namespace<'_>) -> Option<(u16, Discipline)> {
         let text = namespace.as_str();
         let known = |entry: &Entry| *entry.text == *text;
         let number = if self.entries.get(usize::from(self.last)).is_some_and(known) {
@@ -204,8 +204,9 @@ impl Namespaces {
             self.add(namespace)?
         };
         self.last = number;
-        self.entries[usize::from(number)].uses += 1;
-        Some(number)
+        let entry = &mut self.entries[usize::from(number)];
+        entry.uses += 1;
+        Some((number, entry.rules.discipline))
     }
 
     /// One lock less in a namespace.
@@ -312,10 +313,10 @@ mod tests {
     fn a_namespace_nobody_uses_makes_room_for_another() {
         let mut namespaces = Namespaces::new(2, NamespaceRules::new());
         let name = |text: &'static str| Namespace::new(text.as_bytes()).unwrap();
-        assert_eq!((namespaces.enter(name("a")), namespaces.enter(name("b"))), (Some(0), Some(1)));
-        assert_eq!(namespaces.enter(name("c")), None);
+        let mut enter = |text| namespaces.enter(name(text)).map(|(number, _)| number);
+        assert_eq!((enter("a"), enter("b"), enter("c")), (Some(0), Some(1), None));
         namespaces.leave(0);
-        assert_eq!(namespaces.enter(name("c")), Some(0));
+        assert_eq!(namespaces.enter(name("c")), Some((0, Discipline::Strict)));
         assert_eq!(namespaces.namespace(0), name("c"));
         assert_eq!(namespaces.enter(name("a")), None);
     }

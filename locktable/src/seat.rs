@@ -53,6 +53,7 @@ impl Table {
             (extra.label, extra.lock_delay_ms) = (seat.label, seat.lock_delay_ms);
             extra.notify = if seat.notify { Notify::Quiet } else { Notify::Off };
         }
+        let flags = self.locks[seat.lock].flags;
         if self.locks[seat.lock].head != NONE {
             self.crowd(seat.lock);
         }
@@ -61,10 +62,10 @@ impl Table {
         self.set_holder_ends(seat.lock, ends);
         self.count_in(grant);
         self.hush(grant);
-        self.file(grant);
+        self.file(grant, flags);
         self.sessions[seat.session].grant_count += 1;
         self.counts.grants_total += 1;
-        if self.locks[seat.lock].has(Lock::PRIORITY) {
+        if flags & Lock::PRIORITY != 0 {
             self.review_heirs(seat.session, seat.owner);
         }
         grant
@@ -72,14 +73,15 @@ impl Table {
 
     /// Ends a grant, whose conversion, if any, was dealt with before. The lock is not scanned.
     pub(crate) fn unseat(&mut self, slot: u32) {
-        let Grant { lock, .. } = self.grants[slot];
-        let ranked_owner = self.ranked_owner(slot);
-        self.unfile(slot);
+        let Grant { lock, mut owner, .. } = self.grants[slot];
+        let flags = self.locks[lock].flags;
+        self.unfile(slot, flags);
         self.count_out(slot);
         if self.grants[slot].has(Grant::EXTRA) {
             self.unhush(slot);
             let extra = self.extras.remove(self.extra_slot(slot));
             assert_eq!(extra.conversion, NONE, "a grant that ends converts no more");
+            owner = extra.owner;
             for timer in [extra.hold_timer, extra.confirm_timer] {
                 if timer != NONE {
                     self.wheel.disarm(timer);
@@ -94,8 +96,8 @@ impl Table {
         let session = &mut self.sessions[grant.session()];
         session.grant_count -= 1;
         session.broken_count -= u32::from(grant.has(Grant::BROKEN));
-        if let Some((session, owner)) = ranked_owner {
-            self.review_heirs(session, owner);
+        if flags & Lock::PRIORITY != 0 {
+            self.review_heirs(grant.session(), owner);
         }
     }
 
@@ -123,8 +125,8 @@ impl Table {
             self.stakes[stake].held[mode as usize] += 1;
         }
         self.counts.conversions_total += 1;
-        if let Some((session, owner)) = self.ranked_owner(slot) {
-            self.review_heirs(session, owner);
+        if self.locks[lock].has(Lock::PRIORITY) {
+            self.review_heirs(self.grants[slot].session(), self.owner(slot));
         }
     }
 
@@ -226,13 +228,13 @@ impl Table {
     }
 
     /// Puts a grant into its session's list, and its owner's stake where the lock has stakes.
-    fn file(&mut self, slot: u32) {
+    fn file(&mut self, slot: u32, flags: u16) {
         let Grant { lock, .. } = self.grants[slot];
         let session = self.grants[slot].session();
         let holders = self.crowd_of(lock).map_or(1, |crowd| crowd.holders);
         let ends = &mut self.sessions[session].grants;
         list::push_back(&mut self.grants, ends, slot, |grant| &mut grant.sibling);
-        if self.locks[lock].has(Lock::STAKED) {
+        if flags & Lock::STAKED != 0 {
             self.add_stake(slot);
         } else if holders > STAKED_ABOVE {
             self.locks[lock].assign(Lock::STAKED, true);
@@ -244,12 +246,14 @@ impl Table {
         }
     }
 
-    fn unfile(&mut self, slot: u32) {
+    fn unfile(&mut self, slot: u32, flags: u16) {
         let Grant { lock, .. } = self.grants[slot];
-        self.drop_stake(slot);
+        let staked = flags & Lock::STAKED != 0;
+        if staked {
+            self.drop_stake(slot);
+        }
         let ends = &mut self.sessions[self.grants[slot].session()].grants;
         list::unlink(&mut self.grants, ends, slot, |grant| &mut grant.sibling);
-        let staked = self.locks[lock].has(Lock::STAKED);
         if staked && self.crowd_of(lock).is_some_and(|crowd| crowd.holders <= UNSTAKED_AT + 1) {
             let mut at = self.locks[lock].head;
             while at != NONE {

@@ -104,6 +104,7 @@ impl Table {
     }
 
     /// A waiter takes its turn: the last in W.
+    #[cold]
     pub(crate) fn begin_turn(&mut self, slot: u32) {
         let Waiter { lock, session, owner, priority, number, .. } = self.waiters[slot];
         let (rank, heir) = (Link::NONE, Link::NONE);
@@ -123,6 +124,7 @@ impl Table {
     }
 
     /// A waiter is about to leave W, for whatever reason; marks that were left with it go to the one before it.
+    #[cold]
     pub(crate) fn end_turn(&mut self, slot: u32) {
         let Waiter { lock, priority, queue, .. } = self.waiters[slot];
         let (turn, crowd) = (self.turn_slot(slot), self.locks[lock].crowd);
@@ -159,6 +161,7 @@ impl Table {
     }
 
     /// A waiter is let in, perhaps before others of W.
+    #[cold]
     pub(crate) fn pass_earlier(&mut self, slot: u32) {
         let Waiter { lock, queue, converts, .. } = self.waiters[slot];
         if !converts && queue.prev != NONE {
@@ -182,10 +185,13 @@ impl Table {
 
     /// Whether a newcomer that goes with all holders may be let in although others wait. Nobody passes a conversion, and
     /// nobody passes who was passed as often as may be.
+    #[inline]
     pub(crate) fn may_pass(&self, now: Tick, lock: u32, newcomer: &Newcomer) -> bool {
-        if !self.locks[lock].has(Lock::DISCIPLINED) {
-            return false;
-        }
+        self.locks[lock].has(Lock::DISCIPLINED) && self.may_pass_waits(now, lock, newcomer)
+    }
+
+    #[cold]
+    fn may_pass_waits(&self, now: Tick, lock: u32, newcomer: &Newcomer) -> bool {
         let crowd = &self.crowds[self.locks[lock].crowd];
         if !crowd.conversions.is_empty() || self.is_spent(lock) {
             return false;
@@ -207,8 +213,16 @@ impl Table {
     /// The first of W in the order of service; `NONE` when W is empty.
     #[inline]
     pub(crate) fn next_of_waits(&self, now: Tick, lock: u32) -> u32 {
+        if self.locks[lock].has(Lock::PRIORITY) {
+            return self.next_by_class(now, lock);
+        }
+        self.crowds[self.locks[lock].crowd].waits.head
+    }
+
+    #[cold]
+    fn next_by_class(&self, now: Tick, lock: u32) -> u32 {
         let head = self.crowds[self.locks[lock].crowd].waits.head;
-        if !self.locks[lock].has(Lock::PRIORITY) || head == NONE || self.is_spent(lock) {
+        if head == NONE || self.is_spent(lock) {
             return head;
         }
         self.foremost(now, lock).map_or(NONE, |(_, waiter)| waiter)

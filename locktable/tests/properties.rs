@@ -81,27 +81,27 @@ fn reaching_a_bound_is_a_refusal_and_nothing_else() {
 /// G38, G39, G40: no waiter is passed more often than may be, classes and inheritance are as the naive model has them.
 #[test]
 fn every_history_in_namespaces_with_disciplines_goes_as_specified() {
-    run(disciplined(), history(step(), 1..55), Bounds::REAL, 2);
+    run(disciplined(), history(step(), 1..55), Bounds::REAL, 4);
 }
 
 #[test]
 fn a_crush_in_namespaces_with_disciplines_goes_as_specified() {
-    run(disciplined(), history(crush_step(), 1..90), Bounds::REAL, 8);
+    run(disciplined(), history(crush_step(), 1..90), Bounds::REAL, 16);
 }
 
 #[test]
 fn a_crush_in_strict_namespaces_goes_as_specified() {
-    run(Just(STRICT), history(crush_step(), 1..90), Bounds::REAL, 16);
+    run(Just(STRICT), history(crush_step(), 1..90), Bounds::REAL, 32);
 }
 
 #[test]
 fn a_storm_in_namespaces_with_disciplines_goes_as_specified() {
-    run(disciplined(), history(storm_step(), 1..90), Bounds::REAL, 8);
+    run(disciplined(), history(storm_step(), 1..90), Bounds::REAL, 16);
 }
 
 #[test]
 fn reaching_a_bound_in_namespaces_with_disciplines_is_a_refusal_and_nothing_else() {
-    run(disciplined(), history(step(), 1..70), Bounds::TIGHT, 8);
+    run(disciplined(), history(step(), 1..70), Bounds::TIGHT, 16);
 }
 
 /// What an effect is, as far as a tester wants to know that it occurs.
@@ -190,7 +190,7 @@ fn the_histories_in_namespaces_with_disciplines_reach_what_they_are_about() {
     let mut runner =
         TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let (mut bypasses, mut inherited, mut told) = (0, 0, 0);
-    for _ in 0..600 {
+    for _ in 0..400 {
         let house = disciplined().new_tree(&mut runner).expect("nothing is filtered out").current();
         let steps =
             history(crush_step(), 40..90).new_tree(&mut runner).expect("nothing is filtered out").current();
