@@ -6,7 +6,7 @@ use crate::error::AcquireError;
 use crate::guard::Guard;
 use crate::session::Spec;
 use fairlock_protocol::limits::{LABEL_BYTES_MAX, LOCK_DELAY_MAX};
-use fairlock_protocol::{Mode, OwnerId, Refusal, Wait};
+use fairlock_protocol::{Mode, OwnerId, Priority, Refusal, Wait};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +35,8 @@ pub struct LockRequest {
     spec: Spec,
     /// As the program said; else this thread, or this request alone.
     owner: Option<OwnerId>,
+    /// As the program said, in range or not.
+    priority: u8,
     slot: Arc<Slot>,
 }
 
@@ -75,7 +77,7 @@ impl Canceller {
 
 impl LockRequest {
     pub(crate) fn new(anchor: Arc<Anchor>, name: &[u8]) -> LockRequest {
-        LockRequest { anchor, spec: Spec::plain(name), owner: None, slot: Slot::new() }
+        LockRequest { anchor, spec: Spec::plain(name), owner: None, priority: 0, slot: Slot::new() }
     }
 
     /// In which namespace: 1 to 64 of `[a-z0-9._-]` (default `default`).
@@ -87,6 +89,14 @@ impl LockRequest {
     /// In which mode (default [`Mode::EX`]).
     pub fn mode(mut self, mode: Mode) -> LockRequest {
         self.spec.mode = mode;
+        self
+    }
+
+    /// How urgent it is: 0 (default, the lowest class) to 7; anything else is refused [`Refusal::BadRequest`].
+    ///
+    /// It counts in namespaces to which the server gives the discipline `priority`, and changes nothing elsewhere.
+    pub fn priority(mut self, class: u8) -> LockRequest {
+        self.priority = class;
         self
     }
 
@@ -191,7 +201,7 @@ impl LockRequest {
     }
 
     /// What can be refused without asking.
-    fn check(&self) -> Result<(), AcquireError> {
+    fn check(&mut self) -> Result<(), AcquireError> {
         let core = &self.anchor.core;
         if core.mark.is_child() || core.is_closing() {
             return Err(AcquireError::Closed);
@@ -200,6 +210,8 @@ impl LockRequest {
         if self.spec.label.len() > LABEL_BYTES_MAX {
             return Err(AcquireError::Refused(Refusal::TooLong));
         }
+        self.spec.priority =
+            Priority::new(self.priority).ok_or(AcquireError::Refused(Refusal::BadRequest))?;
         Ok(())
     }
 }
