@@ -59,7 +59,7 @@ pub const AGE_STEP_MAX: Duration = Duration::from_hours(1);
 pub const INHERITANCE_DEPTH_MAX: usize = 8;
 /// Locks looked at for what one waiter inherits, at all removes together.
 pub const INHERITANCE_LOCKS_MAX: usize = 32;
-/// Waiters of one lock that are looked at because they may have inherited a class; the oldest count.
+/// Waiters of one lock that are looked at because they may have inherited a class: those that came to it first.
 pub const INHERITANCE_HEIRS_MAX: usize = 32;
 /// Grants, and waits, of one session that are looked at to find those of one owner.
 pub const INHERITANCE_SEARCH_MAX: usize = 64;

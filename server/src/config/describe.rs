@@ -54,11 +54,11 @@ impl Config {
     fn describe_namespaces(&self, page: &mut Page) {
         page.line("\n# Queue disciplines, a section for each namespace that has one; every other is strict.");
         if self.namespaces.is_empty() {
-            page.line("# [namespace.reports]");
+            page.line("\n# [namespace.jobs]");
             NamespaceConfig::describe(None, page);
         }
         for (namespace, config) in &self.namespaces {
-            page.line(&format!("[namespace.{}]", quoted(namespace)));
+            page.line(&format!("\n[namespace.{}]", quoted(namespace)));
             NamespaceConfig::describe(Some(config), page);
         }
     }
@@ -120,7 +120,7 @@ impl NamespaceConfig {
         let discipline = config.map(|config| quoted(config.discipline.name()));
         let meaning = "by what wait queues go: \"strict\" (first come, first served), \"phase\" (readers may join readers \
             who hold) or \"priority\" (by the class of the request, 0 to 7)";
-        page.optional("discipline", meaning, "\"strict\"", discipline, "\"phase\"");
+        page.optional("discipline", meaning, "\"strict\"", discipline, "\"priority\"");
         let budget = config.and_then(|config| config.bypass_budget);
         let meaning = "times a waiter may be passed (phase, priority), count, 1 to 65536";
         let default = limits::BYPASS_BUDGET_DEFAULT.to_string();
