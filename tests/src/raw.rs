@@ -6,8 +6,8 @@ use fairlock_protocol::reply::{Grant, Refused};
 use fairlock_protocol::request::{Acquire, Open};
 use fairlock_protocol::wire::FLAG_KEPT;
 use fairlock_protocol::{
-    Frame, GrantId, Hello, Liveness, Mode, OwnerId, Refusal, Reply, Request, RequestId, Resource, Secret,
-    SessionId, ShardId, Wait, Welcome,
+    Frame, GrantId, Hello, Liveness, Mode, OwnerId, Priority, Refusal, Reply, Request, RequestId, Resource,
+    Secret, SessionId, ShardId, Wait, Welcome,
 };
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::TcpStream;
@@ -107,6 +107,7 @@ pub fn exclusive(name: &[u8]) -> Acquire<'_> {
     Acquire {
         resource: Resource::new(b"", name).expect("a name"),
         mode: Mode::EX,
+        priority: Priority::LOWEST,
         wait: Wait::Forever,
         owner: OwnerId(0),
         reentrant: false,
