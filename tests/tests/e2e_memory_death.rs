@@ -234,7 +234,9 @@ fn die(server: &Server, connections: usize, processes: usize) {
         for process in &mut running {
             process.line();
         }
-        running.iter().for_each(|process| process.signal(Signal::KILL));
+        for process in &running {
+            process.signal(Signal::KILL);
+        }
     }
 }
 
