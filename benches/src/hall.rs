@@ -3,10 +3,10 @@
 
 use fairlock_locktable::command::{Acquire, Attributes, Command, Ended, Lease, Open, SessionKey, Wait};
 use fairlock_locktable::effect::{Answer, Effect, Effects};
-use fairlock_locktable::{Limits, Settings, Table};
+use fairlock_locktable::{Limits, NamespaceRules, Settings, Table};
 use fairlock_protocol::{
-    Digest, Epoch, GrantId, Mode, Name, Namespace, OwnerId, RequestId, Resource, Secret, SessionId, ShardId,
-    Tick,
+    Digest, Epoch, GrantId, Mode, Name, Namespace, OwnerId, Priority, RequestId, Resource, Secret, SessionId,
+    ShardId, Tick,
 };
 
 /// One session's place.
@@ -52,6 +52,7 @@ impl Hall {
             shard: ShardId(0),
             index_key: 0x5EED,
             limits,
+            rules: NamespaceRules::new(),
         });
         let now = Tick::from_millis(1_000_000);
         let mut hall = Hall { table, effects: Effects::new(), seats: Vec::new(), now, opened: 0 };
@@ -121,6 +122,7 @@ impl Hall {
             digest: digest(number),
             resource,
             mode: Mode::EX,
+            priority: Priority::LOWEST,
             wait,
             owner: OwnerId(request.0),
             reentrant: false,

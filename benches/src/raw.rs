@@ -6,7 +6,8 @@ use fairlock_protocol::reply::Grant;
 use fairlock_protocol::request::{Acquire, Open};
 use fairlock_protocol::wire::FLAG_KEPT;
 use fairlock_protocol::{
-    Frame, GrantId, Hello, Liveness, Mode, OwnerId, Reply, Request, RequestId, Resource, ShardId, Wait,
+    Frame, GrantId, Hello, Liveness, Mode, OwnerId, Priority, Reply, Request, RequestId, Resource, ShardId,
+    Wait,
 };
 use std::io;
 
@@ -98,6 +99,7 @@ impl Raw {
         self.put(&Request::Acquire(Acquire {
             resource,
             mode: Mode::EX,
+            priority: Priority::LOWEST,
             wait,
             owner: OwnerId(0),
             reentrant: false,

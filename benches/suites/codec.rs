@@ -8,7 +8,7 @@ use fairlock_protocol::reply::Grant;
 use fairlock_protocol::request::Acquire;
 use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
 use fairlock_protocol::{
-    Epoch, FencingToken, Frame, GrantId, Mode, OwnerId, Reply, Request, RequestId, Resource, Wait,
+    Epoch, FencingToken, Frame, GrantId, Mode, OwnerId, Priority, Reply, Request, RequestId, Resource, Wait,
 };
 use std::hint::black_box;
 use std::time::Duration;
@@ -24,6 +24,7 @@ fn main() {
     let acquire = Request::Acquire(Acquire {
         resource: Resource::new(b"", &number).expect("16 bytes are a name"),
         mode: Mode::EX,
+        priority: Priority::LOWEST,
         wait: Wait::Millis(1000),
         owner: OwnerId(1),
         reentrant: false,

@@ -7,7 +7,7 @@ use crate::args::{IoWord, LogFormat, PollWord, ServeArgs};
 use crate::failure::{self, Failure};
 use crate::print;
 use crate::remote;
-use fairlock_server::{Config, IoChoice, Poll, Ready, Server, StartError};
+use fairlock_server::{Config, IoChoice, NamespaceConfig, Poll, Ready, Server, StartError};
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -107,6 +107,11 @@ fn configured(order: &ServeArgs) -> Result<Config, Failure> {
             PollWord::Always => Poll::Always,
             PollWord::Never => Poll::Never,
         };
+    }
+    for told in &order.discipline {
+        let mut namespace = NamespaceConfig::new(told.discipline);
+        (namespace.bypass_budget, namespace.age_step) = (told.bypass_budget, told.age_step);
+        config.namespaces.insert(told.namespace.clone(), namespace);
     }
     config.insecure |= order.insecure;
     config.signals = true;
@@ -214,6 +219,7 @@ mod tests {
     use super::*;
     use crate::args::{Command, Invocation};
     use clap::Parser;
+    use fairlock_protocol::Discipline;
 
     fn order(flags: &[&str]) -> Box<ServeArgs> {
         let words = ["fairlock", "serve"].iter().chain(flags);
@@ -238,6 +244,27 @@ mod tests {
         let code = |flags: &[&str]| configured(&order(flags)).map_or_else(|failure| failure.code, |_| 0);
         assert_eq!(code(&["--listen", "0.0.0.0:0"]), 78);
         assert_eq!(code(&["--listen", "0.0.0.0:0", "--insecure"]), 0);
+    }
+
+    #[test]
+    fn a_discipline_on_the_command_line_wins_over_the_file_and_is_checked() {
+        let config =
+            configured(&order(&["--discipline", "jobs=priority:3:250ms", "--discipline", "r=phase"]));
+        let config = config.expect("usable");
+        let jobs = &config.namespaces["jobs"];
+        assert_eq!((jobs.discipline, jobs.bypass_budget), (Discipline::Priority, Some(3)));
+        assert_eq!(jobs.age_step, Some(std::time::Duration::from_millis(250)));
+        assert_eq!(config.namespaces["r"], NamespaceConfig::new(Discipline::Phase));
+        let failure = configured(&order(&["--discipline", "Reports=phase"])).expect_err("no such namespace");
+        assert_eq!(failure.code, 78);
+        assert!(failure.text.contains("namespace.Reports"), "{}", failure.text);
+        for wrong in ["jobs", "jobs=fair", "jobs=phase:many", "jobs=priority:1:soon", "jobs=priority:1:1s:1"]
+        {
+            assert!(
+                Invocation::try_parse_from(["fairlock", "serve", "--discipline", wrong]).is_err(),
+                "{wrong}"
+            );
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::print::table::{Cell, Side, Table};
 use crate::print::text::{printable, shortened};
 use crate::print::{self, json};
 use crate::remote;
+use fairlock::Discipline;
 use fairlock::admin::{Show, ShowLine};
 
 /// Longest label in a table; `--json` has it whole.
@@ -87,7 +88,11 @@ fn table(show: &Show) -> Table {
         row(format!("converts {}", line.position), Tone::Warn, format!("{from}→{}", line.mode), line);
     }
     for line in &show.waiters {
-        row(format!("waits {}", line.position), Tone::Warn, line.mode.name().to_owned(), line);
+        let class = match line.discipline {
+            Discipline::Priority => format!(", class {}", line.class),
+            Discipline::Strict | Discipline::Phase => String::new(),
+        };
+        row(format!("waits {}{class}", line.position), Tone::Warn, line.mode.name().to_owned(), line);
     }
     table
 }

@@ -50,11 +50,14 @@ fn text(report: &StatusReport, transports: &BTreeMap<&'static str, u64>, style: 
     line("sessions", format!("{}{ways}, {connections}", report.sessions));
     line("granted", format!("{} since the start", report.grants_total));
     let (tone, verdict) = if report.overtakes_total == 0 {
-        (Tone::Good, "0: nobody was ever served before one who came earlier".to_owned())
+        (Tone::Good, "0: nobody was ever served before one who came earlier, against the rules".to_owned())
     } else {
         (Tone::Bad, format!("{}: this must be 0; please report it", report.overtakes_total))
     };
     line("overtakes", style.paint(tone, &verdict));
+    if report.bypasses_total > 0 {
+        line("bypasses", format!("{}, as disciplines of namespaces allow", report.bypasses_total));
+    }
     line("memory", format!("{} KiB in the lock table", report.table_bytes.div_ceil(1024)));
     if report.recovering_ms > 0 {
         let left = human_ms(report.recovering_ms.into());

@@ -1,5 +1,6 @@
 //! `why`: a queue explained. Who holds, who waits for whom, and, of those that could stand beside every holder, why
-//! they wait all the same: the queue is strict FIFO, and an earlier one is in front.
+//! they wait all the same: the queue is strict FIFO, and an earlier one is in front (or one of a higher class, where the
+//! namespace goes by classes).
 //!
 //! The reasons are computed from the mode table and the order alone, as the server does it.
 
@@ -11,8 +12,9 @@ use crate::print::text::printable;
 use crate::print::{self, json};
 use crate::remote;
 use crate::show::{ask, called, is_free};
-use fairlock::Mode;
 use fairlock::admin::{Show, ShowLine};
+use fairlock::{Discipline, Mode};
+use std::cmp::Reverse;
 use std::fmt::Write;
 
 /// Explains one lock.
@@ -86,6 +88,7 @@ const NAMED_MAX: usize = 3;
 
 /// The whole explanation.
 fn explain(name: &[u8], show: &Show, style: Style) -> String {
+    let show = &in_order_of_service(show);
     let name = style.paint(Tone::Strong, &printable(name));
     if is_free(show) {
         return format!("{name} is free: nobody holds it, nobody waits.\n");
@@ -109,13 +112,12 @@ fn explain(name: &[u8], show: &Show, style: Style) -> String {
         let _ = writeln!(out, "         {}", style.paint(Tone::Dim, &because));
     }
     if !show.waiters.is_empty() {
-        let line = "── nobody passes anybody below this line; served from the top ──";
-        let _ = writeln!(out, "  {}", style.paint(Tone::Dim, line));
+        let _ = writeln!(out, "  {}", style.paint(Tone::Dim, &rule(show)));
     }
     for (index, line) in show.waiters.iter().enumerate() {
         let because = sentence(show, &reason(show, index), line.mode, index);
         let place = style.paint(Tone::Warn, &format!("#{:<4}", index + 1));
-        entry(&mut out, &place, &format!("{:<2}   ", line.mode), line, "", style);
+        entry(&mut out, &place, &format!("{:<2}   ", line.mode), line, &standing(line), style);
         let _ = writeln!(out, "         {}", style.paint(Tone::Dim, &because));
     }
     if show.overtakes_total > 0 {
@@ -123,6 +125,41 @@ fn explain(name: &[u8], show: &Show, style: Style) -> String {
         let _ = writeln!(out, "\n{}", style.paint(Tone::Bad, &alarm));
     }
     out
+}
+
+/// The waiters in the order in which they would be served now, where that is not the order of arrival. (That somebody was
+/// passed as often as may be is not known here; he is first then.)
+fn in_order_of_service(show: &Show) -> Show {
+    let mut show = show.clone();
+    if show.discipline() == Discipline::Priority {
+        show.waiters.sort_by_key(|line| (Reverse(line.class), line.position));
+    }
+    show
+}
+
+/// What everybody below may rely on.
+fn rule(show: &Show) -> String {
+    let passed = show.waiters.iter().map(|line| line.passed).max().unwrap_or(0);
+    match show.discipline() {
+        Discipline::Strict => "── nobody passes anybody below this line; served from the top ──".to_owned(),
+        Discipline::Phase => {
+            format!(
+                "── served from the top; readers may join readers who hold: {passed} passed the oldest ──"
+            )
+        }
+        Discipline::Priority => {
+            format!("── served by class, which rises with age: the oldest was passed {passed} times ──")
+        }
+    }
+}
+
+/// The class of one that waits, where that counts.
+fn standing(line: &ShowLine) -> String {
+    match line.discipline {
+        Discipline::Strict | Discipline::Phase => String::new(),
+        Discipline::Priority if line.class == line.priority => format!("  class {}", line.class),
+        Discipline::Priority => format!("  class {} (asked for {})", line.class, line.priority),
+    }
 }
 
 fn summary(show: &Show) -> String {
@@ -138,10 +175,10 @@ fn summary(show: &Show) -> String {
     };
     match show.waiters.as_slice() {
         [] => format!("{held}{converting}; nobody waits"),
-        [first, rest @ ..] => {
+        waiters @ [_, rest @ ..] => {
             let verb = if rest.is_empty() { "waits" } else { "wait" };
-            let oldest = human_ms(first.age_ms);
-            format!("{held}{converting}; {} {verb}, the first for {oldest}", rest.len() + 1)
+            let oldest = human_ms(waiters.iter().map(|line| line.age_ms).max().unwrap_or(0));
+            format!("{held}{converting}; {} {verb}, the first for {oldest}", waiters.len())
         }
     }
 }
@@ -181,7 +218,11 @@ fn sentence(show: &Show, reason: &Reason, asked: Mode, index: usize) -> String {
         }
         Reason::Waiters(at) => {
             let who = named(at, |at| Some(format!("#{}", at + 1)));
-            format!("could stand beside the holders, but {who} came earlier and cannot stand beside {asked}")
+            let before = match show.discipline() {
+                Discipline::Strict | Discipline::Phase => "came earlier",
+                Discipline::Priority => "is served earlier",
+            };
+            format!("could stand beside the holders, but {who} {before} and cannot stand beside {asked}")
         }
         Reason::Order => {
             format!("compatible with all before it; enters with or after #{index}, or #{index} might starve")

@@ -89,7 +89,9 @@ pub use endpoint::{Address, Endpoint, EndpointError};
 pub use error::{
     AcquireError, AdminError, ConnectError, ConvertError, Cycle, GuardError, LostCause, ReleaseError,
 };
-pub use fairlock_protocol::{FencingToken, GrantId, Liveness, Mode, OwnerId, Refusal, SessionId};
+pub use fairlock_protocol::{
+    Discipline, FencingToken, GrantId, Liveness, Mode, OwnerId, Priority, Refusal, SessionId,
+};
 pub use guard::{Guard, GuardState, Lost};
 pub use lock::{Acquiring, Canceller, LockRequest};
 pub use lock_all::{AcquiringAll, LockAllRequest};

@@ -8,7 +8,7 @@ use crate::owner::{fresh_owner, owner_of_this_thread};
 use crate::prepared::Lock;
 use crate::session::Spec;
 use fairlock_protocol::limits::{LABEL_BYTES_MAX, LOCK_DELAY_MAX};
-use fairlock_protocol::{Mode, OwnerId, Refusal, Wait};
+use fairlock_protocol::{Mode, OwnerId, Priority, Refusal, Wait};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -36,6 +36,8 @@ pub struct LockRequest {
     spec: Spec,
     /// As the program said; else this thread, or this request alone.
     owner: Option<OwnerId>,
+    /// As the program said, in range or not.
+    priority: u8,
     slot: Arc<Slot>,
 }
 
@@ -60,7 +62,7 @@ impl Canceller {
 
 impl LockRequest {
     pub(crate) fn new(anchor: Arc<Anchor>, name: &[u8]) -> LockRequest {
-        LockRequest { anchor, spec: Spec::plain(name), owner: None, slot: Slot::new() }
+        LockRequest { anchor, spec: Spec::plain(name), owner: None, priority: 0, slot: Slot::new() }
     }
 
     /// In which namespace: 1 to 64 of `[a-z0-9._-]` (default `default`).
@@ -72,6 +74,14 @@ impl LockRequest {
     /// In which mode (default [`Mode::EX`]).
     pub fn mode(mut self, mode: Mode) -> LockRequest {
         self.spec.mode = mode;
+        self
+    }
+
+    /// How urgent it is: 0 (default, the lowest class) to 7; anything else is refused [`Refusal::BadRequest`].
+    ///
+    /// It counts in namespaces to which the server gives the discipline `priority`, and changes nothing elsewhere.
+    pub fn priority(mut self, class: u8) -> LockRequest {
+        self.priority = class;
         self
     }
 
@@ -128,14 +138,15 @@ impl LockRequest {
     ///
     /// # Errors
     /// [`AcquireError::Refused`] for a name, namespace or label that cannot be one, or [`AcquireError::Closed`].
-    pub fn prepare(self) -> Result<Lock, AcquireError> {
+    pub fn prepare(mut self) -> Result<Lock, AcquireError> {
         self.check()?;
         Ok(Lock::new(self.anchor, self.spec, self.owner))
     }
 
     /// A request that was made before.
     pub(crate) fn again(anchor: Arc<Anchor>, spec: Spec, owner: Option<OwnerId>) -> LockRequest {
-        LockRequest { anchor, spec, owner, slot: Slot::new() }
+        let priority = spec.priority.get();
+        LockRequest { anchor, spec, owner, priority, slot: Slot::new() }
     }
 
     /// A handle that withdraws this acquire from another thread.
@@ -203,7 +214,7 @@ impl LockRequest {
     }
 
     /// What can be refused without asking.
-    fn check(&self) -> Result<(), AcquireError> {
+    fn check(&mut self) -> Result<(), AcquireError> {
         let core = &self.anchor.core;
         if core.mark.is_child() || core.is_closing() {
             return Err(AcquireError::Closed);
@@ -212,6 +223,8 @@ impl LockRequest {
         if self.spec.label.len() > LABEL_BYTES_MAX {
             return Err(AcquireError::Refused(Refusal::TooLong));
         }
+        self.spec.priority =
+            Priority::new(self.priority).ok_or(AcquireError::Refused(Refusal::BadRequest))?;
         Ok(())
     }
 }

@@ -12,7 +12,8 @@ use fairlock_locktable::{
     Wait,
 };
 use fairlock_protocol::{
-    Digest, DigestKey, Epoch, GrantId, Mode, OwnerId, RequestId, Resource, Secret, SessionId, ShardId, Tick,
+    Digest, DigestKey, Epoch, GrantId, Mode, OwnerId, Priority, RequestId, Resource, Secret, SessionId,
+    ShardId, Tick,
 };
 use std::time::Instant;
 
@@ -47,7 +48,8 @@ impl Client {
     fn new() -> Client {
         let limits = Limits { locks_per_session: u32::MAX, ..Limits::default() };
         let epoch = Epoch::new(1).expect("1 is an epoch");
-        let mut table = Table::new(Settings { epoch, shard: ShardId(0), index_key: 7, limits });
+        let rules = fairlock_locktable::NamespaceRules::new();
+        let mut table = Table::new(Settings { epoch, shard: ShardId(0), index_key: 7, limits, rules });
         let open = Open {
             id: SessionId::new(epoch, ShardId(0), 1).expect("a small shard"),
             secret: Secret(1),
@@ -73,6 +75,7 @@ impl Client {
             digest,
             resource: resource(name),
             mode: Mode::EX,
+            priority: Priority::LOWEST,
             wait: Wait::Forever,
             owner: OwnerId(self.requests),
             reentrant: false,

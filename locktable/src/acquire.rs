@@ -5,6 +5,7 @@ use crate::effect::{Answer, Effects};
 use crate::record::{Lock, Waiter};
 use crate::seat::Seat;
 use crate::table::Table;
+use crate::turns::Newcomer;
 use fairlock_protocol::limits::WAITS_PER_STREAM_MAX;
 use fairlock_protocol::{Mode, Refusal, Tick};
 
@@ -28,8 +29,14 @@ impl Table {
         };
         debug_assert_eq!(self.resource(lock), ask.resource, "one digest is one resource");
         match self.take_used(now, session, lock, ask) {
-            Ok(Some(answer)) => self.answer(session, ask.request, answer, effects),
-            Ok(None) => self.tell_blocking(lock, effects),
+            Ok(Some(answer)) => {
+                self.answer(session, ask.request, answer, effects);
+                if self.locks[lock].has(Lock::DISCIPLINED) && self.crowd_of(lock).is_some() {
+                    // Who was let in before others may block them.
+                    self.tell_blocking(lock, effects);
+                }
+            }
+            Ok(None) => self.attend(now, lock, effects),
             Err(refusal) => self.answer(session, ask.request, Answer::Refused(refusal), effects),
         }
     }
@@ -61,8 +68,10 @@ impl Table {
             return Err(Refusal::AlreadyHeld);
         }
         self.may_hold_more(session)?;
-        if ask.mode == Mode::NL || self.is_open_to(lock, session, ask.mode) {
-            if ask.mode != Mode::NL && !self.has_tokens() {
+        let Acquire { mode, priority, .. } = *ask;
+        let newcomer = Newcomer { session, owner: ask.owner.0, mode, priority };
+        if mode == Mode::NL || self.is_open_to(now, lock, &newcomer) {
+            if mode != Mode::NL && !self.has_tokens() {
                 return Err(Refusal::Internal);
             }
             return Ok(Some(self.grant_at_once(now, session, lock, ask)));
@@ -81,7 +90,8 @@ impl Table {
             label,
             lock_delay_ms: ask.lock_delay_ms,
             max_hold_ms: ask.max_hold_ms,
-            mode: ask.mode,
+            mode,
+            priority,
             notify: ask.notify,
             ..Table::blank_waiter()
         };
@@ -103,10 +113,12 @@ impl Table {
         Ok(Answer::Granted(granted))
     }
 
-    /// Whether a request for `mode` is granted at once: nobody waits, and it goes with all who hold.
-    pub(crate) fn is_open_to(&self, lock: u32, session: u32, mode: Mode) -> bool {
+    /// Whether a request is granted at once: it goes with all who hold, and nobody waits whom it may not pass.
+    pub(crate) fn is_open_to(&self, now: Tick, lock: u32, newcomer: &Newcomer) -> bool {
         let unwanted = self.crowd_of(lock).is_none_or(|crowd| !crowd.is_waited_for());
-        unwanted && self.held_mask(lock, None).admits(mode) && !self.is_kept_out(lock, session)
+        (unwanted || self.may_pass(now, lock, newcomer))
+            && self.held_mask(lock, None).admits(newcomer.mode)
+            && !self.is_kept_out(lock, newcomer.session)
     }
 
     fn grant_at_once(&mut self, now: Tick, session: u32, lock: u32, ask: &Acquire<'_>) -> Answer {
@@ -129,7 +141,9 @@ impl Table {
     pub(crate) fn seat_at_once(&mut self, now: Tick, seat: &Seat) -> (u32, bool) {
         let protects = seat.mode != Mode::NL;
         let passed = self.crowd_of(seat.lock).is_some_and(|crowd| !crowd.waits.is_empty());
-        self.counts.overtakes_total += u64::from(passed && protects);
+        if passed && protects {
+            self.pass_all(seat.lock);
+        }
         let died = protects && self.locks[seat.lock].has(Lock::DIED);
         if died {
             self.locks[seat.lock].flags &= !Lock::DIED;

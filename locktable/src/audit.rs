@@ -24,6 +24,8 @@ impl Table {
         self.extras.audit();
         self.crowds.audit();
         self.waiters.audit();
+        self.turns.audit();
+        self.rotas.audit();
         self.stakes.audit();
         self.bundles.audit();
         self.sessions.audit();
@@ -96,7 +98,9 @@ impl Table {
             }
         }
         match self.crowd_of(lock) {
-            None => assert!(count == 1, "a lock without a crowd has one holder"),
+            None => {
+                assert!(count == 1 && !record.has(Lock::STAKED), "a lock without a crowd has one holder");
+            }
             Some(crowd) => {
                 assert_eq!((crowd.lock, crowd.holders, crowd.held), (lock, count, held), "holders by mode");
                 assert_eq!(crowd.run_first == 0, held[Mode::PR as usize] == 0, "readers have a run");
@@ -109,6 +113,7 @@ impl Table {
 
     /// Asserts what a lock's queues say.
     fn audit_crowd(&self, lock: u32, crowd: &Crowd) {
+        let disciplined = self.locks[lock].has(Lock::DISCIPLINED);
         list::audit(&self.waiters, crowd.conversions, |waiter| waiter.queue);
         list::audit(&self.waiters, crowd.waits, |waiter| waiter.queue);
         for (ends, asked, converts) in
@@ -120,7 +125,7 @@ impl Table {
                 let waiter = &self.waiters[slot];
                 assert_eq!((waiter.lock, waiter.converts), (lock, converts), "a waiter knows its queue");
                 counted[waiter.mode as usize] += 1;
-                if !converts {
+                if !converts && !disciplined {
                     assert!(waiter.number > last && waiter.number < crowd.enqueued, "W is in order");
                     assert!(waiter.number > crowd.served, "nobody who came later was served");
                     last = waiter.number;
@@ -128,8 +133,14 @@ impl Table {
             }
             assert_eq!(counted, asked, "entries by mode asked for");
         }
-        let head = if crowd.conversions.is_empty() { crowd.waits.head } else { crowd.conversions.head };
-        if head != NONE && self.has_tokens() {
+        if disciplined {
+            self.audit_turns(lock, crowd);
+        }
+        let conversion = crowd.conversions.head;
+        let head = if conversion == NONE { crowd.waits.head } else { conversion };
+        // An order that goes by class and age is as of the moment when the lock was looked at last.
+        let in_order = conversion != NONE || !self.locks[lock].has(Lock::PRIORITY);
+        if head != NONE && in_order && self.has_tokens() {
             let waiter = &self.waiters[head];
             let without = (waiter.grant != NONE).then_some(waiter.grant);
             let goes = self.held_mask(lock, without).admits(waiter.mode);
@@ -159,7 +170,7 @@ impl Table {
         let wants =
             |&grant: &u32| self.grants[grant].has(Grant::EXTRA) && self.extra(grant).notify != Notify::Off;
         assert_eq!(self.holders(lock).filter(wants).count(), listed, "who wants notices is listed");
-        if crowd.staked {
+        if self.locks[lock].has(Lock::STAKED) {
             let filed =
                 |grant: u32| self.stake(lock, self.grants[grant].session(), self.owner(grant)).is_some();
             assert!(self.holders(lock).all(filed), "every holder has a stake");
@@ -189,6 +200,13 @@ impl Table {
             }
         }
         assert_eq!(conversions, self.counts.conversions, "conversions that wait");
+        let turns = |&slot: &u32| {
+            let waiter = &self.waiters[slot];
+            !waiter.converts && self.locks[waiter.lock].has(Lock::DISCIPLINED)
+        };
+        assert_eq!(self.waiters.slots().filter(turns).count(), self.turns.len() as usize, "a turn each");
+        let rotas = self.crowds.slots().filter(|&slot| self.crowds[slot].rota != NONE).count();
+        assert_eq!(rotas, self.rotas.len() as usize, "every rota is a queue's");
     }
 
     fn audit_bundles(&self) {
@@ -325,6 +343,12 @@ impl Table {
                 let waiter = &self.waiters[slot];
                 sum.add(&[slot.into(), waiter.generation.into(), waiter.session.into(), waiter.request.0]);
                 sum.add(&[waiter.mode as u64, waiter.owner.0, waiter.grant.into(), waiter.number]);
+                if !waiter.converts && lock.has(Lock::DISCIPLINED) {
+                    // By class and age one is chosen before another, so here the moment counts.
+                    let turn = &self.turns[self.turn_slot(slot)];
+                    let class = u64::from(waiter.priority.get());
+                    sum.add(&[turn.number, turn.behind.into(), class, waiter.since.0, turn.inherits.into()]);
+                }
                 sum.add(&[waiter.lock_delay_ms.into(), waiter.max_hold_ms.into(), waiter.notify.into()]);
                 sum.bytes(self.names.bytes(waiter.label));
             }

@@ -16,10 +16,13 @@ use crate::record::{Grant, Lock, Waiter};
 use crate::seat::Seat;
 use crate::slab::Record;
 use crate::table::Table;
+use crate::turns::Newcomer;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use fairlock_protocol::limits::ACQUIRE_ALL_MAX;
-use fairlock_protocol::{Digest, Mode, OwnerId, Refusal, RequestId, Resource, Tick, ids::TOKEN_SEQ_END};
+use fairlock_protocol::{
+    Digest, Mode, OwnerId, Priority, Refusal, RequestId, Resource, Tick, ids::TOKEN_SEQ_END,
+};
 
 /// A request for several locks that has not got all of them.
 #[derive(Debug)]
@@ -133,7 +136,7 @@ impl Table {
                     .eq(ask.items.iter().map(|item| (item.digest, item.mode)))
         };
         let Some(session) = self.admit(ask.session, ask.request, same, effects) else { return };
-        if let Err(refusal) = self.may_take_all(session, ask) {
+        if let Err(refusal) = self.may_take_all(now, session, ask) {
             return self.answer(session, ask.request, Answer::Refused(refusal), effects);
         }
         self.bundles_begun += 1;
@@ -165,7 +168,7 @@ impl Table {
     }
 
     /// What refuses a bundle before anything of it is taken.
-    fn may_take_all(&self, session: u32, ask: &AcquireAll<'_>) -> Result<(), Refusal> {
+    fn may_take_all(&self, now: Tick, session: u32, ask: &AcquireAll<'_>) -> Result<(), Refusal> {
         let rising = ask.items.windows(2).all(|pair| pair[0].resource < pair[1].resource);
         if !rising || ask.items.is_empty() || ask.items.len() > ACQUIRE_ALL_MAX {
             return Err(Refusal::BadRequest);
@@ -182,7 +185,8 @@ impl Table {
         if ask.wait != Wait::Try {
             return self.may_wait(session, count);
         }
-        if !known.all(|(lock, mode)| mode == Mode::NL || self.is_open_to(lock, session, mode)) {
+        let newcomer = |mode| Newcomer { session, owner: ask.owner.0, mode, priority: Priority::LOWEST };
+        if !known.all(|(lock, mode)| mode == Mode::NL || self.is_open_to(now, lock, &newcomer(mode))) {
             return Err(Refusal::WouldBlock);
         }
         if TOKEN_SEQ_END - self.seq < u64::from(count) {
@@ -219,7 +223,7 @@ impl Table {
             Ok(None) => self.complete(now, slot, effects),
             Ok(Some(lock)) => {
                 self.conceal(slot);
-                self.tell_blocking(lock, effects);
+                self.attend(now, lock, effects);
             }
             Err(refusal) => {
                 let (session, request) = self.give_up(slot);
@@ -239,7 +243,8 @@ impl Table {
                 if self.own_conflict(lock, session, owner.0, mode) {
                     return Err(Refusal::AlreadyHeld);
                 }
-                if mode != Mode::NL && !self.is_open_to(lock, session, mode) {
+                let newcomer = Newcomer { session, owner: owner.0, mode, priority: Priority::LOWEST };
+                if mode != Mode::NL && !self.is_open_to(now, lock, &newcomer) {
                     self.may_queue(lock)?;
                     let label = self.bundle_label(slot);
                     let blank = Table::blank_waiter();

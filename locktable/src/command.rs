@@ -8,7 +8,7 @@
 //! [`Table::due`]: crate::Table::due
 
 use fairlock_protocol::{
-    Digest, FencingToken, GrantId, Mode, OwnerId, RequestId, Resource, Secret, SessionId,
+    Digest, FencingToken, GrantId, Mode, OwnerId, Priority, RequestId, Resource, Secret, SessionId,
 };
 
 /// A session at this table: its slot and generation. A key outlives its session harmlessly: it is then unknown.
@@ -104,6 +104,8 @@ pub struct Acquire<'a> {
     pub resource: Resource<'a>,
     /// In which mode.
     pub mode: Mode,
+    /// In which class; it counts in namespaces with the discipline `priority`.
+    pub priority: Priority,
     /// How long it may wait.
     pub wait: Wait,
     /// Which thread or task of the session.

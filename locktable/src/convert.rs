@@ -5,9 +5,10 @@ use crate::chunks::NONE;
 use crate::command::{SessionKey, Wait};
 use crate::effect::{Answer, Effects};
 use crate::list;
-use crate::record::{Grant, Lock, Waiter};
+use crate::record::{Crowd, Grant, Lock, Waiter};
 use crate::table::Table;
-use fairlock_protocol::{GrantId, Mode, OwnerId, Refusal, RequestId, Tick};
+use crate::turns::Newcomer;
+use fairlock_protocol::{GrantId, Mode, OwnerId, Priority, Refusal, RequestId, Tick};
 
 /// What becomes of a conversion.
 enum Decision {
@@ -37,11 +38,15 @@ impl Table {
             return self.answer(session, request, Answer::Refused(Refusal::NotHeld), effects);
         };
         let lock = self.grants[slot].lock;
-        match self.decide_conversion(session, slot, mode, wait) {
+        match self.decide_conversion(now, session, slot, mode, wait) {
             Err(refusal) => self.answer(session, request, Answer::Refused(refusal), effects),
             Ok(Decision::Now(change)) => {
                 let mut died = false;
                 if let Some((mode, up)) = change {
+                    let passes = self.crowd_of(lock).is_some_and(|crowd| !crowd.waits.is_empty());
+                    if passes && self.grants[slot].mode() == Mode::NL {
+                        self.pass_all(lock);
+                    }
                     self.reseat(slot, mode, up);
                     died = up && self.locks[lock].has(Lock::DIED);
                     if died {
@@ -57,7 +62,7 @@ impl Table {
                 let blank = Table::blank_waiter();
                 let waiter = Waiter { lock, session, grant: slot, request, owner, mode, converts, ..blank };
                 self.enqueue(now, waiter, Table::end_of_wait(now, wait));
-                self.tell_blocking(lock, effects);
+                self.attend(now, lock, effects);
             }
             Ok(Decision::Deadlock(other)) => {
                 let Waiter { session: other_session, owner, mode, .. } = self.waiters[other];
@@ -71,6 +76,7 @@ impl Table {
     /// Decides; changes nothing.
     fn decide_conversion(
         &self,
+        now: Tick,
         session: u32,
         slot: u32,
         mode: Mode,
@@ -86,8 +92,10 @@ impl Table {
         }
         let from_nl = held == Mode::NL;
         let crowd = self.crowd_of(lock);
+        let newcomer = Newcomer { session, owner: self.owner(slot), mode, priority: Priority::LOWEST };
+        let passes_waits = |crowd: &Crowd| crowd.waits.is_empty() || self.may_pass(now, lock, &newcomer);
         let first =
-            crowd.is_none_or(|crowd| crowd.conversions.is_empty() && (!from_nl || crowd.waits.is_empty()));
+            crowd.is_none_or(|crowd| crowd.conversions.is_empty() && (!from_nl || passes_waits(crowd)));
         let goes = self.held_mask(lock, Some(slot)).admits(mode) && !self.is_kept_out(lock, session);
         if first && goes {
             return if self.has_tokens() {

@@ -48,8 +48,10 @@ pub struct Counts {
     pub kills_total: u64,
     /// Grants taken by an operator.
     pub breaks_total: u64,
-    /// Grants that passed an earlier entry of a wait queue: 0, or the table is wrong.
+    /// Grants that passed an earlier entry of a wait queue against its discipline: 0, or the table is wrong.
     pub overtakes_total: u64,
+    /// Grants that passed an earlier entry of a wait queue as its discipline allows; 0 where every namespace is strict.
+    pub bypasses_total: u64,
     /// Tokens issued in this epoch.
     pub tokens_issued: u64,
     /// Half the tokens of this epoch are used: time for the next one.
@@ -80,6 +82,7 @@ impl Default for Counts {
             kills_total: 0,
             breaks_total: 0,
             overtakes_total: 0,
+            bypasses_total: 0,
             tokens_issued: 0,
             tokens_half_used: false,
             refusals: [0; REFUSAL_CODES],

@@ -25,6 +25,7 @@ mod counts;
 pub mod effect;
 mod expiry;
 mod index;
+mod inheritance;
 mod list;
 mod locks;
 mod marks;
@@ -32,12 +33,14 @@ mod names;
 mod queue;
 mod record;
 mod release;
+mod rules;
 mod seat;
 mod sessions;
 mod slab;
 mod table;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod views;
 mod wheel;
 
@@ -46,5 +49,6 @@ pub use command::{
 };
 pub use counts::Counts;
 pub use effect::{Answer, Effect, Effects, Notice};
+pub use rules::{NamespaceRules, Rules};
 pub use table::{Limits, Settings, Table};
 pub use views::{EntryView, LockView, Role, SessionView};

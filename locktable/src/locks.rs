@@ -10,9 +10,10 @@ use fairlock_protocol::{Digest, Mode, ModeSet, Resource, Tick};
 impl Table {
     /// A new lock; `None` when too many namespaces are in use. The caller seats its first holder at once.
     pub(crate) fn create_lock(&mut self, digest: Digest, resource: Resource<'_>) -> Option<u32> {
-        let namespace = self.namespaces.enter(resource.namespace)?;
+        let (namespace, discipline) = self.namespaces.enter(resource.namespace)?;
         let name = self.names.insert(resource.name.as_bytes());
-        let flags = if self.marks.take(self.key, digest) { Lock::DIED } else { 0 };
+        let died = if self.marks.take(self.key, digest) { Lock::DIED } else { 0 };
+        let flags = died | Lock::discipline(discipline);
         let slot = self.locks.insert(Lock { digest, name, head: NONE, crowd: NONE, namespace, flags });
         self.by_digest.insert(self.key.hash(digest.0[0], digest.0[1]), slot);
         Some(slot)
@@ -50,14 +51,11 @@ impl Table {
     /// Whether a lock's side record says nothing that its sole holder, or nobody, does not say.
     fn is_dispensable(&self, lock: u32) -> bool {
         let Lock { crowd, head, .. } = self.locks[lock];
+        let staked = self.locks[lock].has(Lock::STAKED);
         let crowd = &self.crowds[crowd];
         let run_is_plain =
             crowd.run_first == 0 || (head != NONE && self.grants[head].token == crowd.run_first);
-        crowd.holders <= 1
-            && !crowd.is_waited_for()
-            && crowd.closed.is_none()
-            && !crowd.staked
-            && run_is_plain
+        crowd.holders <= 1 && !crowd.is_waited_for() && crowd.closed.is_none() && !staked && run_is_plain
     }
 
     /// The side record of a lock, made when there is none yet.

@@ -3,11 +3,12 @@
 //! padding. Namespaces are interned: a lock carries two bytes for its own.
 
 use crate::chunks::{Chunks, Given, NONE};
+use crate::rules::{NamespaceRules, Rules};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use fairlock_protocol::Namespace;
 use fairlock_protocol::limits::{LABEL_BYTES_MAX, NAME_BYTES_MAX};
+use fairlock_protocol::{Discipline, Namespace};
 
 /// Lengths up to this have a class each, and need no padding.
 const EXACT_MAX: usize = 40;
@@ -168,68 +169,85 @@ impl Class {
 /// comes and goes does not allocate.
 #[derive(Debug)]
 pub(crate) struct Namespaces {
-    entries: Vec<(Box<str>, u32)>,
+    entries: Vec<Entry>,
     numbers: BTreeMap<Box<str>, u16>,
     /// The one used last: most locks of a burst share theirs.
     last: u16,
     most: usize,
+    told: NamespaceRules,
+}
+
+#[derive(Debug)]
+struct Entry {
+    text: Box<str>,
+    /// Locks in it.
+    uses: u32,
+    rules: Rules,
 }
 
 impl Namespaces {
-    /// At most `most` namespaces at a time.
-    pub(crate) fn new(most: usize) -> Namespaces {
+    /// At most `most` namespaces at a time, with these rules.
+    pub(crate) fn new(most: usize, told: NamespaceRules) -> Namespaces {
         let most = most.clamp(1, usize::from(u16::MAX));
-        Namespaces { entries: Vec::new(), numbers: BTreeMap::new(), last: 0, most }
+        Namespaces { entries: Vec::new(), numbers: BTreeMap::new(), last: 0, most, told }
     }
 
-    /// The number of a namespace, used once more; `None` when too many are in use.
-    pub(crate) fn enter(&mut self, namespace: Namespace<'_>) -> Option<u16> {
+    /// The number of a namespace, used once more, and its discipline; `None` when too many are in use.
+    pub(crate) fn enter(&mut self, namespace: Namespace<'_>) -> Option<(u16, Discipline)> {
         let text = namespace.as_str();
-        let known = |entry: &(Box<str>, u32)| *entry.0 == *text;
+        let known = |entry: &Entry| *entry.text == *text;
         let number = if self.entries.get(usize::from(self.last)).is_some_and(known) {
             self.last
         } else if let Some(&number) = self.numbers.get(text) {
             number
         } else {
-            self.add(text)?
+            self.add(namespace)?
         };
         self.last = number;
-        self.entries[usize::from(number)].1 += 1;
-        Some(number)
+        let entry = &mut self.entries[usize::from(number)];
+        entry.uses += 1;
+        Some((number, entry.rules.discipline))
     }
 
     /// One lock less in a namespace.
     pub(crate) fn leave(&mut self, number: u16) {
-        let uses = &mut self.entries[usize::from(number)].1;
+        let uses = &mut self.entries[usize::from(number)].uses;
         assert!(*uses > 0, "who leaves was in");
         *uses -= 1;
     }
 
     /// The namespace of a number.
     pub(crate) fn namespace(&self, number: u16) -> Namespace<'_> {
-        Namespace::new(self.entries[usize::from(number)].0.as_bytes()).expect("checked before it was kept")
+        Namespace::new(self.entries[usize::from(number)].text.as_bytes()).expect("checked before it was kept")
+    }
+
+    /// By what the queues of a namespace go.
+    pub(crate) fn rules(&self, number: u16) -> Rules {
+        self.entries[usize::from(number)].rules
     }
 
     /// Bytes of the entries, about.
     pub(crate) fn memory(&self) -> usize {
-        let text: usize = self.entries.iter().map(|(text, _)| 2 * text.len()).sum();
-        text + self.entries.capacity() * size_of::<(Box<str>, u32)>() + self.numbers.len() * 32
+        let text: usize = self.entries.iter().map(|entry| 2 * entry.text.len()).sum();
+        text + self.entries.capacity() * size_of::<Entry>() + self.numbers.len() * 32
     }
 
     /// Locks in all namespaces together.
     pub(crate) fn uses(&self) -> u64 {
-        self.entries.iter().map(|&(_, uses)| u64::from(uses)).sum()
+        self.entries.iter().map(|entry| u64::from(entry.uses)).sum()
     }
 
-    fn add(&mut self, text: &str) -> Option<u16> {
+    fn add(&mut self, namespace: Namespace<'_>) -> Option<u16> {
+        let text = namespace.as_str();
+        let entry = Entry { text: text.into(), uses: 0, rules: self.told.of(namespace) };
         let number = if self.entries.len() < self.most {
-            self.entries.push((text.into(), 0));
+            self.entries.push(entry);
             self.entries.len() - 1
         } else {
             // A walk of all namespaces, only while as many as may be are known.
-            let number = self.entries.iter().position(|&(_, uses)| uses == 0)?;
-            let old = core::mem::replace(&mut self.entries[number].0, text.into());
-            self.numbers.remove(&old);
+            let number = self.entries.iter().position(|entry| entry.uses == 0)?;
+            let old = core::mem::replace(&mut self.entries[number], entry);
+            self.numbers.remove(&old.text);
             number
         };
         let number = u16::try_from(number).expect("`most` fits");
@@ -293,12 +311,12 @@ mod tests {
 
     #[test]
     fn a_namespace_nobody_uses_makes_room_for_another() {
-        let mut namespaces = Namespaces::new(2);
+        let mut namespaces = Namespaces::new(2, NamespaceRules::new());
         let name = |text: &'static str| Namespace::new(text.as_bytes()).unwrap();
-        assert_eq!((namespaces.enter(name("a")), namespaces.enter(name("b"))), (Some(0), Some(1)));
-        assert_eq!(namespaces.enter(name("c")), None);
+        let mut enter = |text| namespaces.enter(name(text)).map(|(number, _)| number);
+        assert_eq!((enter("a"), enter("b"), enter("c")), (Some(0), Some(1), None));
         namespaces.leave(0);
-        assert_eq!(namespaces.enter(name("c")), Some(0));
+        assert_eq!(namespaces.enter(name("c")), Some((0, Discipline::Strict)));
         assert_eq!(namespaces.namespace(0), name("c"));
         assert_eq!(namespaces.enter(name("a")), None);
     }

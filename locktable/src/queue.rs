@@ -1,4 +1,5 @@
-//! The queues of a lock: C for conversions, W for everybody else, both strictly first in, first out.
+//! The queues of a lock: C for conversions, W for everybody else, both strictly first in, first out. (A namespace may
+//! be told otherwise for W: `turns.rs`.)
 //!
 //! [`Table::settle`] is what every release, down-conversion, cancel and end comes to: C is served from its head
 //! while the head goes with the rest of the holders, then, only when C is empty, W the same way. It stops at the
@@ -28,6 +29,9 @@ impl Table {
             self.crowds[crowd].enqueued += 1;
         }
         let slot = self.waiters.insert(waiter);
+        if !converts && self.locks[lock].has(Lock::DISCIPLINED) {
+            self.begin_turn(slot);
+        }
         if let Some(until) = until {
             self.waiters[slot].timer = self.wheel.arm(until, Alarm::Wait(slot));
         }
@@ -63,6 +67,9 @@ impl Table {
     /// Takes a waiter out of everything. Its label is the caller's now; the lock is not scanned.
     pub(crate) fn dequeue(&mut self, slot: u32) -> Waiter {
         let Waiter { lock, session, request, timer, grant, mode, converts, .. } = self.waiters[slot];
+        if !converts && self.locks[lock].has(Lock::DISCIPLINED) {
+            self.end_turn(slot);
+        }
         let crowd_slot = self.locks[lock].crowd;
         let crowd = &mut self.crowds[crowd_slot];
         let (ends, asked) = if converts {
@@ -138,13 +145,23 @@ impl Table {
         self.trim_lock(lock);
     }
 
+    /// Somebody has joined a queue: holders hear of it. Where classes rise with age, the order of W may have changed
+    /// since it was looked at last, and the newcomer is looked at as one of them.
+    pub(crate) fn attend(&mut self, now: Tick, lock: u32, effects: &mut Effects) {
+        if self.locks[lock].has(Lock::PRIORITY) {
+            self.settle(now, lock, effects);
+        } else {
+            self.tell_blocking(lock, effects);
+        }
+    }
+
     /// Serves C, and when that is empty W, up to the first that must wait on.
     fn serve(&mut self, now: Tick, lock: u32, effects: &mut Effects) {
         let died = self.locks[lock].has(Lock::DIED);
         let mut batch = 0;
         loop {
-            let crowd = &self.crowds[self.locks[lock].crowd];
-            let next = if crowd.conversions.is_empty() { crowd.waits.head } else { crowd.conversions.head };
+            let conversion = self.crowds[self.locks[lock].crowd].conversions.head;
+            let next = if conversion == NONE { self.next_of_waits(now, lock) } else { conversion };
             if next == NONE || !self.passes(next) {
                 break;
             }
@@ -167,9 +184,13 @@ impl Table {
 
     /// Grants what a waiter waits for.
     fn let_in(&mut self, now: Tick, slot: u32, died: bool, effects: &mut Effects) {
+        let is_strict = !self.locks[self.waiters[slot].lock].has(Lock::DISCIPLINED);
+        if !is_strict {
+            self.pass_earlier(slot);
+        }
         let waiter = self.dequeue(slot);
         let waited_us = u64::try_from(now.since(waiter.since).as_micros()).unwrap_or(u64::MAX);
-        if !waiter.converts {
+        if is_strict && !waiter.converts {
             let crowd = &mut self.crowds[self.locks[waiter.lock].crowd];
             self.counts.overtakes_total += u64::from(waiter.number < crowd.served);
             crowd.served = crowd.served.max(waiter.number);

@@ -8,7 +8,9 @@ use crate::list::{Ends, Link};
 use crate::names::NameRef;
 use crate::slab::Record;
 use alloc::boxed::Box;
-use fairlock_protocol::{Digest, FencingToken, Mode, ModeSet, OwnerId, RequestId, Tick};
+use fairlock_protocol::{
+    Digest, Discipline, FencingToken, Mode, ModeSet, OwnerId, Priority, RequestId, Tick,
+};
 
 /// A lock that somebody holds or waits for, or that a delay keeps closed.
 #[derive(Clone, Copy, Debug)]
@@ -29,9 +31,30 @@ impl Lock {
     pub(crate) const DIED: u16 = 2;
     /// Noted for a scan at the end of the present command.
     pub(crate) const TOUCHED: u16 = 4;
+    /// The owners of all its grants are filed.
+    pub(crate) const STAKED: u16 = 8;
+    /// In a namespace with the discipline `phase`.
+    pub(crate) const PHASE: u16 = 16;
+    /// In a namespace with the discipline `priority`.
+    pub(crate) const PRIORITY: u16 = 32;
+    /// Its queue is not strict.
+    pub(crate) const DISCIPLINED: u16 = Lock::PHASE | Lock::PRIORITY;
 
     pub(crate) const fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
+    }
+
+    /// The flag of a discipline.
+    pub(crate) const fn discipline(discipline: Discipline) -> u16 {
+        match discipline {
+            Discipline::Strict => 0,
+            Discipline::Phase => Lock::PHASE,
+            Discipline::Priority => Lock::PRIORITY,
+        }
+    }
+
+    pub(crate) const fn assign(&mut self, flag: u16, on: bool) {
+        self.flags = if on { self.flags | flag } else { self.flags & !flag };
     }
 }
 
@@ -174,14 +197,14 @@ pub(crate) struct Crowd {
     pub(crate) run_first: u64,
     /// Number of the next entry of W.
     pub(crate) enqueued: u64,
-    /// Number of the entry of W granted last.
+    /// Number of the entry of W granted last, while the queue is strict.
     pub(crate) served: u64,
     /// Holders to be told when they block somebody, by mode.
     pub(crate) quiet: [Ends; 6],
     /// Holders told already, and blocking somebody still, by mode.
     pub(crate) told: [Ends; 6],
-    /// The owners of all grants are filed.
-    pub(crate) staked: bool,
+    /// The side record of W when that is not strict and not empty.
+    pub(crate) rota: u32,
     /// What keeps others out after an expiry.
     pub(crate) closed: Option<Box<Closed>>,
 }
@@ -212,7 +235,7 @@ impl Crowd {
             served: 0,
             quiet: [Ends::EMPTY; 6],
             told: [Ends::EMPTY; 6],
-            staked: false,
+            rota: NONE,
             closed: None,
         }
     }
@@ -259,7 +282,7 @@ pub(crate) struct Waiter {
     pub(crate) request: RequestId,
     pub(crate) owner: OwnerId,
     pub(crate) since: Tick,
-    /// Place in the order of W; 0 in C.
+    /// Place in the order of W, or the slot of the [`Turn`](crate::turns::Turn) that knows it; 0 in C.
     pub(crate) number: u64,
     /// In C or W.
     pub(crate) queue: Link,
@@ -270,10 +293,14 @@ pub(crate) struct Waiter {
     pub(crate) lock_delay_ms: u32,
     pub(crate) max_hold_ms: u32,
     pub(crate) mode: Mode,
+    pub(crate) priority: Priority,
     pub(crate) notify: bool,
     /// In C rather than in W.
     pub(crate) converts: bool,
 }
+
+const _: () =
+    assert!(size_of::<Crowd>() == 232 && size_of::<Waiter>() == 88, "strict queues pay for no other");
 
 /// What one owner holds on a lock with many holders. Its grants follow one another in the session's list.
 #[derive(Clone, Copy, Debug)]
@@ -366,6 +393,7 @@ record!(
         lock_delay_ms: 0,
         max_hold_ms: 0,
         mode: Mode::NL,
+        priority: Priority::LOWEST,
         notify: false,
         converts: false,
     },

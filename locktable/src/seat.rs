@@ -8,7 +8,7 @@ use crate::chunks::NONE;
 use crate::command::Granted;
 use crate::list::{self, Ends};
 use crate::names::NameRef;
-use crate::record::{Grant, Notify, SINCE_NS, Stake};
+use crate::record::{Grant, Lock, Notify, SINCE_NS, Stake};
 use crate::table::{Generations, Table};
 use crate::wheel::Alarm;
 use fairlock_protocol::{Mode, Tick};
@@ -53,6 +53,7 @@ impl Table {
             (extra.label, extra.lock_delay_ms) = (seat.label, seat.lock_delay_ms);
             extra.notify = if seat.notify { Notify::Quiet } else { Notify::Off };
         }
+        let flags = self.locks[seat.lock].flags;
         if self.locks[seat.lock].head != NONE {
             self.crowd(seat.lock);
         }
@@ -61,21 +62,26 @@ impl Table {
         self.set_holder_ends(seat.lock, ends);
         self.count_in(grant);
         self.hush(grant);
-        self.file(grant);
+        self.file(grant, flags);
         self.sessions[seat.session].grant_count += 1;
         self.counts.grants_total += 1;
+        if flags & Lock::PRIORITY != 0 {
+            self.review_heirs(seat.session, seat.owner);
+        }
         grant
     }
 
     /// Ends a grant, whose conversion, if any, was dealt with before. The lock is not scanned.
     pub(crate) fn unseat(&mut self, slot: u32) {
-        let Grant { lock, .. } = self.grants[slot];
-        self.unfile(slot);
+        let Grant { lock, mut owner, .. } = self.grants[slot];
+        let flags = self.locks[lock].flags;
+        self.unfile(slot, flags);
         self.count_out(slot);
         if self.grants[slot].has(Grant::EXTRA) {
             self.unhush(slot);
             let extra = self.extras.remove(self.extra_slot(slot));
             assert_eq!(extra.conversion, NONE, "a grant that ends converts no more");
+            owner = extra.owner;
             for timer in [extra.hold_timer, extra.confirm_timer] {
                 if timer != NONE {
                     self.wheel.disarm(timer);
@@ -90,6 +96,9 @@ impl Table {
         let session = &mut self.sessions[grant.session()];
         session.grant_count -= 1;
         session.broken_count -= u32::from(grant.has(Grant::BROKEN));
+        if flags & Lock::PRIORITY != 0 {
+            self.review_heirs(grant.session(), owner);
+        }
     }
 
     /// Gives a grant another mode; `up` when that needs a new token.
@@ -116,6 +125,9 @@ impl Table {
             self.stakes[stake].held[mode as usize] += 1;
         }
         self.counts.conversions_total += 1;
+        if self.locks[lock].has(Lock::PRIORITY) {
+            self.review_heirs(self.grants[slot].session(), self.owner(slot));
+        }
     }
 
     /// What the holder is told about its grant.
@@ -154,7 +166,7 @@ impl Table {
             let grant = &self.grants[grant];
             grant.mode().covers(mode) && !grant.has(Grant::PARTIAL) && !grant.has(Grant::BROKEN)
         };
-        if !self.crowd_of(lock).is_some_and(|crowd| crowd.staked) {
+        if !self.locks[lock].has(Lock::STAKED) {
             return self.own(lock, session, owner).find(covers);
         }
         let stake = &self.stakes[self.stake(lock, session, owner)?];
@@ -170,7 +182,7 @@ impl Table {
         if self.held_mask(lock, None).admits(mode) {
             return false;
         }
-        if !self.crowd_of(lock).is_some_and(|crowd| crowd.staked) {
+        if !self.locks[lock].has(Lock::STAKED) {
             return self.own(lock, session, owner).any(|grant| !self.grants[grant].mode().compatible(mode));
         }
         let Some(stake) = self.stake(lock, session, owner) else { return false };
@@ -216,17 +228,16 @@ impl Table {
     }
 
     /// Puts a grant into its session's list, and its owner's stake where the lock has stakes.
-    fn file(&mut self, slot: u32) {
+    fn file(&mut self, slot: u32, flags: u16) {
         let Grant { lock, .. } = self.grants[slot];
         let session = self.grants[slot].session();
-        let (staked, holders) = self.crowd_of(lock).map_or((false, 1), |crowd| (crowd.staked, crowd.holders));
+        let holders = self.crowd_of(lock).map_or(1, |crowd| crowd.holders);
         let ends = &mut self.sessions[session].grants;
         list::push_back(&mut self.grants, ends, slot, |grant| &mut grant.sibling);
-        if staked {
+        if flags & Lock::STAKED != 0 {
             self.add_stake(slot);
         } else if holders > STAKED_ABOVE {
-            let crowd = self.crowd(lock);
-            self.crowds[crowd].staked = true;
+            self.locks[lock].assign(Lock::STAKED, true);
             let mut at = self.locks[lock].head;
             while at != NONE {
                 self.add_stake(at);
@@ -235,13 +246,15 @@ impl Table {
         }
     }
 
-    fn unfile(&mut self, slot: u32) {
+    fn unfile(&mut self, slot: u32, flags: u16) {
         let Grant { lock, .. } = self.grants[slot];
-        self.drop_stake(slot);
+        let staked = flags & Lock::STAKED != 0;
+        if staked {
+            self.drop_stake(slot);
+        }
         let ends = &mut self.sessions[self.grants[slot].session()].grants;
         list::unlink(&mut self.grants, ends, slot, |grant| &mut grant.sibling);
-        let crowd = self.locks[lock].crowd;
-        if crowd != NONE && self.crowds[crowd].staked && self.crowds[crowd].holders <= UNSTAKED_AT + 1 {
+        if staked && self.crowd_of(lock).is_some_and(|crowd| crowd.holders <= UNSTAKED_AT + 1) {
             let mut at = self.locks[lock].head;
             while at != NONE {
                 if at != slot {
@@ -249,7 +262,7 @@ impl Table {
                 }
                 at = self.grants[at].beside.next;
             }
-            self.crowds[crowd].staked = false;
+            self.locks[lock].assign(Lock::STAKED, false);
         }
     }
 
@@ -269,7 +282,9 @@ impl Table {
     #[inline]
     fn stake_of(&self, grant: u32) -> Option<u32> {
         let Grant { lock, .. } = self.grants[grant];
-        self.crowd_of(lock).filter(|crowd| crowd.staked)?;
+        if !self.locks[lock].has(Lock::STAKED) {
+            return None;
+        }
         self.stake(lock, self.grants[grant].session(), self.owner(grant))
     }
 
@@ -330,7 +345,7 @@ impl Table {
     /// Asserts that an owner's stake says what the holders say.
     pub(crate) fn audit_stake(&self, slot: u32) {
         let stake = &self.stakes[slot];
-        assert!(self.crowd_of(stake.lock).is_some_and(|crowd| crowd.staked), "the lock has stakes");
+        assert!(self.locks[stake.lock].has(Lock::STAKED), "the lock has stakes");
         assert_eq!(self.stake(stake.lock, stake.session, stake.owner), Some(slot), "a stake is filed");
         let mut held = [0; 6];
         let mut last = NONE;

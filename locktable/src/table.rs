@@ -12,8 +12,10 @@ use crate::index::{Index, IndexKey};
 use crate::marks::Marks;
 use crate::names::{Names, Namespaces};
 use crate::record::{Crowd, Extra, Grant, Lock, SESSION_SLOTS, Stake, Waiter};
+use crate::rules::NamespaceRules;
 use crate::sessions::Session;
 use crate::slab::Slab;
+use crate::turns::{Rota, Turn};
 use crate::wheel::{Alarm, Wheel};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -58,7 +60,7 @@ impl Default for Limits {
 }
 
 /// What a table is made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// The epoch of the first tokens.
     pub epoch: Epoch,
@@ -68,6 +70,8 @@ pub struct Settings {
     pub index_key: u64,
     /// Bounds.
     pub limits: Limits,
+    /// Queue disciplines of namespaces that are not strict. The same on every node of a cell.
+    pub rules: NamespaceRules,
 }
 
 /// Who holds what, and who is next, on one shard.
@@ -84,6 +88,8 @@ pub struct Table {
     pub(crate) extras: Slab<Extra, 8>,
     pub(crate) crowds: Slab<Crowd, 6>,
     pub(crate) waiters: Slab<Waiter, 8>,
+    pub(crate) turns: Slab<Turn, 8>,
+    pub(crate) rotas: Slab<Rota, 4>,
     /// Waiters by session and request number.
     pub(crate) pending: Index,
     pub(crate) bundles: Slab<Bundle, 4>,
@@ -140,6 +146,8 @@ impl Table {
             extras: Slab::new(),
             crowds: Slab::new(),
             waiters: Slab::new(),
+            turns: Slab::new(),
+            rotas: Slab::new(),
             pending: Index::new(6),
             bundles: Slab::new(),
             bundles_begun: 0,
@@ -149,7 +157,7 @@ impl Table {
             by_id: Index::new(4),
             by_identity: Index::new(4),
             names: Names::new(),
-            namespaces: Namespaces::new(limits.namespaces),
+            namespaces: Namespaces::new(limits.namespaces, settings.rules),
             wheel: Wheel::new(),
             marks: Marks::new(limits.death_marks),
             generations: Generations::default(),
@@ -259,6 +267,8 @@ impl Table {
             + self.extras.memory()
             + self.crowds.memory()
             + self.waiters.memory()
+            + self.turns.memory()
+            + self.rotas.memory()
             + self.bundles.memory()
             + self.stakes.memory()
             + self.sessions.memory();

@@ -2,14 +2,17 @@
 
 use crate::command::{Acquire, Attributes, Command, Ended, Granted, Lease, Open, SessionKey, Wait};
 use crate::effect::{Answer, Effect, Effects, Notice};
+use crate::rules::NamespaceRules;
 use crate::table::{Limits, Settings, Table};
 use fairlock_protocol::{
-    Digest, Epoch, GrantId, Mode, OwnerId, Refusal, RequestId, Resource, Secret, SessionId, ShardId, Tick,
+    Digest, Epoch, GrantId, Mode, OwnerId, Priority, Refusal, RequestId, Resource, Secret, SessionId,
+    ShardId, Tick,
 };
 use std::vec::Vec;
 
 mod bundles;
 mod cached;
+mod disciplines;
 mod fairness;
 mod lifetimes;
 mod memory;
@@ -35,7 +38,12 @@ impl Story {
 
     pub(crate) fn with(limits: Limits) -> Story {
         let epoch = Epoch::new(7).unwrap();
-        let table = Table::new(Settings { epoch, shard: ShardId(0), index_key: 0x5EED, limits });
+        let rules = NamespaceRules::new();
+        Story::told(Settings { epoch, shard: ShardId(0), index_key: 0x5EED, limits, rules })
+    }
+
+    pub(crate) fn told(settings: Settings) -> Story {
+        let table = Table::new(settings);
         Story { table, now: Tick::from_millis(1000), effects: Effects::new(), requests: 0, sessions: 0 }
     }
 
@@ -96,6 +104,7 @@ impl Story {
             digest: Digest([0; 2]),
             resource: Resource::new(b"", LOCK.as_bytes()).unwrap(),
             mode,
+            priority: Priority::LOWEST,
             wait,
             owner: OwnerId(0),
             reentrant: false,

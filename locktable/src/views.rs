@@ -11,7 +11,8 @@ use crate::table::Table;
 use core::ops::ControlFlow;
 use core::time::Duration;
 use fairlock_protocol::{
-    Digest, FencingToken, GrantId, Mode, OwnerId, RequestId, Resource, Secret, SessionId, Tick,
+    Digest, Discipline, FencingToken, GrantId, Mode, OwnerId, Priority, RequestId, Resource, Secret,
+    SessionId, Tick, limits::INHERITANCE_STEPS_MAX,
 };
 
 /// A session as it is now.
@@ -124,6 +125,14 @@ pub struct EntryView<'a> {
     pub broken: bool,
     /// The grant belongs to a request for several locks that waits for the rest: its client was not told yet.
     pub partial: bool,
+    /// By what the wait queue of the lock goes.
+    pub discipline: Discipline,
+    /// The class asked for; the lowest for a holder.
+    pub priority: Priority,
+    /// The class of a waiter by now, by age and inheritance, under the discipline `priority`; else the lowest.
+    pub class: Priority,
+    /// How often a waiter was passed; 0 in a strict queue.
+    pub passed: u32,
     /// The request's label.
     pub label: &'a [u8],
 }
@@ -237,6 +246,7 @@ impl Table {
     /// Visits who holds a lock, then who converts, then who waits, each in order, from `cursor` (0 at first) on
     /// until there are no more or the visitor breaks; gives the cursor to go on with, `None` at the end.
     ///
+    /// Waiters come in the order in which they joined, also where that is not the order of service.
     /// The cursor counts entries: between two pages of a queue that moves, entries may be missed or seen twice.
     pub fn show(
         &self,
@@ -255,11 +265,20 @@ impl Table {
         let converting = queue(true).map(|(slot, position)| (Role::Conversion, slot, position));
         let waiting = queue(false).map(|(slot, position)| (Role::Waiter, slot, position));
         let entries = holders.chain(converting).chain(waiting);
-        let start = usize::try_from(cursor).ok()?;
-        for ((role, slot, position), seen) in entries.skip(start).zip(cursor + 1..) {
+        let rota = self.crowd_of(lock).map_or(NONE, |crowd| crowd.rota);
+        let mut passed = if rota == NONE { 0 } else { self.rotas[rota].passed };
+        for ((role, slot, position), seen) in entries.zip(1..) {
+            let so_far = passed;
+            if role == Role::Waiter && rota != NONE {
+                passed -= self.turns[self.turn_slot(slot)].behind;
+            }
+            if seen <= cursor {
+                continue;
+            }
             let entry = match role {
                 Role::Holder => self.holder_view(slot, position),
-                Role::Conversion | Role::Waiter => self.waiter_view(role, slot, position),
+                Role::Conversion => self.waiter_view(role, slot, position),
+                Role::Waiter => EntryView { passed: so_far, ..self.waiter_view(role, slot, position) },
             };
             if visit(entry).is_break() {
                 return Some(seen);
@@ -320,12 +339,20 @@ impl Table {
             levels: extra.map_or(1, |extra| extra.levels),
             broken: grant.has(Grant::BROKEN),
             partial: grant.has(Grant::PARTIAL),
+            discipline: self.rules(grant.lock).discipline,
+            priority: Priority::LOWEST,
+            class: Priority::LOWEST,
+            passed: 0,
             label: extra.map_or(&[], |extra| self.names.bytes(extra.label)),
         }
     }
 
     fn waiter_view(&self, role: Role, slot: u32, position: u32) -> EntryView<'_> {
-        let Waiter { session, owner, mode, grant, since, request, label, .. } = self.waiters[slot];
+        let Waiter { lock, session, owner, mode, priority, grant, since, request, label, .. } =
+            self.waiters[slot];
+        let discipline = self.rules(lock).discipline;
+        let has_class = role == Role::Waiter && discipline == Discipline::Priority;
+        let (now, mut steps) = (self.wheel.now(), INHERITANCE_STEPS_MAX);
         let held = (grant != NONE).then(|| &self.grants[grant]);
         EntryView {
             role,
@@ -341,6 +368,10 @@ impl Table {
             levels: 0,
             broken: false,
             partial: false,
+            discipline,
+            priority,
+            class: if has_class { self.class_of(now, slot, &mut steps) } else { Priority::LOWEST },
+            passed: 0,
             label: self.names.bytes(label),
         }
     }

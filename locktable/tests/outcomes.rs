@@ -13,6 +13,7 @@ use model::{Ask, Ended, Mode, Refusal, Wait};
 const EX: Ask = Ask::Acquire {
     resource: 0,
     mode: Mode::EX,
+    priority: 0,
     wait: Wait::Forever,
     owner: 1,
     reentrant: false,
@@ -69,6 +70,7 @@ fn a_release_that_comes_again_releases_nothing_else() {
     let again = Ask::Acquire {
         resource: 0,
         mode: Mode::EX,
+        priority: 0,
         wait: Wait::Forever,
         owner: 1,
         reentrant: true,

@@ -8,8 +8,8 @@ mod model;
 
 use fairlock_locktable::effect::{Answer, Effect, Notice};
 use model::play::Play;
-use model::story::{Step, history, step, storm_step};
-use model::{Bounds, Refusal};
+use model::story::{Step, crush_step, disciplined, history, step, storm_step};
+use model::{Bounds, House, Refusal, STRICT};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, FileFailurePersistence, RngAlgorithm, TestError, TestRng, TestRunner};
@@ -18,7 +18,12 @@ use std::collections::BTreeMap;
 /// Histories a run without `PROPTEST_CASES`.
 const HISTORIES: u32 = 20_000;
 
-fn run(steps: impl Strategy<Value = Vec<Step>>, bounds: Bounds, share: u32) {
+fn run(
+    houses: impl Strategy<Value = House>,
+    steps: impl Strategy<Value = Vec<Step>>,
+    bounds: Bounds,
+    share: u32,
+) {
     let mut config = Config {
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("proptest-regressions"))),
         source_file: Some(file!()),
@@ -40,7 +45,7 @@ fn run(steps: impl Strategy<Value = Vec<Step>>, bounds: Bounds, share: u32) {
     };
     let (mut commands, mut tenures) = (0_u64, 0_u64);
     let counted = (std::cell::Cell::new(0_u64), std::cell::Cell::new(0_u64));
-    let outcome = runner.run(&steps, |steps| match Play::whole(bounds, &steps) {
+    let outcome = runner.run(&(houses, steps), |(house, steps)| match Play::whole(house, bounds, &steps) {
         Ok(play) => {
             counted.0.set(counted.0.get() + play.commands);
             counted.1.set(counted.1.get() + play.witness.tenures);
@@ -53,24 +58,50 @@ fn run(steps: impl Strategy<Value = Vec<Step>>, bounds: Bounds, share: u32) {
     println!("{commands} commands, {tenures} tenures");
     match outcome {
         Ok(()) => {}
-        Err(TestError::Fail(complaint, steps)) => panic!("{complaint}\nsteps, shrunk: {steps:?}"),
+        Err(TestError::Fail(complaint, history)) => panic!("{complaint}\nhistory, shrunk: {history:?}"),
         Err(aborted) => panic!("{aborted}"),
     }
 }
 
 #[test]
 fn every_history_goes_as_the_specification_says() {
-    run(history(step(), 1..55), Bounds::REAL, 1);
+    run(Just(STRICT), history(step(), 1..55), Bounds::REAL, 1);
 }
 
 #[test]
 fn every_request_has_one_outcome_in_a_storm_of_timeouts_withdrawals_and_deaths() {
-    run(history(storm_step(), 1..90), Bounds::REAL, 4);
+    run(Just(STRICT), history(storm_step(), 1..90), Bounds::REAL, 4);
 }
 
 #[test]
 fn reaching_a_bound_is_a_refusal_and_nothing_else() {
-    run(history(step(), 1..70), Bounds::TIGHT, 4);
+    run(Just(STRICT), history(step(), 1..70), Bounds::TIGHT, 4);
+}
+
+/// G38, G39, G40: no waiter is passed more often than may be, classes and inheritance are as the naive model has them.
+#[test]
+fn every_history_in_namespaces_with_disciplines_goes_as_specified() {
+    run(disciplined(), history(step(), 1..55), Bounds::REAL, 4);
+}
+
+#[test]
+fn a_crush_in_namespaces_with_disciplines_goes_as_specified() {
+    run(disciplined(), history(crush_step(), 1..90), Bounds::REAL, 16);
+}
+
+#[test]
+fn a_crush_in_strict_namespaces_goes_as_specified() {
+    run(Just(STRICT), history(crush_step(), 1..90), Bounds::REAL, 32);
+}
+
+#[test]
+fn a_storm_in_namespaces_with_disciplines_goes_as_specified() {
+    run(disciplined(), history(storm_step(), 1..90), Bounds::REAL, 16);
+}
+
+#[test]
+fn reaching_a_bound_in_namespaces_with_disciplines_is_a_refusal_and_nothing_else() {
+    run(disciplined(), history(step(), 1..70), Bounds::TIGHT, 16);
 }
 
 /// What an effect is, as far as a tester wants to know that it occurs.
@@ -111,7 +142,7 @@ fn the_histories_reach_every_kind_of_outcome() {
     for round in 0..3000 {
         let bounds = if round % 2 == 0 { Bounds::REAL } else { Bounds::TIGHT };
         let steps = history(step(), 20..70).new_tree(&mut runner).expect("nothing is filtered out").current();
-        let play = Play::whole(bounds, &steps).unwrap_or_else(|complaint| panic!("{complaint}"));
+        let play = Play::whole(STRICT, bounds, &steps).unwrap_or_else(|complaint| panic!("{complaint}"));
         reclaimed += play.witness.reclaimed;
         complete +=
             play.model.bundles.iter().filter(|bundle| bundle.waited && bundle.taken.len() > 1).count();
@@ -152,4 +183,23 @@ fn the_histories_reach_every_kind_of_outcome() {
     }
     assert!(reclaimed > 0, "nobody came back during a lock delay");
     assert!(complete > 0, "nobody got several locks after a wait");
+}
+
+#[test]
+fn the_histories_in_namespaces_with_disciplines_reach_what_they_are_about() {
+    let mut runner =
+        TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let (mut bypasses, mut inherited, mut told) = (0, 0, 0);
+    for _ in 0..400 {
+        let house = disciplined().new_tree(&mut runner).expect("nothing is filtered out").current();
+        let steps =
+            history(crush_step(), 40..90).new_tree(&mut runner).expect("nothing is filtered out").current();
+        let play = Play::whole(house, Bounds::REAL, &steps).unwrap_or_else(|complaint| panic!("{complaint}"));
+        bypasses += play.model.bypasses;
+        inherited += play.model.inherited;
+        told += play.witness.bypasses;
+    }
+    println!("{bypasses} bypasses, {told} of them seen from outside, {inherited} choices by inheritance");
+    assert!(bypasses > 500 && told > 500, "hardly anybody is passed");
+    assert!(inherited > 100, "hardly anybody inherits");
 }

@@ -6,6 +6,7 @@ use crate::ids::{CellId, FencingToken, OwnerId, RequestId, SessionId};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::mode::Mode;
 use crate::name::Resource;
+use crate::priority::{Discipline, Priority};
 use crate::reply::read_token;
 use crate::request::Liveness;
 use crate::wire::{HEADER_BYTES, Malformed, Reader, Writer};
@@ -204,6 +205,14 @@ pub struct ShowEntry<'a> {
     pub position: u32,
     /// Process id on its host.
     pub pid: u32,
+    /// By what the resource's wait queue goes.
+    pub discipline: Discipline,
+    /// Of one that waits: the class asked for.
+    pub priority: Priority,
+    /// Of one that waits: the class it has by now, by age and inheritance.
+    pub class: Priority,
+    /// Of one that waits: how often somebody who came later was let in before it.
+    pub passed: u32,
     /// Its host.
     pub host: &'a [u8],
     /// Its program.
@@ -218,6 +227,7 @@ impl<'a> Entry<'a> for ShowEntry<'a> {
         w.u8(self.from.map_or(NO_MODE, Mode::wire)).u8(self.transport as u8);
         w.u64(self.session.get()).u64(self.owner.0).u64(self.token.map_or(0, FencingToken::get));
         w.u64(self.age_ms).u32(self.position).u32(self.pid);
+        w.u8(self.discipline.wire()).u8(self.priority.get()).u8(self.class.get()).u32(self.passed);
         text16(w, self.host);
         text16(w, self.exe);
         text16(w, self.label);
@@ -247,6 +257,10 @@ impl<'a> Entry<'a> for ShowEntry<'a> {
             age_ms: r.u64("age")?,
             position: r.u32("position")?,
             pid: r.u32("pid")?,
+            discipline: Discipline::from_wire(r.u8("discipline")?).ok_or(Malformed::Illegal("discipline"))?,
+            priority: Priority::new(r.u8("priority")?).ok_or(Malformed::Illegal("priority"))?,
+            class: Priority::new(r.u8("class")?).ok_or(Malformed::Illegal("class"))?,
+            passed: r.u32("passed")?,
             host: read16(r, "host")?,
             exe: read16(r, "exe")?,
             label: read16(r, "label")?,
@@ -341,8 +355,10 @@ pub struct Status<'a> {
     pub connections: u64,
     /// Grants since the start.
     pub grants_total: u64,
-    /// Times somebody was served before one who came earlier; must be 0.
+    /// Times somebody was served before one who came earlier, against the discipline of the queue; must be 0.
     pub overtakes_total: u64,
+    /// Times somebody was served before one who came earlier, as the discipline of the queue allows.
+    pub bypasses_total: u64,
     /// Bytes the lock table takes.
     pub table_bytes: u64,
     /// Conditions somebody should look at, one a line.
@@ -356,7 +372,7 @@ impl<'a> Status<'a> {
         w.u128(self.cell.0).u32(self.epoch).u8(self.role as u8).u16(self.shards).u32(self.pid);
         w.u64(self.uptime_ms).u32(self.recovering_ms);
         w.u64(self.locks).u64(self.grants).u64(self.waiters).u64(self.sessions).u64(self.connections);
-        w.u64(self.grants_total).u64(self.overtakes_total).u64(self.table_bytes);
+        w.u64(self.grants_total).u64(self.overtakes_total).u64(self.bypasses_total).u64(self.table_bytes);
         text16(&mut w, self.alarms.as_bytes());
         w.finish();
     }
@@ -380,6 +396,7 @@ impl<'a> Status<'a> {
             connections: r.u64("connections")?,
             grants_total: r.u64("grants_total")?,
             overtakes_total: r.u64("overtakes_total")?,
+            bypasses_total: r.u64("bypasses_total")?,
             table_bytes: r.u64("table_bytes")?,
             alarms: text(read16(&mut r, "alarms")?, "alarms")?,
         };

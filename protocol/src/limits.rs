@@ -40,6 +40,32 @@ pub const DEATH_MARKS_MAX: usize = 65_536;
 /// Namespaces in use at one time on one shard.
 pub const NAMESPACES_MAX: usize = 4096;
 
+/// Classes of requests in a namespace with the discipline `priority`: what people tell apart, and few enough to look at
+/// the first of each.
+pub const PRIORITY_CLASSES: u8 = 8;
+/// Times a waiter may be passed in a namespace with the discipline `phase` or `priority` that names no other number.
+pub const BYPASS_BUDGET_DEFAULT: u32 = 16;
+/// Most that may be named: as many as may wait. Beyond it nobody would call it a bound.
+pub const BYPASS_BUDGET_MAX: u32 = 65_536;
+/// How long a waiter of a `priority` namespace waits for each class it rises, unless told otherwise: the lowest is at the
+/// top after 0.7 s.
+pub const AGE_STEP_DEFAULT: Duration = Duration::from_millis(100);
+/// Shortest such step.
+pub const AGE_STEP_MIN: Duration = Duration::from_millis(1);
+/// Longest such step.
+pub const AGE_STEP_MAX: Duration = Duration::from_hours(1);
+/// Removes over which a class is inherited: from who waits for what a waiter holds, from who waits for what that one
+/// holds, and so on.
+pub const INHERITANCE_DEPTH_MAX: usize = 8;
+/// Locks looked at for what one waiter inherits, at all removes together.
+pub const INHERITANCE_LOCKS_MAX: usize = 32;
+/// Waiters of one lock that are looked at because they may have inherited a class: those that came to it first.
+pub const INHERITANCE_HEIRS_MAX: usize = 32;
+/// Grants, and waits, of one session that are looked at to find those of one owner.
+pub const INHERITANCE_SEARCH_MAX: usize = 64;
+/// Records looked at in all for the choice of one waiter (about 20 µs); what lies beyond is not inherited.
+pub const INHERITANCE_STEPS_MAX: u32 = 4096;
+
 /// Lease of a session that asks for none.
 pub const TTL_DEFAULT: Duration = Duration::from_secs(5);
 /// Shortest lease: below this, scheduling noise ends sessions.
@@ -78,6 +104,7 @@ pub const WRITE_PAUSE_BYTES: usize = 256 * 1024;
 pub const READ_BACKLOG_BYTES_MAX: usize = 256 * 1024;
 
 const _: () = assert!(NAME_BYTES_MAX + NAMESPACE_BYTES_MAX + LABEL_BYTES_MAX + 256 < FRAME_BYTES_MAX);
+const _: () = assert!(BYPASS_BUDGET_DEFAULT <= BYPASS_BUDGET_MAX);
 const _: () = assert!(READ_BACKLOG_BYTES_MAX >= 2 * FRAME_BYTES_MAX);
 const _: () = assert!(WRITE_PAUSE_BYTES + 2 * FRAME_BYTES_MAX < WRITE_BACKLOG_BYTES_MAX);
 const _: () = assert!(

@@ -7,6 +7,7 @@ use crate::limits::{LABEL_BYTES_MAX, NAME_BYTES_MAX};
 use crate::mode::Mode;
 use crate::name::Resource;
 use crate::opening::{read_open, write_open};
+use crate::priority::Priority;
 use crate::refusal::Refusal;
 use crate::wire::{Frame, Malformed, Reader, Writer};
 use alloc::vec::Vec;
@@ -82,6 +83,8 @@ pub struct Acquire<'a> {
     pub resource: Resource<'a>,
     /// In which mode.
     pub mode: Mode,
+    /// How urgent it is, where that counts.
+    pub priority: Priority,
     /// How long to wait.
     pub wait: Wait,
     /// Which thread or task.
@@ -376,21 +379,23 @@ fn read_acquire(mut r: Reader<'_>) -> Result<Acquire<'_>, Malformed> {
     let wait = Wait::from_wire(r.u32("wait")?);
     let (lock_delay_ms, max_hold_ms) = (r.u32("lock_delay")?, r.u32("max_hold")?);
     let (mode, flags) = (read_mode(&mut r)?, r.u8("flags")?);
-    let (reserved, namespace_length) = (r.u8("reserved")?, r.u8("namespace_length")?);
+    let (priority, namespace_length) = (r.u8("priority")?, r.u8("namespace_length")?);
     let (name_length, label_length) = (r.u16("name_length")?, r.u16("label_length")?);
     let namespace = r.bytes(usize::from(namespace_length), "namespace")?;
     let name = r.bytes(usize::from(name_length), "name")?;
     let label = r.bytes(usize::from(label_length), "label")?;
     r.end()?;
-    if flags & !(ACQUIRE_REENTRANT | ACQUIRE_NOTIFY | ACQUIRE_CACHEABLE) != 0 || reserved != 0 {
+    if flags & !(ACQUIRE_REENTRANT | ACQUIRE_NOTIFY | ACQUIRE_CACHEABLE) != 0 {
         return Err(Malformed::Illegal("flags"));
     }
+    let priority = Priority::new(priority).ok_or(Malformed::Illegal("priority"))?;
     if label.len() > LABEL_BYTES_MAX {
         return Err(Malformed::Refused(Refusal::TooLong));
     }
     Ok(Acquire {
         resource: Resource::new(namespace, name)?,
         mode,
+        priority,
         wait,
         owner,
         reentrant: flags & ACQUIRE_REENTRANT != 0,
@@ -408,7 +413,8 @@ fn write_acquire(acquire: &Acquire<'_>, mut w: Writer<'_>) {
     let notify = if acquire.notify { ACQUIRE_NOTIFY } else { 0 };
     let cacheable = if acquire.cacheable { ACQUIRE_CACHEABLE } else { 0 };
     w.u64(acquire.owner.0).u32(acquire.wait.wire()).u32(acquire.lock_delay_ms).u32(acquire.max_hold_ms);
-    w.u8(acquire.mode.wire()).u8(reentrant | notify | cacheable).u8(0).u8(short(namespace));
+    let flags = reentrant | notify | cacheable;
+    w.u8(acquire.mode.wire()).u8(flags).u8(acquire.priority.get()).u8(short(namespace));
     w.u16(long(name)).u16(long(acquire.label)).bytes(namespace).bytes(name).bytes(acquire.label);
     w.finish();
 }

@@ -6,18 +6,22 @@
 
 mod describe;
 mod error;
+mod namespaces;
 #[cfg(test)]
 mod tests;
 mod values;
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fairlock_locktable::NamespaceRules;
 use fairlock_protocol::limits;
 use serde::Deserialize;
 
 pub use error::ConfigError;
+pub use namespaces::NamespaceConfig;
 pub use values::{NotADuration, parse_duration};
 
 /// The port of a server that is not told another.
@@ -67,6 +71,9 @@ pub struct Config {
     pub signals: bool,
     /// What clients may use up.
     pub limits: Limits,
+    /// Queue disciplines, by namespace; one that is not named is strict.
+    #[serde(rename = "namespace")]
+    pub namespaces: BTreeMap<String, NamespaceConfig>,
 }
 
 /// What clients may use up, by shard unless said otherwise. Reaching one is a counted refusal.
@@ -133,6 +140,7 @@ impl Default for Config {
             ttl_max: limits::TTL_CELL_MAX,
             signals: false,
             limits: Limits::default(),
+            namespaces: BTreeMap::new(),
         }
     }
 }
@@ -204,6 +212,7 @@ impl Config {
         if self.socket_mode & !0o777 != 0 {
             return Err(ConfigError::value("socket_mode", "permission bits are 0000 to 0777, in octal"));
         }
+        namespaces::check(&self.namespaces)?;
         self.limits.check()
     }
 
@@ -216,6 +225,11 @@ impl Config {
             waiters_per_resource,
             ..fairlock_locktable::Limits::default()
         }
+    }
+
+    /// The queue disciplines of the lock tables.
+    pub(crate) fn table_rules(&self) -> NamespaceRules {
+        namespaces::rules(&self.namespaces)
     }
 
     /// Whether the choice to listen without authentication is used: to be logged at every start.

@@ -30,7 +30,7 @@ mod shard;
 mod state;
 mod stats;
 
-pub use config::{Config, ConfigError, IoChoice, Poll};
+pub use config::{Config, ConfigError, IoChoice, NamespaceConfig, Poll};
 pub use control::{BindError, ExitReport, StopReason, Stopper};
 pub use error::StartError;
 pub use server::{Ready, Server};

@@ -32,8 +32,10 @@ const MESSAGES_PER_PASS: usize = 256;
 /// Pause before a message that did not fit into a lane is tried again: its reader rings no bell.
 const LANE_RETRY_TIME: Duration = Duration::from_millis(1);
 
-/// Passes in a row that look at rings alone. A look costs nanoseconds, asking the kernel hundreds.
-const PASSES_WITHOUT_KERNEL: u32 = 32;
+/// Passes in a row that serve rings alone, so that sockets are not kept waiting for long.
+const PASSES_WITHOUT_KERNEL: u32 = 8;
+/// Looks at the rings between two questions to the kernel: a look costs nanoseconds, a question hundreds.
+const LOOKS: u32 = 128;
 /// Pause before bytes that found no slot in a ring are tried again: its client rings no bell for that.
 const RING_RETRY_TIME: Duration = Duration::from_millis(1);
 
@@ -171,28 +173,12 @@ impl ShardThread {
     }
 
     fn pass(&mut self) -> io::Result<()> {
-        // The clock of the pass before is near enough while nothing sleeps; a pass of rings alone reads it once.
-        let mut before = self.now;
-        if self.weigh_at.is_some_and(|at| before >= at) {
-            self.publish(before);
-        }
-        let mut patience = self.patience(before);
-        if matches!(patience, Patience::Sleep(_)) {
-            before = clock::now();
-            patience = self.patience(before);
-            self.publish(before);
-            if matches!(patience, Patience::Sleep(_)) && !self.may_sleep() {
-                patience = Patience::Poll;
-            }
-        }
         let mut events = std::mem::take(&mut self.events);
-        let rings_alone = patience == Patience::Poll
-            && self.rings.are_heard()
-            && self.without_kernel < PASSES_WITHOUT_KERNEL;
-        if rings_alone {
+        if self.rings_are_ready() {
             self.without_kernel += 1;
         } else {
             self.without_kernel = 0;
+            let patience = self.settled_patience();
             self.driver.wait(patience, &mut events)?;
         }
         let said = self.hear_rings(&events);
@@ -218,6 +204,25 @@ impl ShardThread {
             self.publish(now);
         }
         Ok(())
+    }
+
+    /// How the driver is to wait, after what comes before a sleep was done.
+    fn settled_patience(&mut self) -> Patience {
+        // The clock of the pass before is near enough while nothing sleeps.
+        let mut before = self.now;
+        if self.weigh_at.is_some_and(|at| before >= at) {
+            self.publish(before);
+        }
+        let mut patience = self.patience(before);
+        if matches!(patience, Patience::Sleep(_)) {
+            before = clock::now();
+            patience = self.patience(before);
+            self.publish(before);
+            if matches!(patience, Patience::Sleep(_)) && !self.may_sleep() {
+                patience = Patience::Poll;
+            }
+        }
+        patience
     }
 
     /// How long the next wait may last: not at all while anything is left to do, else until something is due.
@@ -337,11 +342,29 @@ impl ShardThread {
 
     /// Does what the shard wants done. Bytes first: what is closed or moved afterwards has said its last word.
     fn carry_out(&mut self) {
-        let mut output = std::mem::take(self.shard.output());
-        for connection in output.dirty.drain(..) {
+        // As a rule there is nothing but bytes, and the long list of everything else need not be moved.
+        let mut dirty = std::mem::take(&mut self.shard.output().dirty);
+        let rest = !self.shard.output().is_empty();
+        let mut output = if rest { std::mem::take(self.shard.output()) } else { Output::default() };
+        for connection in dirty.drain(..) {
             self.write(connection);
         }
-        self.read_as_wanted(&mut output);
+        if rest {
+            self.carry_out_rest(&mut output);
+            self.return_output(output);
+        }
+        // Writing may have ended connections, and that may have given others something to read.
+        dirty.append(&mut self.shard.output().dirty);
+        self.shard.output().dirty = dirty;
+        for lane in self.wiring.shards.iter_mut().flatten() {
+            lane.flush();
+        }
+        self.look_after_rings();
+    }
+
+    /// Everything but bytes.
+    fn carry_out_rest(&mut self, output: &mut Output) {
+        self.read_as_wanted(output);
         for (connection, flush) in output.close.drain(..) {
             let flush = if flush { Flush::Queued } else { Flush::Discard };
             if let Some(link) = self.link_of(connection) {
@@ -367,41 +390,10 @@ impl ShardThread {
         for message in output.to_control.drain(..) {
             self.wiring.control.send(message);
         }
-        for lane in self.wiring.shards.iter_mut().flatten() {
-            lane.flush();
-        }
-        self.return_output(output);
-        if self.rings.are_attached() {
-            self.look_after_rings();
-        }
-    }
-
-    /// Begins and ends reading where the shard wants that.
-    fn read_as_wanted(&mut self, output: &mut Output) {
-        let Output { read_once, pause, read_on, .. } = output;
-        for connection in read_once.drain(..) {
-            if let Some(link) = self.link_of(connection) {
-                self.driver.read_once(link);
-            }
-        }
-        for connection in pause.drain(..) {
-            match self.link_of(connection) {
-                Some(_) if self.rings.has(connection) => self.rings.pause(connection, true),
-                Some(link) => self.driver.pause(link),
-                None => {}
-            }
-        }
-        for connection in read_on.drain(..) {
-            match self.link_of(connection) {
-                Some(_) if self.rings.has(connection) => self.rings.pause(connection, false),
-                Some(link) => self.driver.read_on(link),
-                None => {}
-            }
-        }
     }
 
     /// Keeps the lists' memory for the next pass, unless carrying them out gave new work, which then comes first.
-    fn return_output(&mut self, output: crate::shard::Output) {
+    fn return_output(&mut self, output: Output) {
         assert!(output.is_empty(), "everything was carried out");
         if self.shard.output().is_empty() {
             *self.shard.output() = output;

@@ -38,6 +38,11 @@ impl Temper {
         self.busy_at = now;
     }
 
+    /// Whether it looks again and again before it asks the kernel.
+    pub(crate) fn looks(&self) -> bool {
+        self.poll != Poll::Never
+    }
+
     /// How to wait at `now`, when the next thing is due at `due`.
     pub(crate) fn next(&self, now: Tick, due: Option<Tick>) -> Patience {
         let left = due.map(|due| due.since(now));

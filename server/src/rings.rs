@@ -130,6 +130,23 @@ impl Rings {
         !self.heard.is_empty()
     }
 
+    /// Looks at the rings that are heard, this often if there is one and less often if there are many, until one of them
+    /// has something to say.
+    pub(crate) fn look(&self, times: u32) -> bool {
+        let heard = u32::try_from(self.heard.len()).unwrap_or(u32::MAX).max(1);
+        let says_something = |slot: &u32| {
+            let ring = self.by_slot.get(*slot as usize).and_then(Option::as_ref);
+            ring.is_some_and(|ring| !ring.paused && ring.requests.is_ready(ring.segment.requests()))
+        };
+        for _ in 0..(times / heard).max(1) {
+            if self.heard.iter().any(says_something) {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        false
+    }
+
     /// The client rang: each pass looks at its ring from now on.
     pub(crate) fn hear(&mut self, connection: ConnectionKey) {
         let Some(ring) = self.at(connection) else { return };

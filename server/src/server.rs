@@ -10,10 +10,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use fairlock_locktable::{Limits, Settings as TableSettings, Table};
+use fairlock_locktable::{Limits, NamespaceRules, Settings as TableSettings, Table};
 use fairlock_protocol::{CellId, DigestKey, ShardId, Tick};
 use fairlock_shm::beacon::{BEACON_SHARDS, Beacon};
 use fairlock_shm::robust::LastWord;
+use fairlock_shm::word::Leaving;
 
 use crate::clock;
 use crate::config::{Config, IoChoice, SHARDS_MAX};
@@ -65,6 +66,7 @@ pub struct Server {
 struct Start {
     settings: Settings,
     limits: Limits,
+    rules: NamespaceRules,
     index_key: u64,
     listeners: Vec<OwnedFd>,
     wiring: Wiring,
@@ -194,6 +196,7 @@ fn set_off(
                 worker.io,
             ),
             limits: config.table_limits(),
+            rules: config.table_rules(),
             write_backlog_bytes: config.limits.write_backlog_bytes,
             beacon: parts.beacon.clone(),
             index_key: cell.index_key,
@@ -212,7 +215,15 @@ fn set_off(
 
 /// What clients on this host will see of the shards; without it they stay on their sockets.
 fn light_beacon() -> Option<Arc<Beacon>> {
-    match Beacon::create() {
+    let leaving = if fairlock_shm::wait::has_barrier() {
+        Leaving::Barrier
+    } else {
+        tracing::warn!(
+            "membarrier is not to be had; clients on this host leave locks by a slower instruction"
+        );
+        Leaving::Exchange
+    };
+    match Beacon::create(leaving) {
         Ok(beacon) => Some(Arc::new(beacon)),
         Err(error) => {
             tracing::warn!(%error, "no memory can be shared with clients on this host; they use the socket");
@@ -284,7 +295,7 @@ fn spawn_worker(shard: u16, io: IoChoice, pin_it: bool) -> Result<Worker, StartE
 
 /// The life of a shard's thread.
 fn serve(shard: u16, mut driver: Box<dyn driver::Driver>, start: Start) {
-    let Start { settings, limits, index_key, listeners, wiring, stats, alarms, temper, .. } = start;
+    let Start { settings, limits, rules, index_key, listeners, wiring, stats, alarms, temper, .. } = start;
     let (beacon, write_backlog_bytes) = (start.beacon, start.write_backlog_bytes);
     // Until this thread ends, however it does, clients on this host see that it lives.
     let last_word = beacon.clone().map(|beacon| LastWord::new(beacon, shard)).transpose();
@@ -296,7 +307,8 @@ fn serve(shard: u16, mut driver: Box<dyn driver::Driver>, start: Start) {
             tracing::error!(%error, "cannot accept connections on a listener");
         }
     }
-    let table = Table::new(TableSettings { epoch: settings.epoch, shard: settings.me, index_key, limits });
+    let (epoch, me) = (settings.epoch, settings.me);
+    let table = Table::new(TableSettings { epoch, shard: me, index_key, limits, rules });
     let entropy =
         Box::new(|| random().unwrap_or_else(|error| panic!("the kernel gives no randomness: {error}")));
     let shard_state = Shard::new(settings, table, stats.clone(), alarms, entropy);

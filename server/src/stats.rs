@@ -58,7 +58,9 @@ stats! {
     /// Conversions refused because of a cycle.
     deadlocks_total: Counter, "Requests refused because of a cycle of waits";
     /// Fairness violations.
-    overtakes_total: Counter, "Times somebody was served before one who came earlier; must stay 0";
+    overtakes_total: Counter, "Times somebody was served before one who came earlier, against the rules; must stay 0";
+    /// Passes that a discipline allows.
+    bypasses_total: Counter, "Times somebody was served before one who came earlier, as the namespace's discipline allows";
     /// Requests refused.
     refusals_total: Counter, "Requests refused, for whatever reason";
     /// Frames received.

@@ -7,6 +7,7 @@
 
 use crate::mapping::{Mapping, Shared};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::word::Leaving;
 use rustix::fs::{SealFlags, fcntl_add_seals};
 use std::fmt;
 use std::io;
@@ -34,6 +35,8 @@ pub(crate) struct Line {
 struct Layout {
     magic: AtomicU64,
     bytes: AtomicU64,
+    /// 1: the server issues barriers before it sleeps over a wanted word. Written once, before anybody maps it.
+    barriers: AtomicU32,
     lines: Lines,
 }
 
@@ -57,13 +60,15 @@ impl fmt::Debug for Beacon {
 }
 
 impl Beacon {
-    /// A new beacon, which nobody but this mapping can ever write.
+    /// A new beacon, which nobody but this mapping can ever write. `leaving`: how clients may leave words; by plain stores
+    /// only where this process can issue barriers.
     ///
     /// # Errors
     /// No memory or descriptor is left, or the kernel knows no memfd.
-    pub fn create() -> io::Result<Beacon> {
+    pub fn create(leaving: Leaving) -> io::Result<Beacon> {
         let (map, file) = Mapping::<Layout>::create("fairlock-beacon")?;
         map.bytes.store(size_of::<Layout>() as u64, Ordering::Relaxed);
+        map.barriers.store(u32::from(leaving == Leaving::Barrier), Ordering::Relaxed);
         map.magic.store(MAGIC, Ordering::Relaxed);
         fcntl_add_seals(&file, SealFlags::FUTURE_WRITE | SealFlags::SEAL)?;
         Ok(Beacon { map, file })
@@ -134,6 +139,15 @@ impl Sight {
     #[inline]
     fn line(&self) -> &Line {
         &self.map.lines.0[self.shard]
+    }
+
+    /// How clients of this server may leave words. One that leaves by plain stores must have registered for barriers, too.
+    pub fn leaving(&self) -> Leaving {
+        // Relaxed: it was written before the beacon was passed, and never changes.
+        match self.map.barriers.load(Ordering::Relaxed) {
+            1 => Leaving::Barrier,
+            _ => Leaving::Exchange,
+        }
     }
 
     /// Whether the shard's thread lives: false from the moment at which the kernel has ended it.

@@ -155,4 +155,4 @@ fn close_raw(raw: RawFd) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

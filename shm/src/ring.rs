@@ -217,7 +217,8 @@ impl Receiver {
         Ok(Some(Piece { bytes, length }))
     }
 
-    /// Tells the writer which slots it may use again; to be called after a batch. Costs a store to a line that the
+    /// Tells the writer which slots it may use again; to be called after a batch. Nobody is woken by it: a writer without
+    /// room looks again, or sleeps only where the reader wakes it after this as it would after a message. Costs a store to a line that the
     /// writer reads only when it has run out of slots.
     #[inline]
     pub fn give_back<const N: usize>(&mut self, ring: &Ring<N>) {

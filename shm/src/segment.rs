@@ -51,7 +51,8 @@ struct Preface {
     layout: AtomicU64,
 }
 
-/// What the server says about the session. Written by the server alone.
+/// What the server says about the session. Written by the server alone, and for the client alone: the client could write
+/// it too, so that the server never decides anything by it.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Status {

@@ -5,7 +5,8 @@ use rustix::thread::futex::{self, Flags, Timespec};
 use rustix::thread::{MembarrierCommand, MembarrierQuery, membarrier, membarrier_query};
 use std::time::Duration;
 
-/// Sleeps while the client's word says that it does, at most this long. Returns early whenever it likes.
+/// Sleeps while the client's word says that it does, at most this long. Returns early whenever it likes. One thread of a
+/// client at a time: the word is set back and one sleeper woken for all of them.
 pub fn park(parking: &Parking, timeout: Option<Duration>) {
     let (word, asleep) = parking.futex();
     let timeout = timeout.map(|timeout| Timespec {

@@ -85,7 +85,8 @@ const fn seen(state: u64, generation: Generation) -> Seen {
         return Seen::Neither;
     }
     match state & 0xff {
-        FREE => Seen::Free,
+        // A free word has no holder; one that has is not what a client of ours writes, and `take` would not take it.
+        FREE if state == pack(FREE, generation, Holder::GRANTED) => Seen::Free,
         HELD => Seen::Held,
         _ => Seen::Neither,
     }

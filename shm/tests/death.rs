@@ -26,7 +26,7 @@ fn the_server_that_is_killed() {
     if env::var_os(ROLE).is_none() {
         return;
     }
-    let beacon = Arc::new(Beacon::create().unwrap());
+    let beacon = Arc::new(Beacon::create(fairlock_shm::word::Leaving::Barrier).unwrap());
     let thread = thread::spawn(move || {
         let descriptor = beacon.file().as_raw_fd();
         let _last = LastWord::new(beacon, SHARD).unwrap();

@@ -8,3 +8,4 @@
 pub mod corpus;
 pub mod frames;
 pub mod histories;
+pub mod segments;

@@ -20,6 +20,26 @@ use std::time::{Duration, Instant};
 /// Where the features stand in a HELLO.
 const FEATURES_AT: usize = 32;
 
+/// Where things lie in a segment, in bytes from its beginning.
+pub mod places {
+    /// What the server says about the session.
+    pub const STATUS: u64 = 64;
+    /// Whether the server looks at the ring by itself.
+    pub const ATTENTION: u64 = 128;
+    /// How the client waits.
+    pub const PARKING: u64 = 192;
+    /// How the client leaves words.
+    pub const MANNERS: u64 = 256;
+    /// How far the server has read; the slots follow, a line each.
+    pub const REQUESTS: u64 = 4096;
+    /// How far the client has read; the slots follow, a line each.
+    pub const REPLIES: u64 = REQUESTS + 5 * 4096;
+    /// The grant words, a line each.
+    pub const WORDS: u64 = REPLIES + 5 * 4096;
+    /// Bytes of a line.
+    pub const LINE: u64 = 64;
+}
+
 /// What a client and a shard share.
 #[derive(Clone, Debug)]
 pub struct Shared {
@@ -31,6 +51,26 @@ pub struct Shared {
     pub sight: Sight,
 }
 
+impl Shared {
+    /// Writes any bytes anywhere, as a client may that has its memory's file.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub fn write(&self, at: u64, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::pwrite(&*self.file, bytes, at)?)
+    }
+
+    /// The word of eight bytes that lies there.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub fn read(&self, at: u64) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        rustix::io::pread(&*self.file, &mut bytes, at)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct MemoryStream {
@@ -39,6 +79,9 @@ pub struct MemoryStream {
     requests: Sender,
     replies: Receiver,
     patience: Duration,
+    insistence: Duration,
+    /// Since when the ring has been full.
+    full_since: Option<Instant>,
     left: Vec<u8>,
 }
 
@@ -50,8 +93,9 @@ impl MemoryStream {
     pub fn connect(path: &str) -> io::Result<MemoryStream> {
         let (requests, replies) = (Sender::default(), Receiver::default());
         let socket = UnixStream::connect(path)?;
-        let patience = crate::WATCHDOG;
-        Ok(MemoryStream { socket, shared: None, requests, replies, patience, left: Vec::new() })
+        let (patience, insistence) = (crate::WATCHDOG, crate::WATCHDOG);
+        let (shared, full_since, left) = (None, None, Vec::new());
+        Ok(MemoryStream { socket, shared, requests, replies, patience, insistence, full_since, left })
     }
 
     /// Takes SEGMENT and its two descriptors.
@@ -122,9 +166,13 @@ impl Write for MemoryStream {
             if self.is_over() {
                 return Err(ErrorKind::BrokenPipe.into());
             }
+            if self.full_since.get_or_insert_with(Instant::now).elapsed() > self.insistence {
+                return Err(ErrorKind::TimedOut.into());
+            }
             std::thread::yield_now();
             return Err(ErrorKind::Interrupted.into());
         }
+        self.full_since = None;
         Ok(sent)
     }
 
@@ -173,8 +221,13 @@ impl Stream for MemoryStream {
         Ok(())
     }
 
-    fn insistence(&mut self, _patience: Duration) -> io::Result<()> {
+    fn insistence(&mut self, patience: Duration) -> io::Result<()> {
+        self.insistence = patience;
         Ok(())
+    }
+
+    fn socket(&self) -> Option<io::Result<UnixStream>> {
+        Some(self.socket.try_clone())
     }
 
     fn shared(&self) -> Option<&Shared> {

@@ -6,8 +6,8 @@ use fairlock_protocol::reply::{Grant, Refused};
 use fairlock_protocol::request::{Acquire, Open};
 use fairlock_protocol::wire::FLAG_KEPT;
 use fairlock_protocol::{
-    Frame, GrantId, Hello, Liveness, Mode, OwnerId, Refusal, Reply, Request, RequestId, Resource, Secret,
-    SessionId, ShardId, Wait, Welcome,
+    Frame, GrantId, Hello, Liveness, Mode, OwnerId, Priority, Refusal, Reply, Request, RequestId, Resource,
+    Secret, SessionId, ShardId, Wait, Welcome,
 };
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::TcpStream;
@@ -21,6 +21,10 @@ pub(crate) trait Stream: Read + Write + Send {
     fn patience(&mut self, patience: Duration) -> std::io::Result<()>;
     /// How long a write may wait.
     fn insistence(&mut self, patience: Duration) -> std::io::Result<()>;
+    /// Another descriptor of the socket beside the memory it goes through, when it does.
+    fn socket(&self) -> Option<std::io::Result<UnixStream>> {
+        None
+    }
     /// The memory it goes through, when it does.
     fn shared(&self) -> Option<&Shared> {
         None
@@ -103,6 +107,7 @@ pub fn exclusive(name: &[u8]) -> Acquire<'_> {
     Acquire {
         resource: Resource::new(b"", name).expect("a name"),
         mode: Mode::EX,
+        priority: Priority::LOWEST,
         wait: Wait::Forever,
         owner: OwnerId(0),
         reentrant: false,
@@ -184,6 +189,15 @@ impl Raw {
     /// Over another endpoint, or before the server has said anything.
     pub fn shared(&self) -> Shared {
         self.stream.shared().cloned().expect("it was welcomed through shared memory")
+    }
+
+    /// Another descriptor of the socket on which a client with shared memory rings.
+    ///
+    /// # Panics
+    /// Over another endpoint than `shm:PATH`.
+    pub fn bell(&self) -> UnixStream {
+        let socket = self.stream.socket().expect("it goes through shared memory");
+        socket.expect("a descriptor is left")
     }
 
     /// Connects and is welcomed by this shard.

@@ -246,6 +246,11 @@ impl Server {
         format!("unix:{}", self.socket().display())
     }
 
+    /// Its Unix endpoint for clients that share memory with it.
+    pub fn shm(&self) -> String {
+        format!("shm:{}", self.socket().display())
+    }
+
     /// The address of /metrics.
     ///
     /// # Panics

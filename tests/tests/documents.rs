@@ -137,7 +137,7 @@ fn the_documented_limits_are_those_of_the_code() {
         ("UNBOUND_CONNECTIONS_PER_ADDRESS_MAX", limits::UNBOUND_CONNECTIONS_PER_ADDRESS_MAX as u64),
         ("WRITE_BACKLOG_BYTES_MAX", limits::WRITE_BACKLOG_BYTES_MAX as u64),
         ("WRITE_PAUSE_BYTES", limits::WRITE_PAUSE_BYTES as u64),
-        ("WRITE_PAUSE_BYTES", limits::WRITE_PAUSE_BYTES as u64),
+        ("BYPASS_BUDGET_MAX", limits::BYPASS_BUDGET_MAX.into()),
         ("READ_BACKLOG_BYTES_MAX", limits::READ_BACKLOG_BYTES_MAX as u64),
         ("TTL_DEFAULT", ms(limits::TTL_DEFAULT)),
         ("TTL_MIN", ms(limits::TTL_MIN)),

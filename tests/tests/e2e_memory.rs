@@ -1,51 +1,13 @@
 //! The server's side of shared memory, by a client that speaks raw frames through a ring: attaching, locks, words, and
 //! what is passed on when a client goes.
 
-use fairlock_protocol::{Liveness, Mode, Reply, Request, ShardId, request::Acquire};
-use fairlock_shm::word::{Entry, Generation, Holder, Leaving};
+use fairlock_protocol::{Liveness, Mode, Reply, Request, ShardId};
+use fairlock_shm::word::{Entry, Holder, Leaving};
+use fairlock_tests::keeper::{cached, client, queued, take};
 use fairlock_tests::metrics::{get, metric};
 use fairlock_tests::raw::{Raw, exclusive};
-use fairlock_tests::server::{Plan, Server};
+use fairlock_tests::server::Plan;
 use fairlock_tests::ways::drivers;
-
-fn shm(server: &Server) -> String {
-    server.unix().replacen("unix:", "shm:", 1)
-}
-
-fn client(server: &Server) -> Raw {
-    let mut raw = Raw::greeted(&shm(server), ShardId::ANY);
-    raw.open(5000, Liveness::Process);
-    raw
-}
-
-/// Takes a lock as a client that would keep it.
-fn take(raw: &mut Raw, name: &[u8]) -> fairlock_protocol::reply::Grant {
-    raw.call(&Request::Acquire(Acquire { cacheable: true, ..exclusive(name) })).grant()
-}
-
-/// Takes and releases until the server leaves the grant here: its word, and in which tenure.
-fn cached(raw: &mut Raw, name: &[u8]) -> (fairlock_protocol::reply::Grant, u32, Generation) {
-    for _ in 0..64 {
-        let granted = take(raw, name);
-        let note = raw.frame_within(std::time::Duration::from_millis(20));
-        if let Ok(Some(note)) = note {
-            let Reply::Cached { grant, word, generation } = note.reply() else { panic!("{note:?}") };
-            assert_eq!(grant, granted.grant);
-            return (granted, word, Generation(generation));
-        }
-        raw.release(granted.grant);
-    }
-    panic!("no grant of {name:?} was left here");
-}
-
-/// Waits until so many wait: two doors of one pass are served in either order.
-fn queued(raw: &mut Raw, name: &[u8], waiters: usize) {
-    fairlock_tests::eventually("the queue", || {
-        let shown = raw.call(&Request::Show { cursor: 0, resource: exclusive(name).resource });
-        let Reply::Shown(page) = shown.reply() else { panic!("{shown:?}") };
-        (page.entries().filter(|entry| entry.position > 0).count() == waiters).then_some(())
-    });
-}
 
 // G42: a queue of clients through rings and TCP, in order.
 #[test]

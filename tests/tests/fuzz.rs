@@ -2,7 +2,7 @@
 //! makes it longer, `FAIRLOCK_SEED` replays one.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use fairlock_tests::fuzz::{corpus, frames, histories};
+use fairlock_tests::fuzz::{corpus, frames, histories, segments};
 use fairlock_tests::random::{Random, seed};
 use proptest::prelude::*;
 
@@ -38,6 +38,19 @@ fn the_table_survives_a_thousand_random_histories() {
     );
 }
 
+/// G26: whatever a client writes into the memory it shares is data.
+#[test]
+fn the_reader_of_a_segment_survives_twenty_thousand_spoilt_ones() {
+    let mut random = Random::from_seed(seed("segments", 0x5E6));
+    let sound = corpus::sound();
+    let mut understood = 0;
+    for _ in 0..cases(20_000) {
+        understood += segments::any_bytes(&segments::steps(&sound, &mut random));
+    }
+    eprintln!("{understood} frames");
+    assert!(understood > cases(20_000), "what is spoilt everywhere tests nothing: {understood}");
+}
+
 #[test]
 fn the_sound_corpus_is_understood() {
     for stream in corpus::sound() {
@@ -51,6 +64,11 @@ proptest! {
     #[test]
     fn arbitrary_bytes_are_a_frame_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         frames::any_bytes(&bytes);
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_a_segment(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        segments::any_bytes(&bytes);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use fairlock_benches::raw::{Raw, name};
 use fairlock_benches::server::{Manor, Server};
 use fairlock_benches::stream::Manner;
 use fairlock_protocol::request::Acquire;
-use fairlock_protocol::{GrantId, Mode, OwnerId, Reply, Request, Resource, Wait};
+use fairlock_protocol::{GrantId, Mode, OwnerId, Priority, Reply, Request, Resource, Wait};
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -146,6 +146,7 @@ fn ask(raw: &mut Raw, name: &[u8], owner: &mut u64) -> io::Result<()> {
     raw.put(&Request::Acquire(Acquire {
         resource,
         mode: Mode::EX,
+        priority: Priority::LOWEST,
         wait: Wait::Forever,
         owner: OwnerId(*owner),
         reentrant: false,

@@ -63,9 +63,7 @@ fn windows(raw: &mut Raw, next: &mut u64, ms: u64) -> io::Result<(u64, Duration)
         raw.send()
     };
     take(raw)?;
-    let mut given: Option<()> = None;
     loop {
-        // While one window is given back, the next one is taken.
         let over = begun.elapsed() >= span;
         let mut grants: Vec<GrantId> = Vec::with_capacity(64);
         for _ in 0..WINDOW {
@@ -75,21 +73,16 @@ fn windows(raw: &mut Raw, next: &mut u64, ms: u64) -> io::Result<(u64, Duration)
             raw.put(&Request::Release(grant));
         }
         raw.send()?;
-        if given.take().is_some() {
-            for _ in 0..WINDOW {
-                raw.released()?;
-            }
-            done += 2 * WINDOW;
+        // The next window is on its way before the answers of this one are read.
+        if !over {
+            take(raw)?;
         }
-        given = Some(());
+        for _ in 0..WINDOW {
+            raw.released()?;
+        }
+        done += 2 * WINDOW;
         if over {
-            break;
+            return Ok((done, begun.elapsed()));
         }
-        take(raw)?;
     }
-    for _ in 0..WINDOW {
-        raw.released()?;
-    }
-    done += 2 * WINDOW;
-    Ok((done, begun.elapsed()))
 }

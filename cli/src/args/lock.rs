@@ -23,6 +23,9 @@ pub(crate) struct LockTerms {
     /// Shared: the same as --mode PR
     #[arg(short, long)]
     shared: bool,
+    /// Class, 0 (lowest) to 7: counts in namespaces that the server serves by priority [default: 0]
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u8).range(0..=7), value_name = "CLASS")]
+    pub(crate) priority: u8,
     /// Give up (75) when the lock is not free within this time [default: wait for ever]
     #[arg(short, long, value_parser = duration, value_name = "DURATION")]
     wait: Option<Duration>,
@@ -90,6 +93,7 @@ Examples:
   fairlock run deploy -- ./deploy.sh               wait for the lock, run, release
   fairlock run -n cron/backup -- backup.sh         skip (75) when it is running elsewhere
   fairlock run -w 1.5m -s db -- pg_dump app        shared with other readers, wait at most 90 seconds
+  fairlock run --namespace jobs --priority 7 nightly -- ./repair.sh
   fairlock run db --mode PW -- sh -c 'psql -v token=$FAIRLOCK_TOKEN -f migrate.sql'
 
 The command finds FAIRLOCK_TOKEN, FAIRLOCK_FENCE, FAIRLOCK_NAME and FAIRLOCK_MODE in its environment. When the lease

@@ -3,8 +3,11 @@
 use super::values::duration;
 use clap::builder::TypedValueParser;
 use clap::{Args, ValueEnum};
+use fairlock_protocol::Discipline;
+use fairlock_protocol::priority::NotADiscipline;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
@@ -13,6 +16,8 @@ Examples:
   fairlock serve --listen 127.0.0.1:0                any free port; the ready line on stdout names it
   fairlock serve --socket /run/app/lock.sock --socket-mode 0660 --socket-group app
   fairlock serve --admin 127.0.0.1:7412              /metrics and /healthz for Prometheus and probes
+  fairlock serve --discipline reports=phase --discipline jobs=priority:16:100ms
+                                                     readers may join readers; by class, rising with age
   fairlock serve --print-config                      every key of the config file, explained
 
 With only one of --listen and --socket given, the other's default is opened when nobody else has it.
@@ -41,6 +46,9 @@ pub(crate) struct ServeArgs {
     /// Where epoch and lease horizon are kept; locked against a second server
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// How wait queues of a namespace go: NAMESPACE=strict|phase|priority[:BYPASS_BUDGET[:AGE_STEP]]; may be repeated
+    #[arg(long, value_name = "NAMESPACE=RULE")]
+    pub(crate) discipline: Vec<DisciplineOrder>,
     /// How bytes are moved
     #[arg(long, value_enum, value_name = "IO")]
     pub(crate) io: Option<IoWord>,
@@ -68,6 +76,40 @@ pub(crate) struct ServeArgs {
     /// The cell.
     #[command(flatten)]
     pub(crate) cell: CellArgs,
+}
+
+/// One `--discipline`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DisciplineOrder {
+    /// Of which namespace.
+    pub(crate) namespace: String,
+    /// By what its queues go.
+    pub(crate) discipline: Discipline,
+    /// Times a waiter may be passed.
+    pub(crate) bypass_budget: Option<u32>,
+    /// How long a waiter waits for each class it rises.
+    pub(crate) age_step: Option<Duration>,
+}
+
+impl FromStr for DisciplineOrder {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<DisciplineOrder, String> {
+        let shape = || {
+            "a rule is NAMESPACE=DISCIPLINE[:BYPASS_BUDGET[:AGE_STEP]], like jobs=priority:16:100ms"
+                .to_owned()
+        };
+        let (namespace, rule) = text.split_once('=').ok_or_else(shape)?;
+        let mut parts = rule.split(':');
+        let discipline =
+            parts.next().unwrap_or_default().parse().map_err(|error: NotADiscipline| error.to_string())?;
+        let bypass_budget = parts.next().map(str::parse).transpose().map_err(|_| shape())?;
+        let age_step = parts.next().map(duration).transpose().map_err(|error| error.to_string())?;
+        if parts.next().is_some() {
+            return Err(shape());
+        }
+        Ok(DisciplineOrder { namespace: namespace.to_owned(), discipline, bypass_budget, age_step })
+    }
 }
 
 /// The flags of a replicated cell.

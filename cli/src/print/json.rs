@@ -3,6 +3,7 @@
 //! numbers of JavaScript.
 
 use fairlock::admin::{LockLine, SessionLine, Show, ShowLine, StatusReport};
+use fairlock::{Discipline, Mode};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -84,15 +85,30 @@ struct Waiter {
     from: Option<&'static str>,
     position: u32,
     waited_ms: u64,
+    /// Where queues go by class: the one asked for, and the one it has by now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<u8>,
+    /// Where a queue is not strict: how often somebody who came later was let in before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passed: Option<u32>,
 }
 
 impl From<&ShowLine> for Waiter {
     fn from(line: &ShowLine) -> Waiter {
+        // A conversion holds its lock, has no class and is never passed.
+        let waits = line.from.is_none_or(|from| from == Mode::NL);
+        let has_class = waits && line.discipline == Discipline::Priority;
+        let may_be_passed = waits && line.discipline != Discipline::Strict;
         Waiter {
             who: line.into(),
-            from: line.from.map(fairlock::Mode::name),
+            from: line.from.map(Mode::name),
             position: line.position,
             waited_ms: line.age_ms,
+            priority: has_class.then_some(line.priority.get()),
+            class: has_class.then_some(line.class.get()),
+            passed: may_be_passed.then_some(line.passed),
         }
     }
 }
@@ -107,11 +123,17 @@ pub(crate) struct Queue {
     conversions: Vec<Waiter>,
     waiters: Vec<Waiter>,
     overtakes_total: u64,
+    /// Both only where the queue is not strict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discipline: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bypasses_total: Option<u64>,
 }
 
 impl Queue {
     /// The document of one name.
     pub(crate) fn new(namespace: &str, name: &[u8], show: &Show) -> Queue {
+        let is_strict = show.discipline() == Discipline::Strict;
         Queue {
             name: Named::new(name),
             namespace: namespace.to_owned(),
@@ -119,6 +141,8 @@ impl Queue {
             conversions: show.conversions.iter().map(Into::into).collect(),
             waiters: show.waiters.iter().map(Into::into).collect(),
             overtakes_total: show.overtakes_total,
+            discipline: (!is_strict).then(|| show.discipline().name()),
+            bypasses_total: (!is_strict).then_some(show.bypasses_total),
         }
     }
 }
@@ -141,7 +165,7 @@ impl From<&LockLine> for Lock {
             namespace: line.namespace.clone(),
             holders: line.holders,
             waiters: line.waiters,
-            mode: line.mode.map(fairlock::Mode::name),
+            mode: line.mode.map(Mode::name),
         }
     }
 }
@@ -188,6 +212,7 @@ struct Counts {
     connections: u64,
     grants_total: u64,
     overtakes_total: u64,
+    bypasses_total: u64,
     table_bytes: u64,
 }
 
@@ -229,6 +254,7 @@ impl Status {
                 connections: report.connections,
                 grants_total: report.grants_total,
                 overtakes_total: report.overtakes_total,
+                bypasses_total: report.bypasses_total,
                 table_bytes: report.table_bytes,
             },
             transports,

@@ -100,6 +100,7 @@ impl Lease {
             reach: reach.clone(),
             namespace: terms.namespace.clone(),
             mode: terms.mode(),
+            priority: terms.priority,
             wait: terms.wait(),
             ttl: terms.ttl,
             wish,
@@ -206,6 +207,7 @@ struct Asker {
     reach: Reach,
     namespace: String,
     mode: fairlock::Mode,
+    priority: u8,
     wait: Option<Duration>,
     ttl: Option<Duration>,
     wish: Wish,
@@ -224,6 +226,7 @@ impl Asker {
     fn acquire(&mut self) -> Result<Held, Failure> {
         let client = self.connect()?;
         let mut request = client.lock(&self.wish.name).namespace(self.namespace.as_str()).mode(self.mode);
+        request = request.priority(self.priority);
         if let Some(wait) = self.wait.filter(|wait| !wait.is_zero()) {
             request = request.wait(wait);
         }

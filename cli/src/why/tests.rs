@@ -1,7 +1,7 @@
 //! Queues explained, from fixed entries.
 
 use super::*;
-use fairlock::SessionId;
+use fairlock::{Priority, SessionId};
 use fairlock_protocol::{OwnerId, Transport};
 
 fn line(pid: u32, mode: Mode, position: u32) -> ShowLine {
@@ -16,6 +16,10 @@ fn line(pid: u32, mode: Mode, position: u32) -> ShowLine {
         age_ms: 1_500,
         position,
         pid,
+        discipline: Discipline::Strict,
+        priority: Priority::LOWEST,
+        class: Priority::LOWEST,
+        passed: 0,
         host: "db1".to_owned(),
         exe: "/usr/bin/worker".to_owned(),
         label: String::new(),
@@ -34,6 +38,20 @@ fn queue(holders: &[Mode], waiters: &[Mode]) -> Show {
 fn a_waiter_is_blocked_by_the_holders_it_cannot_stand_beside() {
     let show = queue(&[Mode::CR, Mode::CW], &[Mode::PR]);
     assert_eq!(reason(&show, 0), Reason::Holders(vec![1]));
+}
+
+#[test]
+fn where_classes_count_the_higher_one_is_explained_first() {
+    let mut show = queue(&[Mode::PR], &[Mode::PR, Mode::EX]);
+    for line in show.holders.iter_mut().chain(&mut show.waiters) {
+        line.discipline = Discipline::Priority;
+    }
+    show.waiters[1].class = Priority::HIGHEST;
+    let text = explain(b"jobs", &show, Style::PLAIN);
+    let first = text.find("#1").expect("somebody is first");
+    assert!(text[first..].starts_with("#1     EX"), "{text}");
+    assert!(text.contains("class 7 (asked for 0)") && text.contains("#1 is served earlier"), "{text}");
+    assert!(text.contains("by class") && !text.contains("nobody passes anybody"), "{text}");
 }
 
 #[test]

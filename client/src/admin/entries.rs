@@ -2,7 +2,9 @@
 
 use fairlock_protocol::admin::{self, LockEntry, SessionEntry, ShowEntry, Standing};
 use fairlock_protocol::handshake::Role;
-use fairlock_protocol::{CellId, FencingToken, Liveness, Mode, OwnerId, SessionId, Transport};
+use fairlock_protocol::{
+    CellId, Discipline, FencingToken, Liveness, Mode, OwnerId, Priority, SessionId, Transport,
+};
 
 /// One name in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +44,14 @@ pub struct ShowLine {
     pub position: u32,
     /// Process id on its host.
     pub pid: u32,
+    /// By what the wait queue goes.
+    pub discipline: Discipline,
+    /// Of one that waits: the class asked for.
+    pub priority: Priority,
+    /// Of one that waits where classes count: the class it has by now, by age and inheritance.
+    pub class: Priority,
+    /// Of one that waits: how often somebody who came later was let in before it.
+    pub passed: u32,
     /// Its host.
     pub host: String,
     /// Its program.
@@ -57,10 +67,12 @@ pub struct Show {
     pub holders: Vec<ShowLine>,
     /// Who holds it and waits for another mode, first to be served first.
     pub conversions: Vec<ShowLine>,
-    /// Who waits, first to be served first.
+    /// Who waits, in order of arrival, which is the order of service but under the discipline `priority`.
     pub waiters: Vec<ShowLine>,
-    /// Times somebody was served before one who came earlier, on the whole shard; must be 0.
+    /// Times somebody was served before one who came earlier, against the rules, on the whole shard; must be 0.
     pub overtakes_total: u64,
+    /// Times somebody was served before one who came earlier as a discipline allows, on the whole shard.
+    pub bypasses_total: u64,
 }
 
 /// One session.
@@ -123,8 +135,10 @@ pub struct StatusReport {
     pub connections: u64,
     /// Grants since the start.
     pub grants_total: u64,
-    /// Times somebody was served before one who came earlier; must be 0.
+    /// Times somebody was served before one who came earlier, against the rules; must be 0.
     pub overtakes_total: u64,
+    /// Times somebody was served before one who came earlier as a namespace's discipline allows.
+    pub bypasses_total: u64,
     /// Bytes the lock table takes.
     pub table_bytes: u64,
     /// Conditions somebody should look at.
@@ -160,6 +174,10 @@ impl From<&ShowEntry<'_>> for ShowLine {
             age_ms: entry.age_ms,
             position: entry.position,
             pid: entry.pid,
+            discipline: entry.discipline,
+            priority: entry.priority,
+            class: entry.class,
+            passed: entry.passed,
             host: text(entry.host),
             exe: text(entry.exe),
             label: text(entry.label),
@@ -168,6 +186,12 @@ impl From<&ShowEntry<'_>> for ShowLine {
 }
 
 impl Show {
+    /// By what the wait queue goes; a name that nobody holds or wants does not tell.
+    pub fn discipline(&self) -> Discipline {
+        let mut lines = self.holders.iter().chain(&self.conversions).chain(&self.waiters);
+        lines.next().map_or(Discipline::Strict, |line| line.discipline)
+    }
+
     /// Puts an entry into its list.
     pub(crate) fn take(&mut self, entry: &ShowEntry<'_>) {
         let list = match entry.standing {
@@ -216,6 +240,7 @@ impl From<admin::Status<'_>> for StatusReport {
             connections: status.connections,
             grants_total: status.grants_total,
             overtakes_total: status.overtakes_total,
+            bypasses_total: status.bypasses_total,
             table_bytes: status.table_bytes,
             alarms: status.alarms.lines().map(str::to_owned).collect(),
         }
@@ -234,6 +259,7 @@ impl StatusReport {
         self.connections += other.connections;
         self.grants_total += other.grants_total;
         self.overtakes_total += other.overtakes_total;
+        self.bypasses_total += other.bypasses_total;
         self.table_bytes += other.table_bytes;
         for alarm in &other.alarms {
             if !self.alarms.contains(alarm) {

@@ -171,7 +171,8 @@ impl Admin {
                 Err(error) => return Err(error),
             }
         }
-        show.overtakes_total = self.status_of(shard)?.overtakes_total;
+        let status = self.status_of(shard)?;
+        (show.overtakes_total, show.bypasses_total) = (status.overtakes_total, status.bypasses_total);
         Ok(show)
     }
 

@@ -2,7 +2,7 @@
 
 use fairlock_protocol::bundle::ItemsBuffer;
 use fairlock_protocol::request::{Acquire, AcquireAll};
-use fairlock_protocol::{GrantId, Mode, OwnerId, Refusal, Request, RequestId, Resource, Wait};
+use fairlock_protocol::{GrantId, Mode, OwnerId, Priority, Refusal, Request, RequestId, Resource, Wait};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ pub(crate) struct Spec {
     pub(crate) name: Box<[u8]>,
     pub(crate) label: Box<str>,
     pub(crate) mode: Mode,
+    pub(crate) priority: Priority,
     pub(crate) wait: Wait,
     pub(crate) owner: OwnerId,
     pub(crate) reentrant: bool,
@@ -40,6 +41,7 @@ impl Spec {
             name: name.into(),
             label: "".into(),
             mode: Mode::EX,
+            priority: Priority::LOWEST,
             wait: Wait::Forever,
             owner: OwnerId::default(),
             reentrant: false,
@@ -110,6 +112,7 @@ impl Ask {
                 Request::Acquire(Acquire {
                     resource,
                     mode: spec.mode,
+                    priority: spec.priority,
                     wait: left(spec.wait, passed),
                     owner: spec.owner,
                     reentrant: spec.reentrant,

@@ -220,7 +220,7 @@ pub(crate) fn rouse(waker: Waker) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use fairlock_protocol::{OwnerId, Wait};
+    use fairlock_protocol::{OwnerId, Priority, Wait};
 
     pub(crate) fn spec(max_hold_ms: u32) -> Arc<Spec> {
         Arc::new(Spec {
@@ -228,6 +228,7 @@ pub(crate) mod tests {
             name: b"demo".as_slice().into(),
             label: "".into(),
             mode: Mode::EX,
+            priority: Priority::LOWEST,
             wait: Wait::Forever,
             owner: OwnerId(0),
             reentrant: false,

@@ -1,6 +1,7 @@
 //! Several locks in one request, as they are specified: taken in canonical order, all or none, nothing told before all
 //! are held; whatever fails on the way gives everything back. Resources stand in canonical order here.
 
+use super::disciplines::Newcomer;
 use super::table::{Line, Model, Waiting};
 use super::{Ask, GrantSerial, Mode, Refusal, Reply, ResourceIndex, SessionSerial, Tick, Wait};
 
@@ -42,7 +43,9 @@ impl Model {
             self.answer(session, request, first, Reply::Refused(Refusal::AlreadyHeld));
             return;
         }
-        let open = |&(resource, mode): &(ResourceIndex, Mode)| self.may_enter(session, resource, mode, None);
+        let open = |&(resource, mode): &(ResourceIndex, Mode)| {
+            self.may_enter(Newcomer { session, owner, resource, mode, priority: 0 }, None)
+        };
         if wait == Wait::Try && !wanted.iter().all(open) {
             self.answer(session, request, first, Reply::Refused(Refusal::WouldBlock));
             return;
@@ -66,7 +69,8 @@ impl Model {
                 self.fail(bundle, Refusal::AlreadyHeld);
                 return;
             }
-            if self.may_enter(session, resource, mode, None) {
+            if self.may_enter(Newcomer { session, owner, resource, mode, priority: 0 }, None) {
+                self.pass_all(resource, mode);
                 let died = mode != Mode::NL && core::mem::take(&mut self.resources[resource].holder_died);
                 self.take_for(bundle, resource, mode, died);
                 continue;
@@ -75,7 +79,7 @@ impl Model {
                 self.fail(bundle, Refusal::QueueFull);
                 return;
             }
-            self.waits.push(Waiting {
+            self.join(Waiting {
                 live: true,
                 line: Line::Waits,
                 session,
@@ -88,6 +92,8 @@ impl Model {
                 until,
                 converts: None,
                 bundle: Some(bundle),
+                priority: 0,
+                passed: 0,
             });
             return;
         }
@@ -107,6 +113,7 @@ impl Model {
         let single = Ask::Acquire {
             resource,
             mode,
+            priority: 0,
             wait: Wait::Forever,
             owner,
             reentrant: false,

@@ -170,7 +170,8 @@ impl Play {
         let mut queue = Vec::new();
         for (role, line) in [(Role::Conversion, Line::Conversions), (Role::Waiter, Line::Waits)] {
             for (w, position) in waits(line).into_iter().zip(1_u32..) {
-                queue.push((role, position, self.judge.key(w.session), w.request, w.mode, w.owner));
+                let key = self.judge.key(w.session);
+                queue.push((role, position, key, w.request, w.mode, w.owner, w.passed));
             }
         }
         let (mut seen_holders, mut seen_queue) = (Vec::new(), Vec::new());

@@ -13,6 +13,7 @@
 
 pub mod bundles;
 pub mod clock;
+pub mod disciplines;
 pub mod judge;
 pub mod play;
 pub mod queue;
@@ -21,6 +22,7 @@ pub mod subject;
 pub mod table;
 pub mod witness;
 
+pub use fairlock_locktable::Rules;
 pub use fairlock_locktable::command::{Ended, Lease, Wait};
 use fairlock_protocol::limits;
 pub use fairlock_protocol::{Mode, Refusal, Tick};
@@ -53,12 +55,18 @@ impl Bounds {
     pub const TIGHT: Bounds = Bounds { unacknowledged: 9, reentry: 1, waiters: 2, sessions: 4 };
 }
 
+/// By what the queue of each resource goes.
+pub type House = [Rules; play::RESOURCES];
+/// Everybody first come, first served.
+pub const STRICT: House = [Rules::STRICT; play::RESOURCES];
+
 /// What a request asks for: equal exactly when a repetition is "the same request".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
     Acquire {
         resource: ResourceIndex,
         mode: Mode,
+        priority: u8,
         wait: Wait,
         owner: u64,
         reentrant: bool,
@@ -88,8 +96,17 @@ pub enum Ask {
 impl Ask {
     /// A plain request for the first resource.
     pub fn acquire(mode: Mode, wait: Wait, owner: u64) -> Ask {
-        let (resource, reentrant, notify) = (0, false, false);
-        Ask::Acquire { resource, mode, wait, owner, reentrant, notify, lock_delay_ms: 0, max_hold_ms: 0 }
+        Ask::Acquire {
+            resource: 0,
+            mode,
+            priority: 0,
+            wait,
+            owner,
+            reentrant: false,
+            notify: false,
+            lock_delay_ms: 0,
+            max_hold_ms: 0,
+        }
     }
 }
 

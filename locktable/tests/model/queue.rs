@@ -1,14 +1,16 @@
 //! Who is granted and who is next: the strict queue discipline, the modes and the tokens
 //! and fences, rule by rule.
 
+use super::disciplines::{Newcomer, REMOVES};
 use super::table::{Grant, Line, Model, Waiting};
 use super::{
     Ask, GrantSerial, Mode, Refusal, Reply, ResourceIndex, Said, SessionSerial, TokenSerial, Told, Wait,
     WaitSerial,
 };
+use fairlock_protocol::Discipline;
 
 impl Model {
-    fn line(&self, resource: ResourceIndex, line: Line) -> Vec<WaitSerial> {
+    pub fn line(&self, resource: ResourceIndex, line: Line) -> Vec<WaitSerial> {
         self.live_waits(|w| w.resource == resource && w.line == line)
     }
 
@@ -28,17 +30,13 @@ impl Model {
             .is_some_and(|delay| s.identity.is_empty() || delay.identity != s.identity || delay.key != s.key)
     }
 
-    /// Granted at once iff C and W are empty and it is compatible with all of G; NL always.
-    pub fn may_enter(
-        &self,
-        session: SessionSerial,
-        resource: ResourceIndex,
-        mode: Mode,
-        without: Option<GrantSerial>,
-    ) -> bool {
-        let nobody_waits = self.live_waits(|w| w.resource == resource).is_empty();
+    /// Granted at once iff C and W are empty (or may be passed) and it is compatible with all of G; NL always.
+    pub fn may_enter(&self, newcomer: Newcomer, without: Option<GrantSerial>) -> bool {
+        let Newcomer { session, resource, mode, .. } = newcomer;
         mode == Mode::NL
-            || (nobody_waits && self.fits(resource, mode, without) && !self.kept_out(session, resource))
+            || (self.way_is_free(newcomer)
+                && self.fits(resource, mode, without)
+                && !self.kept_out(session, resource))
     }
 
     pub fn told(&self, grant: GrantSerial, waited_us: u64, previous_owner_died: bool) -> Told {
@@ -133,9 +131,11 @@ impl Model {
         wait: Wait,
         converts: Option<GrantSerial>,
     ) {
-        let (resource, mode, owner) = match ask {
-            Ask::Acquire { resource, mode, owner, .. } => (resource, mode, owner),
-            Ask::Convert { grant, mode, .. } => (self.grants[grant].resource, mode, self.grants[grant].owner),
+        let (resource, mode, owner, priority) = match ask {
+            Ask::Acquire { resource, mode, owner, priority, .. } => (resource, mode, owner, priority),
+            Ask::Convert { grant, mode, .. } => {
+                (self.grants[grant].resource, mode, self.grants[grant].owner, 0)
+            }
             Ask::AcquireAll { .. } | Ask::Release { .. } | Ask::Cancel { .. } => {
                 unreachable!("only these two wait here")
             }
@@ -167,8 +167,10 @@ impl Model {
             until,
             converts,
             bundle,
+            priority,
+            passed: 0,
         };
-        self.waits.push(waiting);
+        self.join(waiting);
     }
 
     /// Another mode for a grant: down at once, up at once or at the end of C, refused where two would wait for each other.
@@ -199,9 +201,13 @@ impl Model {
             return;
         }
         if held == Mode::NL {
-            if self.may_enter(session, resource, mode, Some(grant)) {
+            let owner = self.grants[grant].owner;
+            let newcomer = Newcomer { session, owner, resource, mode, priority: 0 };
+            if self.may_enter(newcomer, Some(grant)) {
+                self.pass_all(resource, mode);
                 let died = core::mem::take(&mut self.resources[resource].holder_died);
                 self.convert_now(request, grant, mode, 0, died);
+                self.serve(resource);
             } else {
                 self.enqueue(Line::Waits, session, request, ask, wait, Some(grant));
             }
@@ -234,16 +240,22 @@ impl Model {
 
     /// C from the head while the head is compatible with the rest of G; only when C is empty W the same way.
     pub fn serve(&mut self, resource: ResourceIndex) {
+        self.stirred.retain(|&stirred| stirred != resource);
         let died = self.resources[resource].holder_died;
         loop {
             let conversions = self.line(resource, Line::Conversions);
-            let waits = self.line(resource, Line::Waits);
-            let Some(&head) = conversions.first().or(waits.first()) else { return };
+            let next = self.next_of_waits(resource, REMOVES);
+            self.inherited += u64::from(next != self.next_of_waits(resource, 0));
+            let Some(head) = conversions.first().copied().or(next) else { return };
             let Waiting { session, request, ask, mode, since, converts, bundle, .. } = self.waits[head];
             if !self.fits(resource, mode, converts) || self.kept_out(session, resource) {
                 return;
             }
             self.waits[head].live = false;
+            if conversions.is_empty() {
+                let earlier = self.line(resource, Line::Waits).into_iter().filter(|&w| w < head);
+                self.pass(&earlier.collect::<Vec<_>>(), resource);
+            }
             let waited_us = u64::try_from(self.now.since(since).as_micros()).unwrap();
             self.resources[resource].holder_died = false;
             if let Some(bundle) = bundle {
@@ -262,7 +274,7 @@ impl Model {
     pub fn end_grant(&mut self, grant: GrantSerial) {
         self.drop_grant(grant);
         for w in self.live_waits(|w| w.converts == Some(grant)) {
-            self.waits[w].live = false;
+            self.leave(w);
             let Waiting { session, request, resource, .. } = self.waits[w];
             self.answer(session, request, resource, Reply::Refused(Refusal::Cancelled));
         }
@@ -271,6 +283,16 @@ impl Model {
     pub fn drop_grant(&mut self, grant: GrantSerial) {
         assert!(self.grants[grant].live, "a grant ends once");
         self.grants[grant].live = false;
+        self.stir(self.grants[grant].resource);
+    }
+
+    /// At the end of its queue. Where classes rise with age it is looked at once more who is next.
+    pub fn join(&mut self, waiting: Waiting) {
+        let resource = waiting.resource;
+        self.waits.push(waiting);
+        if self.house[resource].discipline == Discipline::Priority {
+            self.serve(resource);
+        }
     }
 
     /// Grants that begin to block somebody and wanted to know. Called once after each command.

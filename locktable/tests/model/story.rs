@@ -2,7 +2,9 @@
 //! so that a history that lost some of its steps in shrinking still means something.
 
 use super::play::RESOURCES;
-use super::{Ended, Mode, Wait};
+use super::{Ended, House, Mode, Rules, STRICT, Wait};
+use core::time::Duration;
+use fairlock_protocol::Discipline;
 use proptest::prelude::*;
 
 /// One thing that happens. Picks are indices modulo what there is to pick from.
@@ -82,6 +84,7 @@ pub struct Wish {
     pub session: u8,
     pub resource: u8,
     pub mode: Mode,
+    pub priority: u8,
     pub wait: Wait,
     pub owner: u8,
     pub reentrant: bool,
@@ -113,6 +116,7 @@ fn wish() -> impl Strategy<Value = Wish> {
             session,
             resource: resource / 2,
             mode,
+            priority: session / 16 % 8,
             wait,
             owner,
             reentrant,
@@ -206,6 +210,54 @@ pub fn storm_step() -> impl Strategy<Value = Step> {
         3 => (1..30_u64).prop_map(|ms| Step::Decide { ms }),
         2 => open(),
     ]
+}
+
+/// A step of a crush: readers and writers who hold, wait and hold on while they wait, so that queues are long and owners
+/// stand in several.
+pub fn crush_step() -> impl Strategy<Value = Step> {
+    let asked =
+        prop::sample::select(vec![Mode::PR, Mode::PR, Mode::CR, Mode::CW, Mode::EX, Mode::EX, Mode::EX]);
+    let patience = prop_oneof![
+        1 => Just(Wait::Try), 1 => prop::sample::select(vec![30_u64, 900]).prop_map(Wait::Millis),
+        8 => Just(Wait::Forever),
+    ];
+    let rush = (wish(), asked, patience, 0..9_u8).prop_map(|(wish, mode, wait, owner)| {
+        let wish = Wish { mode, wait, owner, lock_delay_ms: 0, max_hold_ms: 0, ..wish };
+        Step::Acquire(wish)
+    });
+    prop_oneof![
+        24 => rush,
+        3 => bundle(),
+        12 => (any::<u8>(), Just(false)).prop_map(|(grant, by_another)| Step::Release { grant, by_another }),
+        2 => (any::<u8>(), mode(), wait()).prop_map(|(grant, mode, wait)| Step::Convert { grant, mode, wait }),
+        3 => (any::<u8>(), Just(false)).prop_map(|(wait, of_nothing)| Step::Cancel { wait, of_nothing }),
+        1 => (any::<u8>(), why()).prop_map(|(session, why)| Step::End { session, why }),
+        6 => (1..120_u64).prop_map(|ms| Step::Pass { ms, renewed: 0xFF }),
+        2 => open(),
+    ]
+}
+
+fn rules() -> impl Strategy<Value = Rules> {
+    let discipline = prop_oneof![
+        1 => Just(Discipline::Strict), 3 => Just(Discipline::Phase), 6 => Just(Discipline::Priority),
+    ];
+    let budget = prop::sample::select(vec![1_u32, 1, 2, 3, 16]);
+    let step = prop::sample::select(vec![1_u64, 30, 100, 10_000]).prop_map(Duration::from_millis);
+    (discipline, budget, step).prop_map(|(discipline, bypass_budget, age_step)| match discipline {
+        Discipline::Strict => Rules::STRICT,
+        _ => Rules { discipline, bypass_budget, age_step },
+    })
+}
+
+/// Resources of which at least one has a queue that is not strict.
+pub fn disciplined() -> impl Strategy<Value = House> {
+    let mixed = [0; RESOURCES].map(|_| rules());
+    mixed.prop_map(|mut house| {
+        if house == STRICT {
+            house[0] = Rules::new(Discipline::Phase);
+        }
+        house
+    })
 }
 
 /// A history: it begins with a few sessions, so that nothing is spent on an empty house.

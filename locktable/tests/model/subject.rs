@@ -1,16 +1,17 @@
 //! The real table, behind the few calls that the tests need of it.
 
-use super::{Bounds, Tick};
+use super::play::namespace_of;
+use super::{Bounds, House, Rules, Tick};
 use core::ops::ControlFlow;
 use fairlock_locktable::command::{Command, SessionKey};
 use fairlock_locktable::effect::{Effect, Effects};
-use fairlock_locktable::{Limits, Role, Settings, Table};
-use fairlock_protocol::{Digest, Epoch, FencingToken, GrantId, Mode, ShardId};
+use fairlock_locktable::{Limits, NamespaceRules, Role, Settings, Table};
+use fairlock_protocol::{Digest, Epoch, FencingToken, GrantId, Mode, Namespace, ShardId};
 
 /// Session, grant, mode, levels, whether broken, owner.
 pub type Holder = (SessionKey, Option<GrantId>, Mode, u32, bool, u64);
-/// Queue, position, session, request, mode asked for, owner.
-pub type Waiter = (Role, u32, SessionKey, u64, Mode, u64);
+/// Queue, position, session, request, mode asked for, owner, how often it was passed.
+pub type Waiter = (Role, u32, SessionKey, u64, Mode, u64, u32);
 
 /// The table under test.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub struct Subject {
 
 impl Subject {
     /// `index_key` is private to a process: it must not show in anything that follows.
-    pub fn new(epoch: Epoch, bounds: Bounds, index_key: u64) -> Subject {
+    pub fn new(epoch: Epoch, house: House, bounds: Bounds, index_key: u64) -> Subject {
         let limits = Limits {
             unacknowledged: bounds.unacknowledged,
             reentry: bounds.reentry,
@@ -29,7 +30,11 @@ impl Subject {
             sessions: bounds.sessions,
             ..Limits::default()
         };
-        let table = Table::new(Settings { epoch, shard: ShardId(0), index_key, limits });
+        let mut rules = NamespaceRules::new();
+        for (resource, told) in house.into_iter().enumerate().filter(|(_, told)| *told != Rules::STRICT) {
+            rules.set(Namespace::new(namespace_of(house, resource)).unwrap(), told);
+        }
+        let table = Table::new(Settings { epoch, shard: ShardId(0), index_key, limits, rules });
         Subject { table, effects: Effects::new() }
     }
 
@@ -61,6 +66,10 @@ impl Subject {
 
     pub fn overtakes_total(&self) -> u64 {
         self.table.counts().overtakes_total
+    }
+
+    pub fn bypasses_total(&self) -> u64 {
+        self.table.counts().bypasses_total
     }
 
     /// Sessions, grants, and what waits in either queue.
@@ -96,7 +105,8 @@ impl Subject {
                 }
                 role => {
                     let (asked, request) = (entry.asked.unwrap(), entry.request.unwrap().0);
-                    Err((role, entry.position, entry.session, request, asked, entry.owner.0))
+                    let (owner, passed) = (entry.owner.0, entry.passed);
+                    Err((role, entry.position, entry.session, request, asked, owner, passed))
                 }
             });
             ControlFlow::Continue(())

@@ -2,8 +2,9 @@
 //! cancel, release. Granting, and who is next, stands in `queue.rs`.
 
 use super::bundles::{Bundle, BundleSerial};
+use super::disciplines::Newcomer;
 use super::{
-    Ask, Bounds, Due, Ended, Fact, GrantSerial, Lease, Mode, Refusal, Reply, ResourceIndex, Said,
+    Ask, Bounds, Due, Ended, Fact, GrantSerial, House, Lease, Mode, Refusal, Reply, ResourceIndex, Said,
     SessionSerial, Tick, TokenSerial, Told, WaitSerial,
 };
 use core::time::Duration;
@@ -72,6 +73,9 @@ pub struct Waiting {
     /// The grant it converts.
     pub converts: Option<GrantSerial>,
     pub bundle: Option<BundleSerial>,
+    pub priority: u8,
+    /// How often somebody who came later was let in before it.
+    pub passed: u32,
 }
 
 /// Keeps others out after an expiry.
@@ -95,6 +99,13 @@ pub struct Resource {
 #[derive(Clone, Debug)]
 pub struct Model {
     pub bounds: Bounds,
+    pub house: House,
+    /// Where something happened, so that it is to be looked at who is next, in order.
+    pub stirred: Vec<ResourceIndex>,
+    /// How often somebody was next because of what he inherits.
+    pub inherited: u64,
+    /// Lawful passes.
+    pub bypasses: u64,
     pub now: Tick,
     pub sessions: Vec<Session>,
     pub grants: Vec<Grant>,
@@ -119,16 +130,20 @@ pub struct Opening {
 }
 
 impl Model {
-    pub fn new(resources: usize, bounds: Bounds) -> Model {
+    pub fn new(house: House, bounds: Bounds) -> Model {
         Model {
             bounds,
+            house,
+            stirred: Vec::new(),
+            inherited: 0,
+            bypasses: 0,
             now: Tick::ZERO,
             sessions: Vec::new(),
             grants: Vec::new(),
             waits: Vec::new(),
             bundles: Vec::new(),
             let_in: Vec::new(),
-            resources: vec![Resource::default(); resources],
+            resources: vec![Resource::default(); house.len()],
             tokens: 0,
             facts: Vec::new(),
         }
@@ -162,7 +177,7 @@ impl Model {
             self.say(None, Said::NotOpened { refusal: Refusal::Quota });
             return;
         }
-        for old in 0..self.sessions.len() {
+        for old in (0..self.sessions.len()).rev() {
             if !same_identity(&self.sessions[old]) || self.sessions[old].key != open.key {
                 continue;
             }
@@ -227,9 +242,22 @@ impl Model {
     }
 
     pub fn serve_all(&mut self) {
-        for resource in 0..self.resources.len() {
-            self.serve(resource);
+        while !self.stirred.is_empty() {
+            self.serve(self.stirred[0]);
         }
+    }
+
+    pub fn stir(&mut self, resource: ResourceIndex) {
+        if !self.stirred.contains(&resource) {
+            self.stirred.push(resource);
+        }
+    }
+
+    /// A wait ends, with a grant or without.
+    pub fn leave(&mut self, wait: WaitSerial) {
+        assert!(self.waits[wait].live, "a wait ends once");
+        self.waits[wait].live = false;
+        self.stir(self.waits[wait].resource);
     }
 
     /// A session goes with everything it has; who is next is asked when all have gone that go.
@@ -239,8 +267,8 @@ impl Model {
         }
         self.sessions[session].live = false;
         self.say(None, Said::Over { session, why });
-        for w in self.waits.iter_mut().filter(|w| w.session == session) {
-            w.live = false;
+        for w in self.live_waits(|w| w.session == session) {
+            self.leave(w);
         }
         let held: Vec<GrantSerial> = self.live_grants(|g| g.session == session);
         for &grant in &held {
@@ -357,7 +385,9 @@ impl Model {
     }
 
     fn acquire(&mut self, session: SessionSerial, request: u64, ask: Ask) {
-        let Ask::Acquire { resource, mode, owner, reentrant, wait, .. } = ask else { unreachable!() };
+        let Ask::Acquire { resource, mode, priority, owner, reentrant, wait, .. } = ask else {
+            unreachable!()
+        };
         let own = self.live_grants(|g| g.resource == resource && g.session == session && g.owner == owner);
         if let Some(&again) = own
             .iter()
@@ -377,7 +407,9 @@ impl Model {
             self.answer(session, request, resource, Reply::Refused(Refusal::AlreadyHeld));
             return;
         }
-        if self.may_enter(session, resource, mode, None) {
+        let newcomer = Newcomer { session, owner, resource, mode, priority };
+        if self.may_enter(newcomer, None) {
+            self.pass_all(resource, mode);
             let died = mode != Mode::NL && core::mem::take(&mut self.resources[resource].holder_died);
             self.grant_new(session, request, ask, 0, died);
         } else {
@@ -398,14 +430,14 @@ impl Model {
             self.end_grant(grant);
         }
         self.answer(session, request, resource, Reply::Released { remaining });
-        self.serve(resource);
+        self.serve_all();
     }
 
     fn cancel(&mut self, session: SessionSerial, request: u64, target: u64, resource: ResourceIndex) {
         let waiting = self.live_waits(|w| w.session == session && w.request == target);
         let was_waiting = !waiting.is_empty();
         for w in waiting {
-            self.waits[w].live = false;
+            self.leave(w);
             if let Some(bundle) = self.waits[w].bundle {
                 self.give_up(bundle);
             }
@@ -422,11 +454,11 @@ impl Model {
         for &grant in &held {
             if let Some(bundle) = self.grants[grant].part_of {
                 // Nobody uses it, so nobody is asked.
-                for w in self.live_waits(|w| w.bundle == Some(bundle)) {
-                    self.waits[w].live = false;
-                }
                 let Bundle { session, request, .. } = self.bundles[bundle];
                 self.give_up(bundle);
+                for w in self.live_waits(|w| w.bundle == Some(bundle)) {
+                    self.leave(w);
+                }
                 self.answer(session, request, resource, Reply::Refused(Refusal::Cancelled));
                 continue;
             }
@@ -505,7 +537,7 @@ impl Model {
     pub fn carry_out(&mut self, due: Due) {
         match due {
             Due::WaitOver(w) if self.waits[w].live => {
-                self.waits[w].live = false;
+                self.leave(w);
                 let Waiting { session, request, resource, bundle, .. } = self.waits[w];
                 if let Some(bundle) = bundle {
                     self.give_up(bundle);
@@ -522,8 +554,8 @@ impl Model {
             Due::DelayOver(resource) => {
                 if self.resources[resource].delay.as_ref().is_some_and(|delay| delay.until <= self.now) {
                     self.resources[resource].delay = None;
+                    self.serve(resource);
                 }
-                self.serve(resource);
             }
             Due::Doom(session) if self.sessions[session].live => {
                 self.renew_no_more(session);

@@ -2,10 +2,11 @@
 //! and knows nothing of how either decides. It keeps who holds and who waits, and checks compatibility, invariant F,
 //! one answer a request, tokens and fences, leases, deaths and lock delays.
 
-use super::{Ended, Lease, Mode, Refusal, Tick, Wait};
+use super::play::{RESOURCES, digest_of};
+use super::{Ended, House, Lease, Mode, Refusal, Rules, Tick, Wait};
 use fairlock_locktable::command::{Command, Granted, SessionKey};
 use fairlock_locktable::effect::{Answer, Effect, Notice};
-use fairlock_protocol::{Digest, FencingToken, GrantId};
+use fairlock_protocol::{Digest, Discipline, FencingToken, GrantId};
 
 #[derive(Clone, Debug)]
 struct Client {
@@ -46,6 +47,8 @@ struct Sent {
     items: Vec<(usize, Mode)>,
     /// How many of them were answered.
     got: usize,
+    /// How often somebody who came later was let in, as far as that is seen.
+    passed: u32,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -74,11 +77,14 @@ pub struct Witness {
     /// In the order in which they were sent, which is the order of their enqueueing.
     waiting: Vec<Sent>,
     places: Vec<Place>,
+    house: House,
     grants_seen: Vec<GrantId>,
     tokens_seen: Vec<(usize, FencingToken)>,
     deaths_told: Vec<usize>,
     /// How many grants and conversions it saw.
     pub tenures: u64,
+    /// How many passes it saw where they are lawful.
+    pub bypasses: u64,
     /// How many tenures began during a lock delay, under the identity it is kept for.
     pub reclaimed: u64,
 }
@@ -88,6 +94,18 @@ macro_rules! demand {
 }
 
 impl Witness {
+    /// Sees a house in which queues go by these rules.
+    pub fn new(house: House) -> Witness {
+        Witness { house, ..Witness::default() }
+    }
+
+    /// The rules of a place.
+    fn rules(&self, place: usize) -> Rules {
+        let resource =
+            (0..RESOURCES).find(|&resource| self.places[place].digest == Some(digest_of(resource)));
+        resource.map_or(Rules::STRICT, |resource| self.house[resource])
+    }
+
     fn place(&mut self, digest: Digest) -> usize {
         if let Some(found) = self.places.iter().position(|place| place.digest == Some(digest)) {
             return found;
@@ -159,6 +177,7 @@ impl Witness {
             fresh: true,
             items: Vec::new(),
             got: 0,
+            passed: 0,
         };
         match *command {
             Command::Acquire(acquire) => Some(Sent {
@@ -317,10 +336,19 @@ impl Witness {
         if granted.mode != Mode::NL {
             let alone = sent.items.is_empty();
             let here = |w: &&Sent| alone && w.resource == Some(resource) && w.may_wait;
+            let rules = self.rules(resource);
+            let is_strict = rules.discipline == Discipline::Strict || sent.conversion;
             let passed = self.waiting[..known].iter().filter(here).find(|w| w.conversion == sent.conversion);
-            demand!(passed.is_none(), "{sent:?} overtook {passed:?}");
+            demand!(passed.is_none() || !is_strict, "{sent:?} overtook {passed:?}");
             let converting = self.waiting.iter().filter(here).find(|w| w.conversion && !w.fresh);
             demand!(sent.conversion || converting.is_none(), "{sent:?} was served before {converting:?}");
+            for w in self.waiting[..known].iter_mut().filter(|_| !is_strict && alone) {
+                if w.items.is_empty() && w.resource == Some(resource) && w.may_wait && !w.conversion {
+                    w.passed += 1;
+                    self.bypasses += 1;
+                    demand!(w.passed <= rules.bypass_budget, "passed too often: {w:?}, by {sent:?}");
+                }
+            }
             let place = &self.places[resource];
             // One of several locks was perhaps taken before the delay began.
             let is_heir = !client.identity.0.is_empty() && client.identity == place.delayed_for;

@@ -21,6 +21,7 @@ fn requests() -> Vec<Request<'static>> {
     let acquire = Acquire {
         resource: Resource::new(b"", b"demo").unwrap(),
         mode: Mode::PR,
+        priority: Priority::HIGHEST,
         wait: Wait::Millis(1500),
         owner: OwnerId(77),
         reentrant: true,
@@ -171,6 +172,18 @@ fn names_that_are_not_names_refuse_one_request_and_not_the_connection() {
     assert_eq!(malformed, Malformed::Surplus { bytes: 4 });
     assert!(!malformed.is_confined(), "lengths that contradict each other end the connection");
     assert!(Malformed::Refused(Refusal::BadName).is_confined());
+}
+
+#[test]
+fn a_class_that_does_not_exist_ends_the_connection() {
+    let mut out = vec![];
+    requests()[5].encode(RequestId(1), 0, &mut out);
+    assert_eq!(out[16 + 22], 7, "the priority stands behind the flags");
+    out[16 + 22] = 8;
+    let (frame, _) = Frame::split(&out).unwrap().unwrap();
+    let malformed = Request::decode(&frame).unwrap_err();
+    assert_eq!(malformed, Malformed::Illegal("priority"));
+    assert!(!malformed.is_confined());
 }
 
 #[test]

@@ -3,8 +3,10 @@
 
 use std::fmt::{Display, Write};
 
+use fairlock_protocol::limits;
+
 use super::values::write_duration;
-use super::{Config, IoChoice, Limits, Poll};
+use super::{Config, IoChoice, Limits, NamespaceConfig, Poll};
 
 impl Config {
     /// Every key, as commented TOML that [`Config::load`] reads back as this configuration.
@@ -16,6 +18,7 @@ impl Config {
         self.describe_running(&mut page, &default);
         page.line("\n# What clients may use up; reaching one is a counted refusal.\n[limits]");
         self.limits.describe(&mut page, &default.limits);
+        self.describe_namespaces(&mut page);
         page.text
     }
 
@@ -46,6 +49,18 @@ impl Config {
         page.optional("admin", meaning, "not served", admin, "\"127.0.0.1:7412\"");
         let meaning = "listen beyond loopback although nobody has to show who he is; logged at every start";
         page.key("insecure", meaning, |config| config.insecure, self, default);
+    }
+
+    fn describe_namespaces(&self, page: &mut Page) {
+        page.line("\n# Queue disciplines, a section for each namespace that has one; every other is strict.");
+        if self.namespaces.is_empty() {
+            page.line("\n# [namespace.jobs]");
+            NamespaceConfig::describe(None, page);
+        }
+        for (namespace, config) in &self.namespaces {
+            page.line(&format!("\n[namespace.{}]", quoted(namespace)));
+            NamespaceConfig::describe(Some(config), page);
+        }
     }
 
     fn describe_running(&self, page: &mut Page, default: &Config) {
@@ -97,6 +112,24 @@ impl Limits {
         );
         let meaning = "bytes waiting for one connection, beyond which it is dropped, never its locks";
         page.key("write_backlog_bytes", meaning, |l| l.write_backlog_bytes, self, default);
+    }
+}
+
+impl NamespaceConfig {
+    fn describe(config: Option<&NamespaceConfig>, page: &mut Page) {
+        let discipline = config.map(|config| quoted(config.discipline.name()));
+        let meaning = "by what wait queues go: \"strict\" (first come, first served), \"phase\" (readers may join readers \
+            who hold) or \"priority\" (by the class of the request, 0 to 7)";
+        page.optional("discipline", meaning, "\"strict\"", discipline, "\"priority\"");
+        let budget = config.and_then(|config| config.bypass_budget);
+        let meaning = "times a waiter may be passed (phase, priority), count, 1 to 65536";
+        let default = limits::BYPASS_BUDGET_DEFAULT.to_string();
+        page.optional("bypass_budget", meaning, &default, budget, &default);
+        let step = config.and_then(|config| config.age_step);
+        let step = step.map(|step| quoted(write_duration(step)));
+        let meaning = "how long a waiter waits for each class it rises (priority), duration, 1ms to 1h";
+        let default = quoted(write_duration(limits::AGE_STEP_DEFAULT));
+        page.optional("age_step", meaning, &default, step, &default);
     }
 }
 

@@ -42,6 +42,16 @@ pub enum ConfigError {
         /// Which address.
         address: SocketAddr,
     },
+    /// What a namespace's queues cannot go by.
+    #[error("`namespace.{namespace}{}{key}`: {message}", if key.is_empty() { "" } else { "." })]
+    Namespace {
+        /// Which namespace.
+        namespace: String,
+        /// Which of its keys; empty for its name.
+        key: &'static str,
+        /// What is possible, or what to do.
+        message: &'static str,
+    },
     /// A value outside its range.
     #[error("`{key}`: {message}")]
     Value {

@@ -1,6 +1,8 @@
 //! What loads, what is refused and with which words, and that what is printed loads again.
 
 use super::*;
+use fairlock_locktable::Rules;
+use fairlock_protocol::{Discipline, Namespace};
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(Path::new("/etc/fairlock.toml"), text)
@@ -34,6 +36,17 @@ fn what_is_printed_loads_again_as_the_same() {
         ttl_max: Duration::from_mins(30),
         signals: false,
         limits: Limits { sessions: 7, ..Limits::default() },
+        namespaces: BTreeMap::from([
+            ("a.b-c".to_string(), NamespaceConfig::new(Discipline::Phase)),
+            (
+                "jobs".to_string(),
+                NamespaceConfig {
+                    discipline: Discipline::Priority,
+                    bypass_budget: Some(3),
+                    age_step: Some(Duration::from_millis(250)),
+                },
+            ),
+        ]),
     };
     for config in [&Config::default(), &told] {
         let text = config.describe();
@@ -47,10 +60,10 @@ fn what_is_printed_loads_again_as_the_same() {
 fn every_key_is_printed_with_its_default() {
     let text = Config::default().describe();
     // A key that cannot be given is answered with the list of those that can.
-    for section in ["", "[limits]\n"] {
+    for section in ["", "[limits]\n", "[namespace.x]\n"] {
         let error = parse(&format!("{section}nonsense = 1")).unwrap_err().to_string();
         let keys = error.split_once("expected one of").unwrap().1;
-        for key in keys.split('`').skip(1).step_by(2).filter(|key| *key != "limits") {
+        for key in keys.split('`').skip(1).step_by(2).filter(|key| !["limits", "namespace"].contains(key)) {
             let line =
                 text.lines().position(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = ")));
             let line = line.unwrap_or_else(|| panic!("`{key}` is not printed"));
@@ -76,6 +89,10 @@ fn what_is_wrong_is_named_by_file_line_and_key() {
         ("poll = always", 1, "poll", ""),
         ("pin = true\npin = true", 2, "pin", "duplicate"),
         ("limits = 5", 1, "limits", ""),
+        ("[namespace.a]\ndiscipline = \"fair\"", 2, "discipline", "\"phase\" or \"priority\""),
+        ("[namespace.a]\nbudget = 3", 2, "budget", "unknown field"),
+        ("[namespace.a]\nage_step = \"soon\"", 2, "age_step", "a duration is"),
+        ("[namespace.a]\nbypass_budget = -1", 2, "bypass_budget", ""),
     ];
     for (text, line, key, words) in table {
         let error = parse(text).unwrap_err();
@@ -117,6 +134,42 @@ fn values_out_of_range_are_refused_by_name() {
         let error = parse(text).unwrap().check().unwrap_err().to_string();
         assert!(error.starts_with(&format!("`{key}`")), "{error}");
     }
+}
+
+#[test]
+fn what_a_namespace_cannot_go_by_is_refused_by_name_and_with_advice() {
+    let table = [
+        ("[namespace.\"A b\"]", "namespace.A b", "a-z"),
+        ("[namespace.\"\"]", "namespace.", "a-z"),
+        ("[namespace.a]\nbypass_budget = 4", "namespace.a.bypass_budget", "discipline"),
+        ("[namespace.a]\ndiscipline = \"phase\"\nage_step = 1", "namespace.a.age_step", "leave it out"),
+        ("[namespace.a]\ndiscipline = \"phase\"\nbypass_budget = 0", "namespace.a.bypass_budget", "strict"),
+        (
+            "[namespace.a]\ndiscipline = \"priority\"\nbypass_budget = 65537",
+            "namespace.a.bypass_budget",
+            "65536",
+        ),
+        ("[namespace.a]\ndiscipline = \"priority\"\nage_step = 0", "namespace.a.age_step", "1ms"),
+        ("[namespace.a]\ndiscipline = \"priority\"\nage_step = \"2h\"", "namespace.a.age_step", "1h"),
+    ];
+    for (text, key, words) in table {
+        let error = parse(text).unwrap().check().unwrap_err();
+        let message = error.to_string();
+        assert!(message.starts_with(&format!("`{key}`: ")) && message.contains(words), "{text}: {message}");
+        assert_eq!(error.exit_code(), 78);
+    }
+}
+
+#[test]
+fn a_namespace_has_the_default_numbers_unless_told_others() {
+    let config = parse(
+        "[namespace.a]\ndiscipline = \"phase\"\n[namespace.b]\ndiscipline = \"priority\"\nage_step = 2",
+    );
+    let rules = config.unwrap().table_rules();
+    let of = |name: &'static str| rules.of(Namespace::new(name.as_bytes()).unwrap());
+    assert_eq!(of("a"), Rules::new(Discipline::Phase));
+    assert_eq!(of("b"), Rules { age_step: Duration::from_secs(2), ..Rules::new(Discipline::Priority) });
+    assert_eq!(of("default"), Rules::STRICT);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use fairlock_protocol::Discipline;
 use serde::Deserializer;
 use serde::de::{Error, Visitor};
 
@@ -117,4 +118,17 @@ pub(super) fn mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D:
 pub(super) fn path_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
     let path = <PathBuf as serde::Deserialize>::deserialize(deserializer)?;
     Ok((!path.as_os_str().is_empty()).then_some(path))
+}
+
+/// The same, for a key that may be absent.
+pub(super) fn some_duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
+/// A discipline by its word.
+pub(super) fn discipline<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Discipline, D::Error> {
+    let word = <String as serde::Deserialize>::deserialize(deserializer)?;
+    word.parse().map_err(D::Error::custom)
 }

@@ -24,14 +24,16 @@ pub(super) fn offer(socket: &OwnedFd, beacon: Option<&Beacon>) -> io::Result<Opt
         refuse(socket, "the server has no beacon; its log says why")?;
         return Ok(None);
     };
-    match Segment::create() {
-        Ok((segment, file)) => {
-            pass(socket, &file, beacon)?;
-            Ok(Some(Arc::new(segment)))
-        }
+    let made = Segment::create().and_then(|(segment, file)| {
+        // A kernel that lets no more descriptors travel (ETOOMANYREFS: others do not fetch theirs) passes nothing at all.
+        pass(socket, &file, beacon)?;
+        Ok(Arc::new(segment))
+    });
+    match made {
+        Ok(segment) => Ok(Some(segment)),
         Err(error) => {
-            tracing::warn!(%error, "no segment could be made; a client stays on its socket");
-            refuse(socket, &format!("the server cannot make a segment: {error}"))?;
+            tracing::warn!(%error, "no segment could be made or passed; a client stays on its socket");
+            refuse(socket, &format!("the server cannot share memory: {error}"))?;
             Ok(None)
         }
     }

@@ -40,6 +40,8 @@ conformance! {
     streams::a_flood_on_one_link_does_not_silence_the_others,
     streams::several_listeners_accept_until_they_are_stopped,
     endings::the_end_of_a_stream_comes_after_its_last_bytes,
+    endings::an_end_together_with_the_last_bytes_is_seen,
+    endings::an_end_after_a_flood_is_seen,
     endings::a_reset_is_an_error,
     endings::a_failed_write_ends_the_link_after_what_the_peer_sent,
     endings::a_failed_write_ends_a_link_nobody_reads,

@@ -14,11 +14,19 @@ pub(super) enum Purpose {
     Watch,
     Wake,
     Cancel,
+    Hangup,
 }
 
 impl Purpose {
-    const ALL: [Purpose; 6] =
-        [Purpose::Accept, Purpose::Receive, Purpose::Send, Purpose::Watch, Purpose::Wake, Purpose::Cancel];
+    const ALL: [Purpose; 7] = [
+        Purpose::Accept,
+        Purpose::Receive,
+        Purpose::Send,
+        Purpose::Watch,
+        Purpose::Wake,
+        Purpose::Cancel,
+        Purpose::Hangup,
+    ];
 }
 
 /// A purpose and a key as one number.

@@ -5,17 +5,48 @@ use fairlock_locktable::command::{Ended, SessionKey};
 use fairlock_protocol::{SessionId, Tick};
 use fairlock_shm::wait;
 
-use super::{PASSES_PER_PUBLICATION, ShardThread};
+use super::{LOOKS, PASSES_PER_PUBLICATION, PASSES_WITHOUT_KERNEL, ShardThread};
 use crate::clock;
 use crate::connection::ConnectionKey;
 use crate::driver::{Event, Flush, LinkId};
 use crate::lanes::ToShard;
+use crate::shard::Output;
 use crate::stats::ShardStats;
 
 /// Bells that may wait for a client that says it polls its socket; one that reads none of so many does not.
 const BELLS_UNREAD_MAX: usize = 4096;
 
 impl ShardThread {
+    /// Begins and ends reading where the shard wants that.
+    pub(super) fn read_as_wanted(&mut self, output: &mut Output) {
+        let Output { read_once, pause, read_on, .. } = output;
+        for connection in read_once.drain(..) {
+            if let Some(link) = self.link_of(connection) {
+                self.driver.read_once(link);
+            }
+        }
+        for connection in pause.drain(..) {
+            match self.link_of(connection) {
+                Some(_) if self.rings.has(connection) => self.rings.pause(connection, true),
+                Some(link) => self.driver.pause(link),
+                None => {}
+            }
+        }
+        for connection in read_on.drain(..) {
+            match self.link_of(connection) {
+                Some(_) if self.rings.has(connection) => self.rings.pause(connection, false),
+                Some(link) => self.driver.read_on(link),
+                None => {}
+            }
+        }
+    }
+
+    /// Whether a ring has something to say, so that the kernel need not be asked this time.
+    pub(super) fn rings_are_ready(&mut self) -> bool {
+        let looks = if self.temper.looks() { LOOKS } else { 1 };
+        self.rings.are_heard() && self.without_kernel < PASSES_WITHOUT_KERNEL && self.rings.look(looks)
+    }
+
     /// Says on every ring that this thread looks no more by itself, and looks once more. `false`: there is something to do.
     pub(super) fn may_sleep(&mut self) -> bool {
         if !self.rings.are_attached() {
@@ -133,6 +164,9 @@ impl ShardThread {
 
     /// Publishes what found no slot before, then wakes clients that sleep: last, because each costs microseconds.
     pub(super) fn look_after_rings(&mut self) {
+        if !self.rings.are_attached() {
+            return;
+        }
         if self.rings.are_full() {
             let mut drained = Vec::new();
             for (connection, corrupt) in self.rings.retry(&mut drained) {

@@ -146,6 +146,7 @@ impl Shard {
             connections: self.connections.len() as u64,
             grants_total: counts.grants_total,
             overtakes_total: counts.overtakes_total,
+            bypasses_total: counts.bypasses_total,
             table_bytes: self.table.memory() as u64,
             alarms: &alarms,
         };
@@ -156,7 +157,10 @@ impl Shard {
     fn alarm_lines(&self) -> String {
         let mut lines = self.alarms.texts();
         if self.table.counts().overtakes_total > 0 {
-            lines.push("somebody was served before one who came earlier: please report this".into());
+            lines.push(
+                "somebody was served before one who came earlier, against the rules: please report this"
+                    .into(),
+            );
         }
         if !self.parked.is_empty() {
             lines.push("sessions wait for the state directory to be written".into());
@@ -235,6 +239,7 @@ impl Shard {
         set(&stats.expiries_total, counts.expiries_total);
         set(&stats.deadlocks_total, counts.deadlocks_total);
         set(&stats.overtakes_total, counts.overtakes_total);
+        set(&stats.bypasses_total, counts.bypasses_total);
     }
 }
 
@@ -278,6 +283,10 @@ fn show_entry<'a>(
         age_ms: now.since(entry.since).as_millis().try_into().unwrap_or(u64::MAX),
         position: if standing == Standing::Held { 0 } else { entry.position },
         pid: session.attributes.pid,
+        discipline: entry.discipline,
+        priority: entry.priority,
+        class: entry.class,
+        passed: entry.passed,
         host: session.attributes.host,
         exe: session.attributes.exe,
         label: if entry.label.is_empty() { session.attributes.label } else { entry.label },

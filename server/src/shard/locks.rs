@@ -36,6 +36,7 @@ impl Shard {
             digest,
             resource: acquire.resource,
             mode: acquire.mode,
+            priority: acquire.priority,
             wait: acquire.wait,
             owner: acquire.owner,
             reentrant: acquire.reentrant,

@@ -15,8 +15,7 @@ impl Shard {
         match message {
             ToShard::SessionOpened(new) => self.session_opened(&new),
             ToShard::SessionKnown { id } => self.session_known(id),
-            ToShard::SessionOver { id, why } => self.end_by_id(id, why),
-            ToShard::SessionClosed { id, why } => self.end_by_id(id, why),
+            ToShard::SessionOver { id, why } | ToShard::SessionClosed { id, why } => self.end_by_id(id, why),
             ToShard::SessionDoomed { id } => {
                 if let Some(session) = self.table.session(id) {
                     self.apply(Command::Doom { session });

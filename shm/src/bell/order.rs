@@ -216,7 +216,6 @@ fn the_client_wakes(ways: [Waiting; 2], manners: Manners) {
                     Waiting::Socket => shared.socket.poll(),
                 }
             }
-            // Relaxed would do for the word; the client changes its mind in the same way as it spoke it.
             (manners.announce)(&shared.parking, Waiting::Looking);
         }
         server.join().expect("the server ends");

@@ -5,7 +5,7 @@ use super::*;
 use std::os::fd::AsFd;
 
 /// Forks; the child exits with what `in_child` returns, which the parent gets.
-fn exit_code_of_child(in_child: impl FnOnce() -> i32) -> i32 {
+pub(crate) fn exit_code_of_child(in_child: impl FnOnce() -> i32) -> i32 {
     // SAFETY: the child below calls async-signal-safe functions only, and leaves by _exit.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "fork: {}", io::Error::last_os_error());

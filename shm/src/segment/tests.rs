@@ -60,3 +60,17 @@ fn a_client_cannot_change_the_size_or_the_seals() {
     assert!(rustix::fs::ftruncate(&file, 1 << 30).is_err());
     assert!(rustix::fs::fcntl_add_seals(&file, rustix::fs::SealFlags::WRITE).is_err());
 }
+
+#[test]
+#[expect(unsafe_code, reason = "asking the kernel whether an address is mapped")]
+fn a_forked_child_has_no_segment_to_touch() {
+    let (segment, _file) = Segment::create().unwrap();
+    let address = std::ptr::from_ref(segment.status()).addr() & !4095;
+    let is_mapped = || {
+        let mut resident = 0_u8;
+        // SAFETY: mincore takes an address for a number and writes one byte for one page, to a place that outlives it.
+        unsafe { libc::mincore(std::ptr::without_provenance_mut(address), 4096, &raw mut resident) == 0 }
+    };
+    assert!(is_mapped());
+    assert_eq!(crate::fork::tests::exit_code_of_child(|| i32::from(is_mapped())), 0);
+}

@@ -82,3 +82,13 @@ fn a_word_that_was_free_when_it_was_renounced_is_taken_or_voided_like_any_other(
     assert!(word.is_held(Generation(8), Holder::GRANTED), "an older tenure's end");
     assert!(!word.leave(Generation(8), Leaving::Barrier));
 }
+
+#[test]
+fn a_free_word_with_a_holder_is_neither_taken_nor_seen_as_free() {
+    let word = Word::default();
+    word.grant(G, false);
+    word.state.store(pack(FREE, G, ME), Ordering::Relaxed);
+    assert!(!word.take(G));
+    assert_eq!(word.look(G), Seen::Neither);
+    assert_eq!(word.void(G), Seen::Neither, "it is retired, like one that somebody is inside");
+}

@@ -1,7 +1,7 @@
-//! Starts a program with something denied to it: `io_uring` (as container profiles do), or descriptors. The program
-//! also dies with whoever started it, so that a test run that is killed leaves no server behind.
+//! Starts a program with something denied to it: `io_uring` (as container profiles do), memory without a name, barriers,
+//! or descriptors. The program also dies with whoever started it, so that a test run that is killed leaves no server behind.
 //!
-//! `confined [--without-uring] [--nofile N] -- PROGRAM ARGUMENT…`
+//! `confined [--without-uring] [--without-memfd] [--without-membarrier] [--nofile N] -- PROGRAM ARGUMENT…`
 
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
@@ -13,7 +13,11 @@ fn main() {
     set_parent_process_death_signal(Some(Signal::KILL)).expect("a process may ask for that");
     while let Some(argument) = arguments.next() {
         match argument.to_str() {
-            Some("--without-uring") => forbid_uring(),
+            Some("--without-uring") => {
+                forbid(&[libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register]);
+            }
+            Some("--without-memfd") => forbid(&[libc::SYS_memfd_create]),
+            Some("--without-membarrier") => forbid(&[libc::SYS_membarrier]),
             Some("--nofile") => {
                 let number =
                     arguments.next().and_then(|text| text.to_str()?.parse().ok()).expect("--nofile N");
@@ -29,10 +33,9 @@ fn main() {
     panic!("{}: {error}", program.display());
 }
 
-/// The three calls of `io_uring` fail with EPERM, like under the default profile of the container engines.
-fn forbid_uring() {
-    let calls = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
-    let rules = calls.into_iter().map(|call| (call, Vec::new())).collect();
+/// These calls fail with EPERM, like those of `io_uring` under the default profile of the container engines.
+fn forbid(calls: &[libc::c_long]) {
+    let rules = calls.iter().map(|&call| (call, Vec::new())).collect();
     let denied = SeccompAction::Errno(u32::try_from(libc::EPERM).expect("a small number"));
     let here = std::env::consts::ARCH.try_into().expect("an architecture with seccomp");
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, denied, here).expect("a sound filter");

@@ -5,10 +5,10 @@ use fairlock_locktable::command::{
     Acquire, AcquireAll, Attributes, Command, Ended, Item, Lease, Open, SessionKey,
 };
 use fairlock_locktable::effect::{Answer, Effect, Effects};
-use fairlock_locktable::{Limits, Role, Settings, Table};
+use fairlock_locktable::{Limits, NamespaceRules, Role, Settings, Table};
 use fairlock_protocol::{
-    Digest, DigestKey, Epoch, FencingToken, GrantId, Mode, OwnerId, RequestId, Resource, Secret, SessionId,
-    ShardId, Tick, Wait,
+    Digest, DigestKey, Epoch, FencingToken, GrantId, Mode, OwnerId, Priority, RequestId, Resource, Secret,
+    SessionId, ShardId, Tick, Wait,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -48,7 +48,8 @@ struct Play<'a> {
 pub fn any_bytes(bytes: &[u8]) -> u64 {
     let limits = Limits { sessions: 8, locks_per_session: 16, waiters_per_resource: 6, ..Limits::default() };
     let epoch = Epoch::new(1).expect("the first epoch");
-    let table = Table::new(Settings { epoch, shard: ShardId(0), index_key: 7, limits });
+    let rules = NamespaceRules::new();
+    let table = Table::new(Settings { epoch, shard: ShardId(0), index_key: 7, limits, rules });
     let mut play = Play {
         table,
         effects: Effects::new(),
@@ -146,6 +147,7 @@ impl Play<'_> {
             digest,
             resource,
             mode: Mode::ALL[usize::from(detail / 3) % 6],
+            priority: Priority::LOWEST,
             wait: [Wait::Forever, Wait::Try, Wait::Millis(40)][usize::from(how) % 3],
             owner: OwnerId((how / 8).into()),
             reentrant: how.is_multiple_of(4),

@@ -5,8 +5,8 @@ use fairlock_protocol::reply::{self, Grant, Refused};
 use fairlock_protocol::request::{self, Acquire, Open};
 use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
 use fairlock_protocol::{
-    CellId, DigestKey, Epoch, FencingToken, Frame, GrantId, Hello, Liveness, Mode, OwnerId, Refusal, Reply,
-    Request, RequestId, Resource, Role, Secret, SessionId, ShardId, Wait, Welcome,
+    CellId, DigestKey, Epoch, FencingToken, Frame, GrantId, Hello, Liveness, Mode, OwnerId, Priority,
+    Refusal, Reply, Request, RequestId, Resource, Role, Secret, SessionId, ShardId, Wait, Welcome,
 };
 
 fn request(number: u64, ack: u16, message: &Request<'_>) -> Vec<u8> {
@@ -58,6 +58,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
     let acquire = Acquire {
         resource: Resource::new(b"", b"demo").unwrap(),
         mode: Mode::EX,
+        priority: Priority::LOWEST,
         wait: Wait::Forever,
         owner: OwnerId(0),
         reentrant: false,

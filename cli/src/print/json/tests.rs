@@ -2,7 +2,7 @@
 
 use super::*;
 use fairlock::admin::Transport;
-use fairlock::{Mode, SessionId};
+use fairlock::{Priority, SessionId};
 use fairlock_protocol::{Epoch, FencingToken, Liveness, OwnerId, ShardId};
 use serde_json::{Value, json};
 
@@ -19,6 +19,10 @@ fn line(mode: Mode) -> ShowLine {
         age_ms: 3200,
         position: 0,
         pid: 4711,
+        discipline: Discipline::Strict,
+        priority: Priority::LOWEST,
+        class: Priority::LOWEST,
+        passed: 0,
         host: "db1".to_owned(),
         exe: "/usr/bin/migrate".to_owned(),
         label: "nightly".to_owned(),
@@ -50,6 +54,23 @@ fn a_queue_has_exactly_the_fields_of_the_contract() {
     assert_eq!(document["waiters"][0]["position"], 1);
     assert_eq!(document["waiters"][0]["waited_ms"], 3200);
     assert_eq!(document["waiters"][0].get("token"), None);
+}
+
+#[test]
+fn a_queue_that_is_not_strict_says_so_and_has_classes() {
+    let mut waiter = line(Mode::EX);
+    (waiter.position, waiter.token, waiter.discipline, waiter.passed) = (1, None, Discipline::Priority, 2);
+    waiter.class = Priority::HIGHEST;
+    let show = Show { waiters: vec![waiter.clone()], bypasses_total: 9, ..Show::default() };
+    let document = serde_json::to_value(Queue::new("jobs", b"x", &show)).expect("plain data");
+    assert_eq!((&document["discipline"], &document["bypasses_total"]), (&json!("priority"), &json!(9)));
+    let entry = &document["waiters"][0];
+    assert_eq!((&entry["priority"], &entry["class"], &entry["passed"]), (&json!(0), &json!(7), &json!(2)));
+    waiter.discipline = Discipline::Phase;
+    let show = Show { waiters: vec![waiter], ..Show::default() };
+    let document = serde_json::to_value(Queue::new("jobs", b"x", &show)).expect("plain data");
+    assert_eq!((&document["discipline"], &document["waiters"][0]["passed"]), (&json!("phase"), &json!(2)));
+    assert_eq!(document["waiters"][0].get("class"), None);
 }
 
 #[test]

@@ -50,7 +50,9 @@ impl EpollDriver {
                 Purpose::Watch => self.watch_ended(key, events),
                 // The token of the waker says it all.
                 Purpose::Wake => {}
-                Purpose::Send | Purpose::Cancel => unreachable!("not a purpose of this driver"),
+                Purpose::Send | Purpose::Cancel | Purpose::Hangup => {
+                    unreachable!("not a purpose of this driver")
+                }
             }
         }
         if !ran_dry {

@@ -21,6 +21,70 @@ pub(super) fn the_end_of_a_stream_comes_after_its_last_bytes(rig: &mut Rig) {
     rig.silent();
 }
 
+pub(super) fn an_end_together_with_the_last_bytes_is_seen(rig: &mut Rig) {
+    for round in 0..400_usize {
+        let (link, far) = rig.unix();
+        // The receive is armed and waits.
+        rig.pass(Patience::Poll);
+        rig.pass(Patience::Poll);
+        let writes = 1 + round % 7;
+        let close = move || {
+            let far = far;
+            for _ in 0..writes {
+                write_all(&far, b"x");
+            }
+            if round % 3 == 0 {
+                far.shutdown(std::net::Shutdown::Write).unwrap();
+            }
+        };
+        if round % 2 == 0 {
+            // Both before the driver looks.
+            close();
+            assert_eq!(rig.receive(link, writes).len(), writes);
+        } else {
+            let writer = std::thread::spawn(close);
+            assert_eq!(rig.receive(link, writes).len(), writes);
+            writer.join().unwrap();
+        }
+        let begun = std::time::Instant::now();
+        while rig.events.is_empty() {
+            rig.pass(Patience::Sleep(Some(MOMENT)));
+            assert!(begun.elapsed() < Duration::from_secs(20), "round {round}: the end was missed");
+        }
+        let (ended, error) = rig.closed();
+        assert!(ended == link && error.is_none(), "{error:?}");
+    }
+}
+
+pub(super) fn an_end_after_a_flood_is_seen(rig: &mut Rig) {
+    for round in 0..40_usize {
+        let writers: Vec<_> = (0..4)
+            .map(|_| {
+                let (_, far) = rig.unix();
+                std::thread::spawn(move || {
+                    far.set_nonblocking(true).unwrap();
+                    let begun = std::time::Instant::now();
+                    while begun.elapsed() < MOMENT {
+                        let _ = (&far).write(&[0; 8192]);
+                    }
+                })
+            })
+            .collect();
+        let begun = std::time::Instant::now();
+        let mut ended = 0;
+        while ended < writers.len() {
+            match rig.events.pop_front() {
+                Some(Event::Received { chunk, .. }) => rig.driver.recycle(chunk),
+                Some(Event::Closed { .. }) => ended += 1,
+                Some(other) => panic!("{other:?}"),
+                None => rig.pass(Patience::Sleep(Some(MOMENT))),
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "round {round}: {ended} ends were seen");
+        }
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+    }
+}
+
 pub(super) fn a_reset_is_an_error(rig: &mut Rig) {
     let (link, far) = rig.tcp();
     rustix::net::sockopt::set_socket_linger(&far, Some(Duration::ZERO)).unwrap();

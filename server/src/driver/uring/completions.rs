@@ -16,7 +16,7 @@ use super::super::token::{Purpose, Token};
 use super::super::{Event, LinkId, Reading, WatchId};
 use super::UringDriver;
 use super::buffers::GROUP;
-use super::links::{Ending, Receive};
+use super::links::{Ending, Hangup, Receive};
 use super::ring::PlainEntry;
 
 impl UringDriver {
@@ -27,6 +27,7 @@ impl UringDriver {
             Purpose::Receive => self.received(key, completion, events),
             Purpose::Send => self.sent(key, outcome_of(completion), events),
             Purpose::Accept => self.accepted(key, outcome_of(completion), more, events),
+            Purpose::Hangup => self.hung_up(key, events),
             Purpose::Watch => self.watch_ended(key, outcome_of(completion), events),
             // The token of the waker says it all; only the request must live on.
             Purpose::Wake if !more => self.observe_wake(),
@@ -96,6 +97,14 @@ impl UringDriver {
         self.settle(key, events);
     }
 
+    /// The peer has ended its direction, or the poll for that was cancelled: what is left is received chunk by chunk.
+    fn hung_up(&mut self, key: Key, events: &mut Vec<Event>) {
+        let link = self.links.get_mut(key).expect("an entry outlives its requests");
+        link.hangup = Hangup::Seen;
+        self.cancel_receive(key);
+        self.settle(key, events);
+    }
+
     /// The stream is over, by the peer's will or an error: nothing will be received any more.
     fn stream_over(&mut self, key: Key, error: Option<io::Error>) {
         let Some(link) = self.links.get_mut(key) else { return };
@@ -126,10 +135,13 @@ impl UringDriver {
     fn stop(&mut self, key: Key) {
         let Some(link) = self.links.get_mut(key) else { return };
         shut_down(&link.socket, Shutdown::Both);
-        let sending = link.sending;
+        let (sending, asked) = (link.sending, link.hangup == Hangup::Asked);
         self.cancel_receive(key);
         if sending {
             self.cancel(Token::new(Purpose::Send, key));
+        }
+        if asked {
+            self.cancel(Token::new(Purpose::Hangup, key));
         }
     }
 
@@ -177,10 +189,19 @@ impl UringDriver {
         let Some(link) = self.links.get_mut(key) else { return };
         assert!(!matches!(link.receive, Receive::Flying { .. }), "one receive is in flight");
         link.receive = Receive::Flying { cancelled: false };
+        let (fd, asks) = (link.fd(), link.must_ask_for_hangup());
         let entry = match link.wanted() {
-            Reading::On => PlainEntry::receive(opcode::RecvMulti::new(link.fd(), GROUP)),
-            Reading::Once | Reading::Off => PlainEntry::receive_once(link.fd(), GROUP),
+            Reading::On if link.hangup != Hangup::Seen => {
+                PlainEntry::receive(opcode::RecvMulti::new(fd, GROUP))
+            }
+            _ => PlainEntry::receive_once(fd, GROUP),
         };
+        if asks {
+            link.hangup = Hangup::Asked;
+            let mask = u32::from(rustix::event::PollFlags::RDHUP.bits());
+            let poll = PlainEntry::poll(opcode::PollAdd::new(fd, mask));
+            self.ring.push_plain(poll.user_data(Token::new(Purpose::Hangup, key).bits()));
+        }
         self.ring.push_plain(entry.user_data(Token::new(Purpose::Receive, key).bits()));
     }
 

@@ -23,6 +23,22 @@ pub(super) enum Receive {
     },
 }
 
+/// Whether the kernel is asked for the peer's end beside the receive.
+///
+/// A multishot receive on a Unix socket may miss it: when the last bytes and the end come close together, kernels at
+/// least up to 6.18 post the bytes and then nothing, for ever (axboe/liburing#1549; the repair, which stable kernels have,
+/// closes only a part of the gap: under a flood ends are still missed). A poll for the end alone costs nothing while
+/// bytes arrive, and misses nothing. The receives that follow it are single ones, which look at the socket when they begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Hangup {
+    /// Not needed, or not yet.
+    Unasked,
+    /// The poll is in flight.
+    Asked,
+    /// The peer has ended its direction.
+    Seen,
+}
+
 /// How far the end of a link has come.
 #[derive(Debug)]
 pub(super) enum Ending {
@@ -51,11 +67,16 @@ pub(super) struct Link {
     /// The front of `outgoing` is with the kernel.
     pub(super) sending: bool,
     pub(super) ending: Ending,
+    pub(super) hangup: Hangup,
+    is_unix: bool,
 }
 
 impl Link {
     pub(super) fn new(socket: OwnedFd) -> Link {
+        let family = rustix::net::getsockname(&socket).map(|name| name.address_family());
         Link {
+            is_unix: family == Ok(rustix::net::AddressFamily::UNIX),
+            hangup: Hangup::Unasked,
             socket,
             reading: Reading::Once,
             receive: Receive::Idle,
@@ -76,7 +97,12 @@ impl Link {
 
     /// Whether the kernel holds nothing of it.
     pub(super) fn is_idle(&self) -> bool {
-        !self.sending && !matches!(self.receive, Receive::Flying { .. })
+        !self.sending && !matches!(self.receive, Receive::Flying { .. }) && self.hangup != Hangup::Asked
+    }
+
+    /// Whether the kernel has yet to be asked for the peer's end, before everything is received by one request.
+    pub(super) fn must_ask_for_hangup(&self) -> bool {
+        self.is_unix && self.hangup == Hangup::Unasked && self.wanted() == Reading::On
     }
 
     /// What to receive now, as the owner or the farewell wants it.

@@ -31,7 +31,7 @@ use super::token::{Purpose, Token};
 use super::waker::Sleeper;
 use super::{Chunk, Driver, Event, Flush, LinkId, Patience, Reading, Waker, WatchId, Watched};
 use buffers::Buffers;
-use links::{Ending, Link, Receive};
+use links::{Ending, Hangup, Link, Receive};
 use ring::{PlainEntry, Ring};
 
 /// Times one `wait` asks the kernel for more completions; bounds a pass under a flood.
@@ -277,6 +277,7 @@ impl Driver for UringDriver {
             "a link is detached while nothing reads it"
         );
         assert!(entry.outgoing.is_empty() && !entry.sending, "a link is detached when its bytes are written");
+        assert!(entry.hangup != Hangup::Asked, "a link is detached before everything of it is read");
         self.links.remove(link.0).map(|link| link.socket)
     }
 

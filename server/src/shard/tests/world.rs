@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlock_locktable::command::SessionKey;
-use fairlock_locktable::{Limits, Settings as TableSettings, Table};
+use fairlock_locktable::{Limits, NamespaceRules, Settings as TableSettings, Table};
 use fairlock_protocol::handshake::Hello;
 use fairlock_protocol::request::{Acquire, Open};
 use fairlock_protocol::wire::Writer;
 use fairlock_protocol::{
-    CellId, DigestKey, Epoch, Frame, Liveness, Mode, OwnerId, Reply, Request, RequestId, Resource, Secret,
-    SessionId, ShardId, Tick, Wait,
+    CellId, DigestKey, Epoch, Frame, Liveness, Mode, OwnerId, Priority, Reply, Request, RequestId, Resource,
+    Secret, SessionId, ShardId, Tick, Wait,
 };
 use fairlock_shm::segment::Segment;
 
@@ -106,7 +106,8 @@ pub(crate) fn shard(me: u16, count: u16, change: impl Fn(&mut Settings)) -> Shar
     };
     change(&mut settings);
     let limits = Limits::default();
-    let table = Table::new(TableSettings { epoch, shard: ShardId(me), index_key: 7, limits });
+    let rules = NamespaceRules::new();
+    let table = Table::new(TableSettings { epoch, shard: ShardId(me), index_key: 7, limits, rules });
     let mut seed = u128::from(me) << 64;
     let entropy = Box::new(move || {
         seed += 1;
@@ -397,6 +398,7 @@ pub(crate) fn acquire(name: &str, wait: Wait) -> Request<'_> {
     Request::Acquire(Acquire {
         resource: Resource::new(b"", name.as_bytes()).unwrap(),
         mode: Mode::EX,
+        priority: Priority::LOWEST,
         wait,
         owner: OwnerId(0),
         reentrant: false,
