@@ -149,7 +149,7 @@ fn the_test_knows_where_things_lie_in_a_segment() {
     );
 }
 
-// G45: whatever it writes, others do not notice.
+/// G45: what a client writes ends at most its own session.
 #[test]
 fn noise_in_every_byte_of_the_memory_harms_its_client_alone() {
     survived("noise everywhere", |server, random| {
@@ -174,6 +174,7 @@ fn noise_in_every_byte_of_the_memory_harms_its_client_alone() {
     });
 }
 
+/// G45: what a client writes ends at most its own session.
 #[test]
 fn slots_of_impossible_lengths_and_laps_end_the_session() {
     survived("slots", |server, random| {
@@ -216,6 +217,7 @@ fn a_position_of_the_reader_that_cannot_be_ends_the_session() {
     });
 }
 
+/// G45: what a client writes ends at most its own session.
 #[test]
 fn forged_words_keep_a_lock_no_longer_than_their_client_lives() {
     survived("words", |server, random| {

@@ -47,6 +47,7 @@ fn counts(raw: &mut Raw) -> (u64, u64) {
     (status.sessions, status.grants)
 }
 
+/// G44: in queue order, and told of the death.
 #[test]
 fn a_killed_holder_is_followed_by_the_first_in_the_queue_who_is_told_of_the_death() {
     for &io in drivers() {
@@ -112,6 +113,7 @@ fn a_client_killed_in_the_middle_of_a_frame_dies_like_any_other() {
     }
 }
 
+/// G44: told exactly when the dead one was inside.
 #[test]
 fn of_a_thousand_grants_kept_by_the_dead_those_it_was_inside_tell_of_its_death() {
     for &io in drivers() {
@@ -189,6 +191,7 @@ fn a_child_with_copies_of_its_descriptors_does_not_keep_a_session_alive() {
     }
 }
 
+/// G44: what was said before counts.
 #[test]
 fn who_exits_without_closing_has_died_and_who_releases_in_the_same_breath_has_not() {
     for &io in drivers() {
@@ -240,6 +243,7 @@ fn die(server: &Server, connections: usize, processes: usize) {
     }
 }
 
+/// G44: nothing stays in the server.
 #[test]
 fn ten_thousand_deaths_leave_nothing_behind() {
     for &io in drivers() {

@@ -38,7 +38,7 @@ fn the_table_survives_a_thousand_random_histories() {
     );
 }
 
-/// G26: whatever a client writes into the memory it shares is data.
+/// G45: whatever a client writes into the memory it shares is data.
 #[test]
 fn the_reader_of_a_segment_survives_twenty_thousand_spoilt_ones() {
     let mut random = Random::from_seed(seed("segments", 0x5E6));

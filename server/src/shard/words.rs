@@ -142,17 +142,14 @@ impl Words {
     /// Somebody waits for this grant. Gives it back if nobody is inside; else says whether it was wanted before.
     fn want(&mut self, index: u32) -> Asked {
         self.word(index).want();
-        let again = match self.places[index as usize].used {
-            Use::Kept { grant, .. } => {
-                self.place(index).used = Use::Wanted { grant };
-                false
-            }
-            _ => true,
-        };
-        match self.take(index) {
-            Some(grant) => Asked::Returned(grant),
-            None if again => Asked::Again,
-            None => Asked::Inside,
+        let before = self.places[index as usize].used;
+        if let Use::Kept { grant, .. } = before {
+            self.place(index).used = Use::Wanted { grant };
+        }
+        match (self.take(index), before) {
+            (Some(grant), _) => Asked::Returned(grant),
+            (None, Use::Wanted { .. }) => Asked::Again,
+            (None, _) => Asked::Inside,
         }
     }
 
@@ -405,13 +402,11 @@ impl Shard {
     }
 
     /// Whether a word is wanted that somebody may leave by a plain store: then a barrier comes before the last look.
-    pub(crate) fn wants_barrier(&mut self) -> bool {
-        let wanted = std::mem::take(&mut self.histories.wanted);
-        let plain = wanted.iter().any(|&(key, _, _)| {
-            self.words(key).is_some_and(|words| words.segment.leaving() == Leaving::Barrier)
-        });
-        self.histories.wanted = wanted;
-        plain
+    pub(crate) fn wants_barrier(&self) -> bool {
+        self.histories.wanted.iter().any(|&(key, _, _)| {
+            let words = self.connections.at(key).and_then(|connection| connection.words.as_ref());
+            words.is_some_and(|words| words.segment.leaving() == Leaving::Barrier)
+        })
     }
 
     /// Whether any word is wanted.
