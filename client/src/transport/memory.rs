@@ -214,7 +214,7 @@ pub(crate) mod tests {
     impl Shown {
         pub(crate) fn new() -> Shown {
             let (segment, file) = Segment::create().unwrap();
-            let beacon = Arc::new(Beacon::create().unwrap());
+            let beacon = Arc::new(Beacon::create(fairlock_shm::word::Leaving::Barrier).unwrap());
             let alive = LastWord::new(Arc::clone(&beacon), 0).unwrap();
             let mark = Arc::new(ForkMark::new().unwrap());
             let memory = Memory::map([file, beacon.file().try_clone().unwrap()], &mark).unwrap();

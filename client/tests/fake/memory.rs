@@ -53,7 +53,7 @@ pub(crate) fn serve_memory(script: impl FnOnce(MemoryServer) + Send + 'static) -
     let listener = UnixListener::bind(&path).unwrap();
     let endpoint = format!("unix:{}", path.display());
     let thread = std::thread::spawn(move || {
-        let beacon = Arc::new(Beacon::create().unwrap());
+        let beacon = Arc::new(Beacon::create(fairlock_shm::word::Leaving::Barrier).unwrap());
         let alive = LastWord::new(Arc::clone(&beacon), 0).unwrap();
         let (runs, ends) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
         let stamper = {

@@ -74,6 +74,7 @@ fn breath(raw: &mut Raw, name: &[u8]) {
     std::process::exit(0);
 }
 
+#[expect(clippy::zombie_processes, reason = "it outlives this process, and is ended by its number")]
 /// The child has what a forked one would have, and does nothing with it; its number is printed.
 fn bequeath(raw: &mut Raw, name: &[u8]) {
     let token = token(raw, name);

@@ -81,7 +81,9 @@ pub(super) fn an_end_after_a_flood_is_seen(rig: &mut Rig) {
             }
             assert!(begun.elapsed() < Duration::from_secs(20), "round {round}: {ended} ends were seen");
         }
-        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        for writer in writers {
+            writer.join().unwrap();
+        }
     }
 }
 
