@@ -132,6 +132,20 @@ pub fn row(name: &str, series: &Series, limit: Option<&Series>) {
     );
 }
 
+/// Prints one figure in nanoseconds, for what takes a handful of them.
+pub fn row_ns(name: &str, series: &Series, limit: Option<&Series>) {
+    let typical = series.typical();
+    let ratio = limit.map_or_else(String::new, |limit| format!("{:.2} x", series.ratio(limit)));
+    let ns = |ns: f64| format!("{ns:.1} ns");
+    println!(
+        "  {name:<50} {:>9} {:>9} {:>9} {:>9}   {ratio:>7}",
+        ns(typical.p50),
+        ns(typical.p99),
+        ns(typical.p999),
+        ns(series.best())
+    );
+}
+
 fn us(ns: f64) -> String {
     if ns.is_nan() { "-".to_owned() } else { format!("{:.2} us", ns / 1000.0) }
 }

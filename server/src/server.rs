@@ -23,7 +23,7 @@ use crate::driver::{self, Waker};
 use crate::error::StartError;
 use crate::lanes::{ControlLane, ShardLane};
 use crate::pass::{ShardThread, Wiring};
-use crate::patience::Temper;
+use crate::patience::{Temper, wake_cost};
 use crate::shard::{Settings, Shard};
 use crate::state::{Beginning, NodeState, StateDirectory, default_directory};
 use crate::stats::ShardStats;
@@ -162,7 +162,8 @@ fn set_off(
     mut listeners: Vec<OwnedFd>,
 ) -> Result<ControlParts, StartError> {
     let (control_lane, from_shards, doorbell) = ControlLane::new().map_err(StartError::Resources)?;
-    let processors = processors();
+    let (processors, wake) = (processors(), wake_cost());
+    tracing::info!(?wake, processors, "waiting follows what a wake-up costs here");
     let wakers: Vec<Waker> = workers.iter().map(|worker| worker.waker.clone()).collect();
     let alarms = Alarms::default();
     let beacon = light_beacon();
@@ -205,7 +206,7 @@ fn set_off(
             wiring,
             stats,
             alarms: parts.alarms.clone(),
-            temper: Temper::new(config.poll, processors),
+            temper: Temper::new(config.poll, processors, wake),
         };
         worker.start.send(start).map_err(|_| StartError::ThreadDied)?;
         parts.threads.push(worker.thread);

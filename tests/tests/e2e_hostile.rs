@@ -149,6 +149,7 @@ fn the_test_knows_where_things_lie_in_a_segment() {
     );
 }
 
+// G45: whatever it writes, others do not notice.
 #[test]
 fn noise_in_every_byte_of_the_memory_harms_its_client_alone() {
     survived("noise everywhere", |server, random| {

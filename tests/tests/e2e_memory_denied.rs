@@ -9,6 +9,7 @@ use fairlock_tests::raw::{Raw, exclusive};
 use fairlock_tests::server::Plan;
 use fairlock_tests::ways::drivers;
 
+// G47: the socket, and one line that says why.
 #[test]
 fn a_server_that_may_make_no_memory_says_why_and_serves_over_the_socket() {
     for &io in drivers() {

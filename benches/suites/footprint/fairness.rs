@@ -22,7 +22,10 @@ pub(crate) fn perhaps() -> io::Result<()> {
         return Ok(());
     }
     let wrong = |_| io::Error::from(io::ErrorKind::InvalidInput);
-    let door = Door::Tcp(address.parse().map_err(|_| io::ErrorKind::InvalidInput)?);
+    let door = match address.strip_prefix("shm:") {
+        Some(path) => Door::Memory(path.into()),
+        None => Door::Tcp(address.parse().map_err(|_| io::ErrorKind::InvalidInput)?),
+    };
     let span = Duration::from_millis(ms.parse().map_err(wrong)?);
     let mut raw = Raw::open(&door, Manner::Sleeping, 60_000)?;
     println!("ready");
@@ -45,17 +48,18 @@ pub(crate) fn measure(options: &Options, program: &PathBuf) -> io::Result<()> {
     }
     let span = options.of(Duration::from_secs(4), Duration::from_millis(500));
     println!("\nP13 {CONTENDERS} processes, one lock, {span:?} (target: 0 overtakes, Jain's index >= 0.99)");
-    for io in &options.io {
+    for (io, memory) in options.io.iter().flat_map(|io| [(io, false), (io, true)]) {
         for round in 1..=options.rounds.min(3) {
             let server = Server::start(&Manor { program, io, poll: "auto", core: None })?;
-            let counts = contend(&server.tcp, span)?;
+            let counts = contend(if memory { &server.memory } else { &server.tcp }, span)?;
             let overtakes = Raw::open(&server.tcp, Manner::Sleeping, 5000)?.overtakes()?;
             let sum: f64 = counts.iter().sum();
             let squares: f64 = counts.iter().map(|count| count * count).sum();
             let jain = sum * sum / (counts.len() as f64 * squares);
             let (least, most) = counts.iter().fold((f64::MAX, 0.0_f64), |(l, m), &c| (l.min(c), m.max(c)));
             println!(
-                "  --io {io:<6} round {round}: overtakes {overtakes}, Jain's index {jain:.6}, {:.0} grants/s, {least:.0} to {most:.0} each",
+                "  --io {io:<6} {:<4} round {round}: overtakes {overtakes}, Jain's index {jain:.6}, {:.0} grants/s, {least:.0} to {most:.0} each",
+                if memory { "shm" } else { "tcp" },
                 sum / span.as_secs_f64(),
             );
         }
@@ -64,12 +68,16 @@ pub(crate) fn measure(options: &Options, program: &PathBuf) -> io::Result<()> {
 }
 
 fn contend(door: &Door, span: Duration) -> io::Result<Vec<f64>> {
-    let Door::Tcp(address) = door else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let address = match door {
+        Door::Tcp(address) => address.to_string(),
+        Door::Memory(path) => format!("shm:{}", path.display()),
+        Door::Unix(_) => return Err(io::ErrorKind::InvalidInput.into()),
+    };
     let own = std::env::current_exe()?;
     let mut children = Vec::new();
     for _ in 0..CONTENDERS {
         let mut command = Command::new(&own);
-        command.args([WORD, &address.to_string(), &span.as_millis().to_string()]);
+        command.args([WORD, &address, &span.as_millis().to_string()]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut lines = BufReader::new(child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?);
         lines.read_line(&mut String::new())?;

@@ -36,7 +36,14 @@ pub(super) fn threads(count: u16, poll: Poll, choice: IoChoice) -> Vec<ShardThre
     let parts = (0_u16..).zip(drivers).zip(wirings);
     let thread = |((me, driver), wiring)| {
         let shard = world::shard(me, count, |_| {});
-        ShardThread::new(shard, driver, wiring, Temper::new(poll, 2), stats.clone(), (1 << 20, 0, None))
+        ShardThread::new(
+            shard,
+            driver,
+            wiring,
+            Temper::new(poll, 2, Duration::from_micros(20)),
+            stats.clone(),
+            (1 << 20, 0, None),
+        )
     };
     parts.map(thread).collect()
 }
@@ -181,7 +188,7 @@ fn stalls(choice: IoChoice) {
     let one_pass = REQUESTS_PER_PASS * 64;
     assert!(sent < bytes.len(), "the client has to wait");
     assert!(backlog_max > WRITE_PAUSE_BYTES && backlog_max <= WRITE_PAUSE_BYTES + one_pass, "{backlog_max}");
-    thread.temper = Temper::new(Poll::Never, 2);
+    thread.temper = Temper::new(Poll::Never, 2, Duration::from_micros(20));
     thread.publish(clock::now());
     assert_ne!(thread.patience(clock::now()), Patience::Poll, "there is nothing to do but to wait");
 
