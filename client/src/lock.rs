@@ -211,6 +211,7 @@ impl LockRequest {
             && !(spec.reentrant || spec.notify)
             && spec.lock_delay_ms == 0
             && spec.max_hold_ms == 0
+            && spec.priority == Priority::LOWEST
     }
 
     /// What can be refused without asking.

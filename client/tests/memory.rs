@@ -114,7 +114,7 @@ fn long_frames_and_full_rings_only_take_longer() {
     server.join().unwrap();
 }
 
-/// G47.
+/// G47: the reason is said once, and the talk goes on.
 #[test]
 fn a_server_that_gives_a_reason_is_talked_to_over_the_socket() {
     let (endpoint, server) = serve_memory(|server| {
@@ -159,7 +159,7 @@ fn a_server_without_the_feature_is_talked_to_over_the_socket() {
     server.join().unwrap();
 }
 
-/// G47.
+/// G47: the reason is said once, and the talk goes on.
 #[test]
 fn memory_that_does_not_fit_leads_to_another_connection_without_it() {
     let (endpoint, server) = serve_memory(|server| {
@@ -238,7 +238,7 @@ fn a_heartbeat_is_said_through_memory_too() {
     server.join().unwrap();
 }
 
-/// G46.
+/// G46: by a look.
 #[test]
 fn an_end_that_the_server_shows_is_seen_by_the_next_check() {
     let (endpoint, server) = serve_memory(|server| {

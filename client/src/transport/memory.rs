@@ -62,7 +62,8 @@ impl Memory {
         let sight =
             Sight::open(&beacon, 0).map_err(|error| format!("the beacon cannot be mapped: {error}"))?;
         // Asked at every attachment, because a forked child may attach too; costs nothing once it was granted.
-        let leaving = if wait::accept_barriers() { Leaving::Barrier } else { Leaving::Exchange };
+        let barriers = sight.leaving() == Leaving::Barrier && wait::accept_barriers();
+        let leaving = if barriers { Leaving::Barrier } else { Leaving::Exchange };
         segment.set_leaving(leaving);
         Ok(Memory {
             mark: Arc::clone(mark),
@@ -214,7 +215,7 @@ pub(crate) mod tests {
     impl Shown {
         pub(crate) fn new() -> Shown {
             let (segment, file) = Segment::create().unwrap();
-            let beacon = Arc::new(Beacon::create(fairlock_shm::word::Leaving::Barrier).unwrap());
+            let beacon = Arc::new(Beacon::create(Leaving::Barrier).unwrap());
             let alive = LastWord::new(Arc::clone(&beacon), 0).unwrap();
             let mark = Arc::new(ForkMark::new().unwrap());
             let memory = Memory::map([file, beacon.file().try_clone().unwrap()], &mark).unwrap();
@@ -256,6 +257,18 @@ pub(crate) mod tests {
             // Frames that long do not exist; all that is looked at is that every byte finds its place.
             assert_eq!(shown.memory.receive(&mut inbox).unwrap(), sent);
             inbox.clear();
+        }
+    }
+
+    #[test]
+    fn words_are_left_by_plain_stores_only_where_the_server_has_a_barrier() {
+        for allowed in [Leaving::Barrier, Leaving::Exchange] {
+            let (segment, file) = Segment::create().unwrap();
+            let beacon = Beacon::create(allowed).unwrap();
+            let mark = Arc::new(ForkMark::new().unwrap());
+            let memory = Memory::map([file, beacon.file().try_clone().unwrap()], &mark).unwrap();
+            assert_eq!(memory.leaving(), segment.leaving());
+            assert!(allowed == Leaving::Barrier || memory.leaving() == Leaving::Exchange);
         }
     }
 

@@ -61,6 +61,8 @@ pub(crate) struct Peer<S> {
     pub(crate) stream: S,
     inbox: Vec<u8>,
     grants: u32,
+    /// Heard while something else was waited for.
+    early: Vec<Heard>,
     /// The last HELLO asked for memory.
     pub(crate) asked: bool,
 }
@@ -132,7 +134,7 @@ pub(crate) fn refused(refusal: Refusal) -> Reply<'static> {
 
 impl<S: Read + Write> Peer<S> {
     pub(crate) fn new(stream: S) -> Peer<S> {
-        Peer { stream, inbox: Vec::new(), grants: 0, asked: false }
+        Peer { stream, inbox: Vec::new(), grants: 0, early: Vec::new(), asked: false }
     }
 
     /// HELLO, WELCOME, OPEN, OPENED, on shard 0 of `shards`.
@@ -160,6 +162,10 @@ impl<S: Read + Write> Peer<S> {
 
     /// The next frame; `None` when the client has hung up.
     pub(crate) fn hear(&mut self) -> Option<Heard> {
+        if self.early.is_empty() { self.hear_next() } else { Some(self.early.remove(0)) }
+    }
+
+    fn hear_next(&mut self) -> Option<Heard> {
         loop {
             if let Some((frame, length)) = Frame::split(&self.inbox).unwrap() {
                 self.asked |= memory::asks(&Request::decode(&frame).unwrap());
