@@ -87,6 +87,8 @@ pub struct Limits {
     pub locks_per_session: u32,
     /// Waiters of one resource.
     pub waiters_per_resource: u32,
+    /// Grants of one shard that may stay with one client on this host between two holds; 0 for none.
+    pub cached_grants: usize,
     /// Connections of one shard that have shown no session yet; the oldest silent one goes first. The Unix socket's
     /// door counts its own.
     pub unbound_connections: usize,
@@ -151,6 +153,7 @@ impl Default for Limits {
             sessions: limits::SESSIONS_MAX,
             locks_per_session: limits::LOCKS_PER_SESSION_MAX,
             waiters_per_resource: limits::WAITERS_PER_RESOURCE_MAX,
+            cached_grants: fairlock_shm::segment::WORDS,
             unbound_connections: limits::UNBOUND_CONNECTIONS_MAX,
             unbound_connections_per_address: limits::UNBOUND_CONNECTIONS_PER_ADDRESS_MAX,
             write_backlog_bytes: limits::WRITE_BACKLOG_BYTES_MAX,
@@ -254,6 +257,9 @@ impl Limits {
         // Handles of the lock table have 24 bits for a session.
         if self.sessions == 0 || self.sessions > 1 << 24 {
             return Err(ConfigError::value("limits.sessions", "1 to 16777216 is possible"));
+        }
+        if self.cached_grants > fairlock_shm::segment::WORDS {
+            return Err(ConfigError::value("limits.cached_grants", "0 to 4096 is possible"));
         }
         if self.write_backlog_bytes < 2 * limits::FRAME_BYTES_MAX {
             return Err(ConfigError::value(

@@ -245,6 +245,7 @@ fn settings(config: &Config, cell: &Cell, me: ShardId, shards: u16, io: &'static
         quarantine_until: cell.beginning.recovering_until,
         unbound_max: config.limits.unbound_connections,
         unbound_per_address_max: config.limits.unbound_connections_per_address,
+        cached_grants_max: config.limits.cached_grants,
         io,
         started: cell.started,
     }

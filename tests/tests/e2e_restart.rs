@@ -105,8 +105,8 @@ fn a_stop_waits_for_those_who_hold_and_lets_nobody_in() {
         let arrived = other.call(&Request::Acquire(exclusive(b"y")));
         assert_eq!(arrived.refusal(), Some(Refusal::Draining));
         assert!(server.is_running(), "somebody holds a lock");
+        // From its release on the server may end at any moment; whether it still hears a CLOSE does not matter.
         holder.release(held);
-        holder.call(&Request::Close);
         let status = server.wait();
         assert_eq!(status.code(), Some(0));
     }

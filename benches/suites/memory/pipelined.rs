@@ -7,13 +7,15 @@ use fairlock_benches::options::Options;
 use fairlock_benches::raw::{Raw, name};
 use fairlock_benches::server::{Manor, Server};
 use fairlock_benches::stream::Manner;
-use fairlock_protocol::{GrantId, Request, Wait};
+use fairlock_protocol::{GrantId, Liveness, Request, Wait};
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Requests on the way at once.
 const WINDOW: u64 = 64;
+/// Locks one session may hold on a shard, less some room.
+const SESSION_HOLDS: usize = 900_000;
 /// Slots a second through the bare ring at this window (docs/performance.md), the limit of the transport.
 const TRANSPORT_PER_S: f64 = 183e6;
 
@@ -27,11 +29,17 @@ pub(crate) fn measure(options: &Options, program: &PathBuf) -> io::Result<()> {
             "\nP5 shared memory, window {WINDOW}, names of 16 bytes, server on the other core, --io {io}"
         );
         println!("  {:>12} {:>14} {:>14} {:>12}", "locks held", "operations", "server time", "of transport");
-        for held in [1000, options.of(1_000_000, 10_000)] {
+        let mut sizes = vec![1000, options.of(100_000, 10_000), options.of(1_000_000, 20_000)];
+        sizes.extend(options.large.then_some(10_000_000));
+        for held in sizes {
             let core = Some(Place::Cross.other_core());
             let server = Server::start(&Manor { program, io, poll: "always", core })?;
-            let mut holder = Raw::open(&server.memory, Manner::Spinning, 60_000)?;
-            holder.hold(0..held)?;
+            let mut holders = Vec::new();
+            for from in (0..held).step_by(SESSION_HOLDS) {
+                let mut holder = Raw::open_as(&server.memory, Manner::Spinning, 60_000, Liveness::Process)?;
+                holder.hold(from..held.min(from + SESSION_HOLDS as u64))?;
+                holders.push(holder);
+            }
             let mut raw = Raw::open(&server.memory, Manner::Spinning, 60_000)?;
             let (mut rates, mut own) = (Vec::new(), Vec::new());
             let mut next = held;
@@ -45,7 +53,7 @@ pub(crate) fn measure(options: &Options, program: &PathBuf) -> io::Result<()> {
             let (per_s, own) = (median(&rates), median(&own));
             let share = 100.0 * per_s / TRANSPORT_PER_S;
             println!("  {held:>12} {:>14} {own:>11.0} ns {share:>10.1} %", rate(per_s));
-            holder.keep_alive()?;
+            drop(holders);
         }
     }
     Ok(())

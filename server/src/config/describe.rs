@@ -99,6 +99,8 @@ impl Limits {
             self,
             default,
         );
+        let meaning = "grants of one shard that may stay with a client on this host, count, 0 to 4096";
+        page.key("cached_grants", meaning, |l| l.cached_grants, self, default);
         let meaning =
             "connections of one shard that have shown no session, count; the oldest silent one goes first";
         page.key("unbound_connections", meaning, |l| l.unbound_connections, self, default);

@@ -66,6 +66,8 @@ pub(crate) struct Settings {
     pub(crate) unbound_max: usize,
     /// The same from one address.
     pub(crate) unbound_per_address_max: usize,
+    /// Grants that may stay with one client.
+    pub(crate) cached_grants_max: usize,
     /// Which driver moves the bytes, for `status`.
     pub(crate) io: &'static str,
     /// When the server started.
@@ -208,7 +210,11 @@ impl Shard {
         ShardStats::add(&self.stats.accepts_total);
         self.make_room(peer.address());
         let due = now.after(fairlock_protocol::limits::HANDSHAKE_TIME);
-        let key = self.connections.insert(Connection::new(peer, segment.map(Words::new), due));
+        let key = self.connections.insert(Connection::new(
+            peer,
+            segment.map(|segment| Words::new(segment, self.settings.cached_grants_max)),
+            due,
+        ));
         if let Some(connection) = self.connections.at_mut(key) {
             self.timeouts.greeting(due, key, connection);
         }

@@ -101,6 +101,7 @@ pub(crate) fn shard(me: u16, count: u16, change: impl Fn(&mut Settings)) -> Shar
         quarantine_until: Tick::ZERO,
         unbound_max: 64,
         unbound_per_address_max: 16,
+        cached_grants_max: 64,
         io: "none",
         started: Tick::ZERO,
     };
