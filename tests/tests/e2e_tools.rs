@@ -44,7 +44,7 @@ fn the_benchmark_prints_one_document_with_the_published_fields() {
             finish(&endpoint, ["bench", "--seconds", "0.3", "--clients", "2", "--locks", "200", "--json"]);
         assert_eq!(said.code, 0, "{}", said.stderr);
         let report = said.json();
-        let transport = if endpoint.starts_with("unix") { "unix" } else { "tcp" };
+        let transport = if endpoint.starts_with("unix") { "shm" } else { "tcp" };
         assert_eq!((&report["transport"], &report["clients"]), (&transport.into(), &2.into()), "{report}");
         for figure in ["acquire_ns", "pair_ns", "cached_pair_ns"] {
             for quantile in ["p50", "p99", "p999"] {
@@ -53,6 +53,11 @@ fn the_benchmark_prints_one_document_with_the_published_fields() {
                     "{figure} {quantile}: {report}"
                 );
             }
+        }
+        if endpoint.starts_with("unix") {
+            let forced =
+                finish(&endpoint, ["bench", "--seconds", "0.1", "--transport", "unix", "--json"]).json();
+            assert_eq!(forced["transport"], "unix", "{forced}");
         }
         assert!(report["ops_per_s"].as_f64().is_some_and(|rate| rate > 0.0), "{report}");
         assert!(report["bytes_per_lock"].is_number(), "{report}");
