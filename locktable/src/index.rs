@@ -99,6 +99,17 @@ impl Index {
         }
     }
 
+    /// Reads where a look-up of `hash` will begin, and gives what stands there. A batch of these, one behind the other, waits
+    /// for memory once; a batch of look-ups waits for each.
+    #[inline]
+    pub(crate) fn glance(&self, hash: u64) -> u64 {
+        let entries = &self.segment(hash).entries;
+        if entries.is_empty() {
+            return EMPTY;
+        }
+        entries[home(entry(hash, 0), entries.len())]
+    }
+
     /// Files `slot` under `hash`.
     pub(crate) fn insert(&mut self, hash: u64, slot: u32) {
         assert!(slot != NONE, "a slot is a slot");

@@ -188,6 +188,12 @@ impl Table {
         Some(self.grants[slot].mode())
     }
 
+    /// Fetches what look-ups of these resources will need, all at once. Changes nothing but how long they take.
+    pub fn look_ahead(&self, digests: impl Iterator<Item = Digest>) {
+        let glances = digests.map(|digest| self.by_digest.glance(self.key.hash(digest.0[0], digest.0[1])));
+        core::hint::black_box(glances.fold(0, |all, found| all ^ found));
+    }
+
     /// What a grant is held on; `None` when there is no such grant.
     pub fn digest_of(&self, grant: GrantId) -> Option<Digest> {
         let found = self.grants.get(grant.slot()).filter(|found| found.generation == grant.generation())?;

@@ -374,6 +374,24 @@ pub(crate) fn long(bytes: &[u8]) -> u16 {
     u16::try_from(bytes.len()).expect("names and texts have at most 1024 bytes")
 }
 
+/// The resource an ACQUIRE names, without the rest of it; `None` for another frame or one that is not well-formed so far.
+/// What it gives is what decoding gives.
+#[inline]
+pub fn resource_of_acquire<'a>(frame: &Frame<'a>) -> Option<Resource<'a>> {
+    if frame.kind != kind::ACQUIRE {
+        return None;
+    }
+    let mut r = Reader::new(frame.body);
+    r.bytes(NAMES_AT, "head").ok()?;
+    let (namespace_length, name_length) = (r.u8("namespace_length").ok()?, r.u16("name_length").ok()?);
+    r.u16("label_length").ok()?;
+    let namespace = r.bytes(usize::from(namespace_length), "namespace").ok()?;
+    Resource::new(namespace, r.bytes(usize::from(name_length), "name").ok()?).ok()
+}
+
+/// Bytes of an ACQUIRE before the lengths of its names.
+const NAMES_AT: usize = 23;
+
 fn read_acquire(mut r: Reader<'_>) -> Result<Acquire<'_>, Malformed> {
     let owner = OwnerId(r.u64("owner")?);
     let wait = Wait::from_wire(r.u32("wait")?);

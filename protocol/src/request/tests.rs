@@ -211,3 +211,33 @@ fn a_page_takes_what_fits_a_frame_and_says_where_to_go_on() {
     assert_eq!((page.next, page.entries().count()), (17, pushed));
     assert!(page.entries().all(|read| read == entry) && pushed > 50);
 }
+
+#[test]
+fn the_resource_of_an_acquire_is_read_alone_as_with_the_rest() {
+    let resource = Resource::new(b"vm", b"disk\x00\xff").unwrap();
+    let acquire = Acquire {
+        resource,
+        mode: Mode::EX,
+        wait: Wait::Try,
+        owner: OwnerId(7),
+        reentrant: false,
+        notify: false,
+        cacheable: false,
+        priority: Priority::default(),
+        lock_delay_ms: 0,
+        max_hold_ms: 0,
+        label: b"label",
+    };
+    let mut bytes = Vec::new();
+    Request::Acquire(acquire).encode(RequestId(1), 0, &mut bytes);
+    let (frame, _) = Frame::split(&bytes).unwrap().unwrap();
+    assert_eq!(resource_of_acquire(&frame), Some(resource));
+    for length in 0..frame.body.len() {
+        let cut = Frame { body: &frame.body[..length], ..frame };
+        if let Ok(Request::Acquire(whole)) = Request::decode(&cut) {
+            assert_eq!(resource_of_acquire(&cut), Some(whole.resource));
+        }
+    }
+    let other = Frame { kind: kind::RELEASE, ..frame };
+    assert_eq!(resource_of_acquire(&other), None);
+}

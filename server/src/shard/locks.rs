@@ -22,7 +22,8 @@ impl Shard {
         request: RequestId,
         acquire: &Acquire<'_>,
     ) {
-        let Some(digest) = self.digest_here(key, request, acquire.resource) else { return };
+        let ahead = self.digest_ahead();
+        let Some(digest) = self.digest_owned(key, request, acquire.resource, ahead) else { return };
         if !self.grants_now(key, request) {
             return;
         }
@@ -108,7 +109,19 @@ impl Shard {
         request: RequestId,
         resource: Resource<'_>,
     ) -> Option<Digest> {
-        let digest = self.settings.digest_key.digest(resource);
+        self.digest_owned(key, request, resource, None)
+    }
+
+    /// The same, when it may have been computed already.
+    fn digest_owned(
+        &mut self,
+        key: ConnectionKey,
+        request: RequestId,
+        resource: Resource<'_>,
+        known: Option<Digest>,
+    ) -> Option<Digest> {
+        let digest = known.unwrap_or_else(|| self.settings.digest_key.digest(resource));
+        debug_assert_eq!(digest, self.settings.digest_key.digest(resource), "a frame's own digest");
         let owner = digest.shard(self.settings.shards);
         if owner == self.settings.me {
             return Some(digest);

@@ -139,6 +139,7 @@ pub(crate) struct Shard {
     session_seq: u32,
     /// Sessions here whose home is another shard.
     visiting: u64,
+    ahead: reading::Ahead,
     /// What was seen of locks, for deciding which grants stay with their clients.
     histories: Histories,
     draining: bool,
@@ -184,6 +185,7 @@ impl Shard {
             parked: VecDeque::new(),
             session_seq: 0,
             visiting: 0,
+            ahead: reading::Ahead::default(),
             histories: Histories::default(),
             draining: false,
             idle_told: false,

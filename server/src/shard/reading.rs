@@ -3,16 +3,27 @@
 //! Nobody is served out of turn: connections with whole frames stand in one queue, and whoever has more than a pass
 //! takes goes to its end. What is taken depends on nothing but the bytes, however they were cut on their way.
 
+use std::collections::VecDeque;
+
 use fairlock_locktable::command::SessionKey;
 use fairlock_protocol::bundle::locks_asked;
 use fairlock_protocol::limits::{READ_BACKLOG_BYTES_MAX, REQUESTS_PER_PASS};
-use fairlock_protocol::request::kind;
-use fairlock_protocol::{Frame, Malformed, Request, RequestId, SessionId, Tick};
+use fairlock_protocol::request::{kind, resource_of_acquire};
+use fairlock_protocol::{Digest, Frame, Malformed, Request, RequestId, SessionId, Tick};
 use fairlock_shm::ring::Corrupt;
 
 use super::Shard;
 use crate::connection::{Connection, ConnectionKey, Phase};
 use crate::stats::ShardStats;
+
+/// What was computed of a share of requests before they are carried out.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    /// Digests of the names asked for, by where their frames begin; which frame that is cannot be mistaken.
+    digests: VecDeque<(usize, Digest)>,
+    /// Where the frame that is being served begins.
+    serving: usize,
+}
 
 impl Shard {
     /// Bytes arrived on a connection.
@@ -96,6 +107,7 @@ impl Shard {
             return;
         }
         let (inbound, first) = connection.take_inbound();
+        self.look_ahead(&inbound, first);
         let mut at = first;
         let mut share = REQUESTS_PER_PASS;
         while share > 0 {
@@ -108,6 +120,7 @@ impl Shard {
                 }
                 Ok(Some((frame, _))) if is_page(&frame) && self.pages_left == 0 => break,
                 Ok(Some((frame, next))) => {
+                    self.ahead.serving = at;
                     if !self.frame(key, &frame) {
                         break;
                     }
@@ -125,10 +138,40 @@ impl Shard {
                 }
             }
         }
+        self.ahead.digests.clear();
         self.served(key, inbound, at, at > first);
         if has_words {
             self.look_at_retired(key);
         }
+    }
+
+    /// Computes the digests of the names asked for in one share, and has the table fetch what it will need for them: waiting
+    /// for memory once for all of them instead of once for each.
+    fn look_ahead(&mut self, inbound: &[u8], first: usize) {
+        let mut at = first;
+        for _ in 0..REQUESTS_PER_PASS {
+            let Ok(Some((frame, next))) = Connection::frame_at(inbound, at) else { break };
+            if let Some(resource) = resource_of_acquire(&frame) {
+                self.ahead.digests.push_back((at, self.settings.digest_key.digest(resource)));
+            }
+            at = next;
+        }
+        if self.ahead.digests.len() > 1 {
+            self.table.look_ahead(self.ahead.digests.iter().map(|(_, digest)| *digest));
+        }
+    }
+
+    /// The digest of the frame that is being served, if it was computed ahead.
+    pub(super) fn digest_ahead(&mut self) -> Option<Digest> {
+        while let Some(&(at, digest)) = self.ahead.digests.front()
+            && at <= self.ahead.serving
+        {
+            self.ahead.digests.pop_front();
+            if at == self.ahead.serving {
+                return Some(digest);
+            }
+        }
+        None
     }
 
     /// A connection's shared memory is not what it should be: its client ends, and nobody else notices.
