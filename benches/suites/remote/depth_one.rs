@@ -100,11 +100,16 @@ fn one(setting: &Setting<'_>, options: &Options, program: &PathBuf) -> io::Resul
 }
 
 fn library(door: &Door) -> io::Result<fairlock::Client> {
-    let endpoint = match door {
-        Door::Tcp(address) => format!("tcp://{address}"),
-        Door::Unix(path) | Door::Memory(path) => format!("unix:{}", path.display()),
+    let (endpoint, transport) = match door {
+        Door::Tcp(address) => (format!("tcp://{address}"), fairlock::Transport::Tcp),
+        Door::Unix(path) => (format!("unix:{}", path.display()), fairlock::Transport::Unix),
+        Door::Memory(path) => (format!("unix:{}", path.display()), fairlock::Transport::Shm),
     };
-    let builder = fairlock::Client::builder().ttl(TTL).label("bench").liveness(fairlock::Liveness::Heartbeat);
+    let builder = fairlock::Client::builder()
+        .ttl(TTL)
+        .label("bench")
+        .liveness(fairlock::Liveness::Heartbeat)
+        .transport(transport);
     builder.connect(endpoint.as_str()).map_err(io::Error::other)
 }
 
