@@ -43,7 +43,7 @@ struct Measured {
     acquire_ns: Quantiles,
     /// Acquire and release, a name the client has not just held.
     pair_ns: Quantiles,
-    /// Acquire and release of the name it has just held: without a message where grants are cached.
+    /// Acquire and release of the name it has just held, prepared once: without a message where grants are cached.
     cached_pair_ns: Quantiles,
     ops_per_s: u64,
     /// Memory of the lock table for each lock held; `null` without `--locks`.

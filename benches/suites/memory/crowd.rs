@@ -1,7 +1,7 @@
 //! More clients than processors: 1 to 8 clients of the library on two cores, each with names of its own, and all of them at
 //! one name. Nobody may spin where somebody else has to run, so the sum must not collapse.
 
-use fairlock::{Client, Transport};
+use fairlock::{Client, OwnerId, Transport};
 use fairlock_benches::cores::unpin;
 use fairlock_benches::figures::rate;
 use fairlock_benches::options::Options;
@@ -11,8 +11,10 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Names each client goes round, so that no grant stays.
+/// Names each client goes round.
 const NAMES: usize = 64;
+/// An owner with a name, so that no grant stays with a client: every pair is two messages.
+const OWNER: OwnerId = OwnerId(1);
 
 pub(crate) fn measure(options: &Options, program: &PathBuf) -> io::Result<()> {
     if !options.wants("crowd") {
@@ -48,7 +50,7 @@ fn pairs(
         let client = builder.connect(endpoint.as_str()).map_err(io::Error::other)?;
         let (begun, mut turns) = (Instant::now(), 0);
         while begun.elapsed() < span {
-            drop(client.lock(name(number, turns)).acquire().map_err(io::Error::other)?);
+            drop(client.lock(name(number, turns)).owner(OWNER).acquire().map_err(io::Error::other)?);
             turns += 1;
         }
         Ok(turns)
