@@ -122,9 +122,15 @@ impl<T> Stream<T> {
         };
         let tenure = Tenure::new(memory, (word, generation), (grant, hold.facts()));
         let tenure = Arc::new(tenure.ok_or(Fault::OutOfTurn("a word beyond the memory"))?);
-        hold.stays_in(Arc::clone(&tenure), Holder::GRANTED);
+        // A conversion that left before the note came takes the word back: it may be somebody else's by now.
+        let converts = |ask: &Ask| matches!(ask, Ask::Convert { grant: which, .. } if *which == grant);
+        let by_messages = self.pending.values().any(|pending| converts(&pending.ask));
+        hold.stays_in(Arc::clone(&tenure), Holder::GRANTED, by_messages);
         let (spec, hold_mode) = (Arc::clone(&hold.spec), hold.facts().mode);
         self.tenures.keep(&spec, &tenure);
+        if by_messages {
+            self.tenures.shut(word);
+        }
         self.refuse_its_own(now, &spec, hold_mode);
         Ok(())
     }

@@ -197,6 +197,28 @@ fn a_conversion_goes_on_by_messages_and_nobody_enters_the_word_again() {
 }
 
 #[test]
+fn a_note_that_comes_after_the_conversion_was_asked_for_changes_nothing() {
+    let mut cached = Cached::opened();
+    let id = cached.talk.acquire_as(1001, 1, plain(owner_of_this_thread()));
+    cached.talk.hear_ok(1002, id, FLAG_KEPT | FLAG_RENEWED, &granted(1));
+    let hold = cached.talk.taken();
+    let ask = Ask::Convert { grant: hold.grant, mode: fairlock_protocol::Mode::PR, wait: Wait::Forever };
+    cached.talk.stream.submit(at(1003), ask, Some(9), false).unwrap();
+    // The note was on its way; the server gives the word up when it is asked for the conversion, and uses it again.
+    cached.shown.segment.word(7).unwrap().grant(FIRST, false);
+    assert_eq!(cached.word().void(FIRST), Seen::Held);
+    cached.note(1, 7, FIRST);
+    assert!(hold.check(&cached.talk.lease, at(1004)).is_ok(), "it goes on by messages");
+    assert!(cached.refuses((*plain(owner_of_this_thread())).clone()), "the server does not know him");
+    let second = Generation(2);
+    cached.word().grant(second, false);
+    cached.talk.stream.release(at(1005), &hold);
+    assert_eq!(cached.talk.said().last().unwrap(), "4: release 1 ack 1", "the server waits for it");
+    assert!(cached.word().is_held(second, Holder::GRANTED), "the word is somebody else's");
+    assert!(cached.talk.stream.tenures.is_empty());
+}
+
+#[test]
 fn a_broken_one_is_renounced_before_it_is_confirmed() {
     let (mut cached, hold) = Cached::kept();
     let Reply::Granted(grant) = granted(1) else { unreachable!() };
