@@ -164,6 +164,13 @@ impl Tenures {
         kept.find(|kept| kept.tenure.grant == grant).map(|kept| Arc::clone(&kept.tenure))
     }
 
+    /// The grants of all, in order.
+    pub(crate) fn grants(&self) -> Vec<GrantId> {
+        let mut grants: Vec<_> = self.by_name.values().flatten().map(|kept| kept.tenure.grant).collect();
+        grants.sort_unstable();
+        grants
+    }
+
     /// All are over.
     pub(crate) fn clear(&mut self) {
         self.by_name.clear();

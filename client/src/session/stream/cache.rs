@@ -227,6 +227,13 @@ impl<T> Stream<T> {
         for hold in self.holds.values() {
             let _ = hold.go_on_by_messages();
         }
+        // Those that no hold stands for, too: it takes back only what it finds free, but somebody may have been inside when
+        // it looked. By the time it is told, it has ended all of them. Nothing is to be renewed by the answers.
+        let mut left = self.tenures.grants();
+        left.retain(|grant| !self.holds.contains_key(grant));
+        for grant in left {
+            self.submit(Tick::ZERO, Ask::Release(grant), None, false);
+        }
         self.tenures.clear();
         self.broken_inside.clear();
         self.broken_due = None;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::owner::{fresh_owner, holder_of, owner_of_this_thread};
 use crate::transport::tests::Shown;
-use fairlock_shm::word::{Generation, Holder, Seen};
+use fairlock_shm::word::{Entry, Generation, Holder, Leaving, Seen};
 
 const FIRST: Generation = Generation(1);
 
@@ -272,4 +272,23 @@ fn a_broken_connection_leaves_guards_and_no_words() {
     assert!(cached.enter(fresh_owner()).is_none());
     assert_eq!(cached.word().void(FIRST), Seen::Held);
     assert!(hold.check(&cached.talk.lease, at(1003)).is_ok(), "until the lease ends");
+}
+
+#[test]
+fn what_only_a_word_knew_is_given_back_by_a_message_when_the_session_goes_on_without_words() {
+    let (mut cached, hold) = Cached::kept();
+    cached.talk.stream.release(at(1003), &hold);
+    // Somebody with a prepared lock is inside when the server gives the words up, and leaves before this is noticed.
+    let inside = cached.word().enter(FIRST, Holder::new(5), Leaving::Exchange);
+    assert_eq!((inside, cached.word().void(FIRST)), (Entry::Entered, Seen::Held));
+    assert!(cached.word().leave(FIRST, Leaving::Exchange));
+    assert_eq!(cached.talk.said(), [""; 0]);
+    cached.talk.resume(1004, 0);
+    assert_eq!(cached.talk.said().last().unwrap(), "3: release 1 ack 1");
+    // What is held goes on, and goes back with its guard.
+    let (mut cached, hold) = Cached::kept();
+    cached.talk.resume(1004, 0);
+    assert!(hold.check(&cached.talk.lease, at(1005)).is_ok() && cached.talk.said().len() == 2);
+    cached.talk.stream.release(at(1005), &hold);
+    assert_eq!(cached.talk.said(), ["4: release 1 ack 1"]);
 }
