@@ -164,11 +164,11 @@ impl Tenures {
         kept.find(|kept| kept.tenure.grant == grant).map(|kept| Arc::clone(&kept.tenure))
     }
 
-    /// The grants of all, in order.
-    pub(crate) fn grants(&self) -> Vec<GrantId> {
-        let mut grants: Vec<_> = self.by_name.values().flatten().map(|kept| kept.tenure.grant).collect();
-        grants.sort_unstable();
-        grants
+    /// All of them, in the order of their grants.
+    pub(crate) fn all(&self) -> Vec<Arc<Tenure>> {
+        let mut all: Vec<_> = self.by_name.values().flatten().map(|kept| Arc::clone(&kept.tenure)).collect();
+        all.sort_unstable_by_key(|tenure| tenure.grant);
+        all
     }
 
     /// All are over.

@@ -205,6 +205,18 @@ impl<T> Stream<T> {
         unseen
     }
 
+    /// No word is entered any more, and whoever is inside one finds out. Whether anybody was whom only the word knows.
+    pub(super) fn renounce_all(&mut self) -> bool {
+        let mut unseen = false;
+        for tenure in self.tenures.all() {
+            tenure.memory().revise();
+            let was_inside = tenure.look() == Seen::Held;
+            tenure.renounce();
+            unseen |= was_inside && !self.holds.contains_key(&tenure.grant);
+        }
+        unseen
+    }
+
     /// Confirms broken tenures that were left.
     pub(super) fn confirm_left(&mut self, now: Tick) {
         if self.broken_due.is_none_or(|due| now < due) {
@@ -229,10 +241,10 @@ impl<T> Stream<T> {
         }
         // Those that no hold stands for, too: it takes back only what it finds free, but somebody may have been inside when
         // it looked. By the time it is told, it has ended all of them. Nothing is to be renewed by the answers.
-        let mut left = self.tenures.grants();
-        left.retain(|grant| !self.holds.contains_key(grant));
-        for grant in left {
-            self.submit(Tick::ZERO, Ask::Release(grant), None, false);
+        for tenure in self.tenures.all() {
+            if !self.holds.contains_key(&tenure.grant) {
+                self.submit(Tick::ZERO, Ask::Release(tenure.grant), None, false);
+            }
         }
         self.tenures.clear();
         self.broken_inside.clear();

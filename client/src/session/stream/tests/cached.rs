@@ -292,3 +292,24 @@ fn what_only_a_word_knew_is_given_back_by_a_message_when_the_session_goes_on_wit
     cached.talk.stream.release(at(1005), &hold);
     assert_eq!(cached.talk.said(), ["4: release 1 ack 1"]);
 }
+
+#[test]
+fn an_end_that_waits_for_the_program_ends_what_only_words_know_and_opens_no_word_again() {
+    for someone in [true, false] {
+        let (mut cached, hold) = Cached::kept();
+        cached.talk.stream.release(at(1003), &hold);
+        if someone {
+            let inside = cached.word().enter(FIRST, Holder::new(5), Leaving::Exchange);
+            assert_eq!(inside, Entry::Entered);
+        }
+        assert_eq!(
+            cached.talk.stream.take_all_away(LostCause::Killed),
+            someone,
+            "there is a guard to wait for"
+        );
+        assert!(!cached.word().is_held(FIRST, Holder::new(5)));
+        assert!(cached.enter(fresh_owner()).is_none());
+        assert!(!someone || cached.word().leave(FIRST, Leaving::Exchange));
+        assert_ne!(cached.word().enter(FIRST, Holder::new(6), Leaving::Exchange), Entry::Entered);
+    }
+}
