@@ -8,19 +8,25 @@ use std::time::Duration;
 /// The present moment.
 #[inline]
 pub(crate) fn now() -> Tick {
-    let time = clock_gettime(ClockId::Boottime);
+    Tick(nanoseconds(clock_gettime(ClockId::Boottime)))
+}
+
+#[inline]
+fn nanoseconds(time: Timespec) -> u64 {
     // Both parts are positive since boot, and 2^64 ns are 584 years.
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
-    Tick(seconds * 1_000_000_000 + nanos)
+    seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
 /// CLOCK_MONOTONIC as it was at the last tick of the kernel, in nanoseconds: a quarter of the price.
 #[inline]
 pub(crate) fn coarse_ns() -> u64 {
-    let time = clock_gettime(ClockId::MonotonicCoarse);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+    nanoseconds(clock_gettime(ClockId::MonotonicCoarse))
+}
+
+/// CLOCK_MONOTONIC at this moment, in nanoseconds.
+pub(crate) fn steady_ns() -> u64 {
+    nanoseconds(clock_gettime(ClockId::Monotonic))
 }
 
 /// How far that clock lags behind at most while ticks come.

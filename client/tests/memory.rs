@@ -238,6 +238,27 @@ fn a_heartbeat_is_said_through_memory_too() {
     server.join().unwrap();
 }
 
+/// The end of a socket with memory ends it at once, and its guards would not look where that is shown.
+#[test]
+fn a_session_that_was_opened_on_a_socket_goes_on_on_sockets() {
+    let (endpoint, server) = serve_memory(|server| {
+        let mut peer = server.greeted(true);
+        std::io::Write::write_all(&mut peer.stream, &said_segment("no memory left")).unwrap();
+        peer.welcome_and_open(60_000, 1);
+        drop(peer);
+        let mut peer = server.greeted(false);
+        peer.say(0, 0, &Reply::Welcome(fake::welcome(0, 1)));
+        let resume = peer.hear().unwrap();
+        peer.say(resume.id, FLAG_RENEWED, &Reply::Resumed { ttl_ms: 60_000, seen: 0, following: 0 });
+        assert_eq!(peer.oblige_all().len(), 3);
+    });
+    let client = Client::builder().ttl(Duration::from_mins(1)).connect(&endpoint).unwrap();
+    client.lock("x").acquire().unwrap().release().unwrap();
+    assert_eq!(client.transport(), Transport::Unix);
+    client.close();
+    server.join().unwrap();
+}
+
 /// G46: by a look.
 #[test]
 fn an_end_that_the_server_shows_is_seen_by_the_next_check() {

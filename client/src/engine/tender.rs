@@ -173,7 +173,7 @@ fn look_after(
     if let Some(link) = unread {
         lane.pump(session, core, &link, false);
     }
-    if dial { dial_now(core, lane, now).min(due) } else { due }
+    if dial { dial_now(core, session, lane, now).min(due) } else { due }
 }
 
 /// A connection that does not resume in time is given up. Not one through memory: there the socket's end shows a server
@@ -230,13 +230,16 @@ fn cover(state: &LaneState, now: Tick, seen: &mut u64) -> Cover {
 }
 
 /// Begins a new connection for a lane that has none. When to look again.
-fn dial_now(core: &Core, lane: &Lane, now: Tick) -> Tick {
+fn dial_now(core: &Core, session: &Session, lane: &Lane, now: Tick) -> Tick {
     let targets = core.targets();
     let (target, without_memory) = {
         let state = lane.state();
         (&targets[state.target % targets.len()], state.without_memory)
     };
-    let asks = transport::asks_for_memory(target, core.config.transport) && !without_memory;
+    // A server ends a session together with the socket of its memory, and shows that in the memory; guards look there only
+    // if the session was opened through it.
+    let may_share = session.lease.is_shown() && !without_memory;
+    let asks = may_share && transport::asks_for_memory(target, core.config.transport);
     match transport::begin(target) {
         Ok((socket, stands)) => {
             let resume_by = now.after(RESUME_TIME.min(core.config.deadline));

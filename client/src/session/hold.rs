@@ -87,8 +87,13 @@ impl Hold {
         }
     }
 
-    /// The server leaves the grant with the client: from now on it is held in a word.
-    pub(crate) fn stays_in(&self, tenure: Arc<Tenure>, holder: Holder) {
+    /// The server leaves the grant with the client: from now on it is held in a word; or, `by_messages`, it would have been,
+    /// had the server not been told before that it goes on as others do.
+    pub(crate) fn stays_in(&self, tenure: Arc<Tenure>, holder: Holder, by_messages: bool) {
+        if by_messages {
+            // Before there is a word, so that nobody finds himself thrown out of it.
+            self.by_messages.store(true, Ordering::Release);
+        }
         self.inside.get_or_init(|| Inside { tenure, holder });
     }
 

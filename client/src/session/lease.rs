@@ -65,7 +65,8 @@ impl Lease {
     pub(crate) fn shown_in(mut self, memory: Arc<Memory>, stamps_renew: bool, alone: bool) -> Lease {
         let certain = certain(self.ttl).saturating_sub(clock::coarse_tick());
         let certain_ns = u64::try_from(certain.as_nanos()).unwrap_or(u64::MAX);
-        let coarsely_certain_ns = (alone && stamps_renew).then_some(certain_ns);
+        let is_enough = alone && stamps_renew && memory.reads_our_clocks(clock::now(), clock::steady_ns());
+        let coarsely_certain_ns = is_enough.then_some(certain_ns);
         self.witness =
             Some(Witness { memory, stamps_renew: AtomicBool::new(stamps_renew), coarsely_certain_ns });
         self
@@ -77,7 +78,8 @@ impl Lease {
     /// The coarse clock is enough where the server stands alone: only the thread that stamps lets anybody else in, on this
     /// very host, and it shows the end of the session, or takes the word, before; and a thread that has died shows that.
     /// The clock only sees to it that a server that stands still for a lease is taken for lost. It does not count a
-    /// suspended host's sleep, but neither did the server do anything meanwhile. In a cell another node may take over, so
+    /// suspended host's sleep, but neither did the server do anything meanwhile. It has to be the clock that the server
+    /// stamps with: a time namespace may move it and not the other one, which is looked at when memory is passed. In a cell another node may take over, so
     /// there, and for heartbeats, the lease's own clock decides.
     pub(crate) fn coarse_witness(&self) -> Option<(&Arc<Memory>, u64)> {
         let witness = self.witness.as_ref()?;
@@ -275,6 +277,19 @@ mod tests {
         assert_eq!(lease.check(at(6180)), Err(LostCause::Lease));
         shown.stamp(at(6181));
         assert_eq!(lease.check(at(6182)), Err(LostCause::Lease), "lost is final");
+    }
+
+    #[test]
+    fn the_coarse_clock_counts_only_where_the_server_reads_the_same_two_clocks() {
+        let is_enough = |off_ns: u64| {
+            let shown = Shown::new();
+            shown.stamp_both(clock::now().0, clock::steady_ns().wrapping_add(off_ns));
+            let lease = Lease::new(clock::now(), TTL).shown_in(Arc::clone(&shown.memory), true, true);
+            lease.coarse_witness().is_some()
+        };
+        assert!(is_enough(0));
+        // A time namespace moves each of the two clocks by itself.
+        assert!(!is_enough(3_000_000_000) && !is_enough(3_000_000_000_u64.wrapping_neg()));
     }
 
     #[test]

@@ -238,7 +238,7 @@ impl<T> Stream<T> {
             hold.take_away(cause);
             self.events.push(Event::HoldOver(Arc::clone(hold)));
         }
-        !grants.is_empty()
+        self.renounce_all() || !grants.is_empty()
     }
 
     pub(crate) fn is_live(&self) -> bool {

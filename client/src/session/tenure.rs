@@ -164,6 +164,13 @@ impl Tenures {
         kept.find(|kept| kept.tenure.grant == grant).map(|kept| Arc::clone(&kept.tenure))
     }
 
+    /// All of them, in the order of their grants.
+    pub(crate) fn all(&self) -> Vec<Arc<Tenure>> {
+        let mut all: Vec<_> = self.by_name.values().flatten().map(|kept| Arc::clone(&kept.tenure)).collect();
+        all.sort_unstable_by_key(|tenure| tenure.grant);
+        all
+    }
+
     /// All are over.
     pub(crate) fn clear(&mut self) {
         self.by_name.clear();

@@ -21,6 +21,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// A server's two stamps are read and written one after the other, within so much.
+const CLOCKS_APART_MAX: Duration = Duration::from_millis(100);
 /// The edition of a memory whose connection is gone.
 const CLOSED: u32 = 0;
 
@@ -181,6 +183,14 @@ impl Memory {
         self.sight.is_alive()
     }
 
+    /// Whether the server's two clocks stand as far apart as ours do at this moment. Where it cannot be told, because the host
+    /// slept a moment ago, they do not.
+    pub(crate) fn reads_our_clocks(&self, now: Tick, steady_ns: u64) -> bool {
+        let theirs = i128::from(self.sight.stamp()) - i128::from(self.sight.steady());
+        let ours = i128::from(now.0) - i128::from(steady_ns);
+        theirs.abs_diff(ours) <= CLOCKS_APART_MAX.as_nanos()
+    }
+
     /// When the shard was last known to serve this session.
     #[inline]
     pub(crate) fn stamp(&self) -> Tick {
@@ -224,6 +234,10 @@ pub(crate) mod tests {
 
         pub(crate) fn stamp(&self, now: Tick) {
             self.beacon.stamp(0, now.0, now.0);
+        }
+
+        pub(crate) fn stamp_both(&self, boottime_ns: u64, monotonic_ns: u64) {
+            self.beacon.stamp(0, boottime_ns, monotonic_ns);
         }
     }
 

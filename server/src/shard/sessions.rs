@@ -277,16 +277,18 @@ impl Shard {
         else {
             return;
         };
-        if liveness == Liveness::Inherit {
-            // Its descendants keep it alive; what they hold they hold on without words.
-            self.give_words_up(session);
-            return self.unbind(session, key);
+        let is_home = id.home() == self.settings.me;
+        if is_home && liveness != Liveness::Inherit {
+            return self.end_session(session, Ended::Expired);
         }
-        if id.home() != self.settings.me {
-            // Its home ends it everywhere, and what it held there passes as a dead holder's.
+        if liveness != Liveness::Inherit {
+            // Its home ends it, here too but not here first: a guard of what is held in no word finds the end in the home's
+            // memory alone. What it held passes as a dead holder's.
             self.output.to_shards.push((id.home(), ToShard::SessionClosed { id, why: Ended::Expired }));
         }
-        self.end_session(session, Ended::Expired);
+        // Until then, or as long as its descendants keep it alive, what is held is held on without words.
+        self.give_words_up(session);
+        self.unbind(session, key);
     }
 
     /// Marks a connection whose OPEN waits for the disk, or waits no more.

@@ -122,9 +122,15 @@ impl<T> Stream<T> {
         };
         let tenure = Tenure::new(memory, (word, generation), (grant, hold.facts()));
         let tenure = Arc::new(tenure.ok_or(Fault::OutOfTurn("a word beyond the memory"))?);
-        hold.stays_in(Arc::clone(&tenure), Holder::GRANTED);
+        // A conversion that left before the note came takes the word back: it may be somebody else's by now.
+        let converts = |ask: &Ask| matches!(ask, Ask::Convert { grant: which, .. } if *which == grant);
+        let by_messages = self.pending.values().any(|pending| converts(&pending.ask));
+        hold.stays_in(Arc::clone(&tenure), Holder::GRANTED, by_messages);
         let (spec, hold_mode) = (Arc::clone(&hold.spec), hold.facts().mode);
         self.tenures.keep(&spec, &tenure);
+        if by_messages {
+            self.tenures.shut(word);
+        }
         self.refuse_its_own(now, &spec, hold_mode);
         Ok(())
     }
@@ -199,6 +205,18 @@ impl<T> Stream<T> {
         unseen
     }
 
+    /// No word is entered any more, and whoever is inside one finds out. Whether anybody was whom only the word knows.
+    pub(super) fn renounce_all(&mut self) -> bool {
+        let mut unseen = false;
+        for tenure in self.tenures.all() {
+            tenure.memory().revise();
+            let was_inside = tenure.look() == Seen::Held;
+            tenure.renounce();
+            unseen |= was_inside && !self.holds.contains_key(&tenure.grant);
+        }
+        unseen
+    }
+
     /// Confirms broken tenures that were left.
     pub(super) fn confirm_left(&mut self, now: Tick) {
         if self.broken_due.is_none_or(|due| now < due) {
@@ -220,6 +238,13 @@ impl<T> Stream<T> {
         // Should the session live on, the server knows them as grants like others.
         for hold in self.holds.values() {
             let _ = hold.go_on_by_messages();
+        }
+        // Those that no hold stands for, too: it takes back only what it finds free, but somebody may have been inside when
+        // it looked. By the time it is told, it has ended all of them. Nothing is to be renewed by the answers.
+        for tenure in self.tenures.all() {
+            if !self.holds.contains_key(&tenure.grant) {
+                self.submit(Tick::ZERO, Ask::Release(tenure.grant), None, false);
+            }
         }
         self.tenures.clear();
         self.broken_inside.clear();

@@ -119,6 +119,29 @@ fn who_hangs_up_at_another_shard_has_died_at_home() {
 }
 
 #[test]
+fn who_hangs_up_at_another_shard_keeps_what_he_holds_there_until_his_home_shows_the_end() {
+    let mut world = World::new(2);
+    let (home, shown) = world.share(0);
+    let (session, secret) = world.open_on(home, 60_000);
+    let (there, _) = world.share(1);
+    world.send(there, 1, 0, &Request::Resume { session, secret, received: 0 });
+    world.heard(there);
+    let held = name_on(1, 2);
+    take(&mut world, there, 1, &held);
+    let (waiter, ..) = world.open(1, 60_000);
+    world.send(waiter, 1, 0, &acquire(&held, Wait::Forever));
+    world.lanes_open = false;
+    world.hang_up(there);
+    world.turn();
+    // A guard of a grant in no word finds its end in the home's memory alone.
+    assert!(!shown.status().has_ended() && world.heard(waiter).is_empty(), "nobody is let in beside it");
+    world.lanes_open = true;
+    world.turn();
+    assert!(shown.status().has_ended());
+    assert!(matches!(world.only(waiter).reply(), Reply::Granted(granted) if granted.previous_owner_died));
+}
+
+#[test]
 fn a_session_that_goes_on_elsewhere_leaves_no_grant_behind_that_nobody_takes_back() {
     let mut world = World::new(1);
     let (line, segment) = world.share(0);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::owner::{fresh_owner, holder_of, owner_of_this_thread};
 use crate::transport::tests::Shown;
-use fairlock_shm::word::{Generation, Holder, Seen};
+use fairlock_shm::word::{Entry, Generation, Holder, Leaving, Seen};
 
 const FIRST: Generation = Generation(1);
 
@@ -197,6 +197,28 @@ fn a_conversion_goes_on_by_messages_and_nobody_enters_the_word_again() {
 }
 
 #[test]
+fn a_note_that_comes_after_the_conversion_was_asked_for_changes_nothing() {
+    let mut cached = Cached::opened();
+    let id = cached.talk.acquire_as(1001, 1, plain(owner_of_this_thread()));
+    cached.talk.hear_ok(1002, id, FLAG_KEPT | FLAG_RENEWED, &granted(1));
+    let hold = cached.talk.taken();
+    let ask = Ask::Convert { grant: hold.grant, mode: fairlock_protocol::Mode::PR, wait: Wait::Forever };
+    cached.talk.stream.submit(at(1003), ask, Some(9), false).unwrap();
+    // The note was on its way; the server gives the word up when it is asked for the conversion, and uses it again.
+    cached.shown.segment.word(7).unwrap().grant(FIRST, false);
+    assert_eq!(cached.word().void(FIRST), Seen::Held);
+    cached.note(1, 7, FIRST);
+    assert!(hold.check(&cached.talk.lease, at(1004)).is_ok(), "it goes on by messages");
+    assert!(cached.refuses((*plain(owner_of_this_thread())).clone()), "the server does not know him");
+    let second = Generation(2);
+    cached.word().grant(second, false);
+    cached.talk.stream.release(at(1005), &hold);
+    assert_eq!(cached.talk.said().last().unwrap(), "4: release 1 ack 1", "the server waits for it");
+    assert!(cached.word().is_held(second, Holder::GRANTED), "the word is somebody else's");
+    assert!(cached.talk.stream.tenures.is_empty());
+}
+
+#[test]
 fn a_broken_one_is_renounced_before_it_is_confirmed() {
     let (mut cached, hold) = Cached::kept();
     let Reply::Granted(grant) = granted(1) else { unreachable!() };
@@ -250,4 +272,44 @@ fn a_broken_connection_leaves_guards_and_no_words() {
     assert!(cached.enter(fresh_owner()).is_none());
     assert_eq!(cached.word().void(FIRST), Seen::Held);
     assert!(hold.check(&cached.talk.lease, at(1003)).is_ok(), "until the lease ends");
+}
+
+#[test]
+fn what_only_a_word_knew_is_given_back_by_a_message_when_the_session_goes_on_without_words() {
+    let (mut cached, hold) = Cached::kept();
+    cached.talk.stream.release(at(1003), &hold);
+    // Somebody with a prepared lock is inside when the server gives the words up, and leaves before this is noticed.
+    let inside = cached.word().enter(FIRST, Holder::new(5), Leaving::Exchange);
+    assert_eq!((inside, cached.word().void(FIRST)), (Entry::Entered, Seen::Held));
+    assert!(cached.word().leave(FIRST, Leaving::Exchange));
+    assert_eq!(cached.talk.said(), [""; 0]);
+    cached.talk.resume(1004, 0);
+    assert_eq!(cached.talk.said().last().unwrap(), "3: release 1 ack 1");
+    // What is held goes on, and goes back with its guard.
+    let (mut cached, hold) = Cached::kept();
+    cached.talk.resume(1004, 0);
+    assert!(hold.check(&cached.talk.lease, at(1005)).is_ok() && cached.talk.said().len() == 2);
+    cached.talk.stream.release(at(1005), &hold);
+    assert_eq!(cached.talk.said(), ["4: release 1 ack 1"]);
+}
+
+#[test]
+fn an_end_that_waits_for_the_program_ends_what_only_words_know_and_opens_no_word_again() {
+    for someone in [true, false] {
+        let (mut cached, hold) = Cached::kept();
+        cached.talk.stream.release(at(1003), &hold);
+        if someone {
+            let inside = cached.word().enter(FIRST, Holder::new(5), Leaving::Exchange);
+            assert_eq!(inside, Entry::Entered);
+        }
+        assert_eq!(
+            cached.talk.stream.take_all_away(LostCause::Killed),
+            someone,
+            "there is a guard to wait for"
+        );
+        assert!(!cached.word().is_held(FIRST, Holder::new(5)));
+        assert!(cached.enter(fresh_owner()).is_none());
+        assert!(!someone || cached.word().leave(FIRST, Leaving::Exchange));
+        assert_ne!(cached.word().enter(FIRST, Holder::new(6), Leaving::Exchange), Entry::Entered);
+    }
 }
