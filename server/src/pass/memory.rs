@@ -62,7 +62,7 @@ impl ShardThread {
                     "no barrier: a word that was left is seen with the next message of its client"
                 );
             }
-            return !self.shard.look_at_wanted() || !self.shard.is_busy();
+            return !self.shard.look_at_wanted();
         }
         true
     }
