@@ -32,6 +32,15 @@ pub(crate) fn ls(order: &LsArgs, reach: &Reach) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// How many hold it; what only stays with a client is told apart.
+fn holders(lock: &LockLine) -> String {
+    match lock.cached {
+        0 => lock.holders.to_string(),
+        cached if cached == lock.holders => format!("{cached} cached"),
+        cached => format!("{}, {cached} cached", lock.holders),
+    }
+}
+
 /// The namespace is shown only where one is not the default.
 fn table(locks: &[LockLine]) -> Table {
     let mut table = Table::new(&[
@@ -46,7 +55,7 @@ fn table(locks: &[LockLine]) -> Table {
         table.row([
             Cell::toned(printable(&lock.name), Tone::Strong),
             lock.mode.map_or("-", fairlock::Mode::name).into(),
-            lock.holders.to_string().into(),
+            holders(lock).into(),
             Cell::toned(lock.waiters.to_string(), waiting),
             Cell::toned(lock.namespace.clone(), Tone::Dim),
         ]);

@@ -104,6 +104,8 @@ pub struct LockEntry<'a> {
     pub resource: Resource<'a>,
     /// How many hold it.
     pub holders: u32,
+    /// For how many of them it only stays with the client, and nobody is inside. Of the first 64 holders.
+    pub cached: u32,
     /// How many wait, conversions included.
     pub waiters: u32,
     /// The strongest mode held; `None` when nobody holds it (a lock delay).
@@ -115,19 +117,20 @@ const NO_MODE: u8 = 0xFF;
 
 impl<'a> Entry<'a> for LockEntry<'a> {
     fn write(&self, w: &mut Writer<'_>) {
-        w.u32(self.holders).u32(self.waiters).u8(self.mode.map_or(NO_MODE, Mode::wire));
+        w.u32(self.holders).u32(self.cached).u32(self.waiters);
+        w.u8(self.mode.map_or(NO_MODE, Mode::wire));
         text16(w, self.resource.namespace.as_str().as_bytes());
         text16(w, self.resource.name.as_bytes());
     }
 
     fn read(r: &mut Reader<'a>) -> Result<LockEntry<'a>, Malformed> {
-        let (holders, waiters) = (r.u32("holders")?, r.u32("waiters")?);
+        let (holders, cached, waiters) = (r.u32("holders")?, r.u32("cached")?, r.u32("waiters")?);
         let mode = match r.u8("mode")? {
             NO_MODE => None,
             number => Some(Mode::from_wire(number).ok_or(Malformed::Illegal("mode"))?),
         };
         let (namespace, name) = (read16(r, "namespace")?, read16(r, "name")?);
-        Ok(LockEntry { resource: Resource::new(namespace, name)?, holders, waiters, mode })
+        Ok(LockEntry { resource: Resource::new(namespace, name)?, holders, cached, waiters, mode })
     }
 }
 

@@ -151,8 +151,17 @@ fn operators_see_what_is_held_and_what_only_stays() {
         (format!("{:?}", entry.standing), entry.transport.name(), entry.mode)
     };
     assert_eq!(state(&mut keeper), ("Held".into(), "shm", Mode::EX));
-    assert!(!keeper.shared().segment.word(index).unwrap().leave(generation, Leaving::Exchange));
+    let segment = keeper.shared().segment;
+    let word = segment.word(index).unwrap();
+    assert!(!word.leave(generation, Leaving::Exchange));
+    // Entered once more, it outlives one look for words that nobody enters.
+    assert_eq!(word.enter(generation, Holder::new(1), Leaving::Exchange), Entry::Entered);
+    assert!(!word.leave(generation, Leaving::Exchange));
     assert_eq!(state(&mut keeper), ("Cached".into(), "shm", Mode::EX));
+    let listed = keeper.call(&Request::List { cursor: 0, prefix: b"seen" });
+    let Reply::Listed(page) = listed.reply() else { panic!("{listed:?}") };
+    let entry = page.entries().next().expect("the name");
+    assert_eq!((entry.holders, entry.cached, entry.waiters), (1, 1, 0));
     // Nobody enters it for a while: it is taken back.
     fairlock_tests::eventually("the idle word", || {
         let shown = keeper.call(&Request::Show { cursor: 0, resource: exclusive(b"seen").resource });

@@ -154,6 +154,7 @@ pub(crate) struct Lock {
     name: Named,
     namespace: String,
     holders: u32,
+    cached: u32,
     waiters: u32,
     mode: Option<&'static str>,
 }
@@ -164,6 +165,7 @@ impl From<&LockLine> for Lock {
             name: Named::new(&line.name),
             namespace: line.namespace.clone(),
             holders: line.holders,
+            cached: line.cached,
             waiters: line.waiters,
             mode: line.mode.map(Mode::name),
         }

@@ -15,6 +15,8 @@ pub struct LockLine {
     pub name: Vec<u8>,
     /// How many hold it.
     pub holders: u32,
+    /// For how many of them (of the first 64) the grant only stays with the client, and nobody is inside.
+    pub cached: u32,
     /// How many wait, conversions included.
     pub waiters: u32,
     /// The strongest mode held; `None` when nobody holds it (a lock delay).
@@ -155,6 +157,7 @@ impl From<LockEntry<'_>> for LockLine {
             namespace: entry.resource.namespace.as_str().to_owned(),
             name: entry.resource.name.as_bytes().to_vec(),
             holders: entry.holders,
+            cached: entry.cached,
             waiters: entry.waiters,
             mode: entry.mode,
         }

@@ -198,7 +198,7 @@ fn waits_keep_their_meaning_on_the_wire() {
 fn a_page_takes_what_fits_a_frame_and_says_where_to_go_on() {
     let name = vec![b'n'; 1024];
     let resource = Resource::new(b"", &name).unwrap();
-    let entry = admin::LockEntry { resource, holders: 1, waiters: 2, mode: Some(Mode::EX) };
+    let entry = admin::LockEntry { resource, holders: 1, cached: 1, waiters: 2, mode: Some(Mode::EX) };
     let mut out = vec![];
     let mut page = admin::PageWriter::begin(&mut out, crate::reply::kind::LISTED, RequestId(3));
     let mut pushed = 0;

@@ -9,12 +9,16 @@ use fairlock_protocol::admin::{LockEntry, PageWriter, SessionEntry, ShowEntry, S
 use fairlock_protocol::limits::LIST_VISITS_MAX;
 use fairlock_protocol::reply::kind;
 use fairlock_protocol::{
-    Liveness, Malformed, Mode, Refusal, Reply, Request, RequestId, Resource, Role, SessionId, Tick, Transport,
+    Digest, Liveness, Malformed, Mode, Refusal, Reply, Request, RequestId, Resource, Role, SessionId, Tick,
+    Transport,
 };
 
 use super::Shard;
 use crate::connection::{Connection, ConnectionKey, Connections};
 use crate::stats::ShardStats;
+
+/// Holders of one name of a list that are looked at for whether they are inside.
+const CACHED_LOOKS_MAX: u32 = 64;
 
 impl Shard {
     /// A question or an order of an operator.
@@ -44,7 +48,8 @@ impl Shard {
             if lock.resource.name.as_bytes().starts_with(prefix) {
                 let LockView { resource, holders, mode, .. } = lock;
                 let waiters = lock.waiters + lock.conversions;
-                full = !page.push(&LockEntry { resource, holders, waiters, mode });
+                let cached = self.cached_among(lock.digest);
+                full = !page.push(&LockEntry { resource, holders, cached, waiters, mode });
             }
             // Names that do not match cost time, too, and the whole shard waits meanwhile.
             left -= 1;
@@ -97,6 +102,20 @@ impl Shard {
         });
         page.finish(refused_one(next));
         self.send_page(key, &bytes);
+    }
+
+    /// For how many of the first holders of a resource its grant only stays with the client.
+    fn cached_among(&self, digest: Digest) -> u32 {
+        if !self.keeps_words() {
+            return 0;
+        }
+        let (mut cached, mut left) = (0, CACHED_LOOKS_MAX);
+        self.table.show(digest, 0, |entry: EntryView<'_>| {
+            cached += u32::from(entry.role == Place::Holder && self.is_idle(&entry));
+            left -= 1;
+            fits(left > 0 && entry.role == Place::Holder)
+        });
+        cached
     }
 
     /// Whether a holder's grant only stays with its client, and nobody is inside.

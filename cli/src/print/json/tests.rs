@@ -90,13 +90,14 @@ fn a_name_that_is_no_text_has_its_bytes_beside_it() {
         namespace: "default".to_owned(),
         name: b"a\xff\\".to_vec(),
         holders: 1,
+        cached: 0,
         waiters: 2,
         mode: Some(Mode::EX),
     };
     let document = serde_json::to_value(Lock::from(&lock)).expect("plain data");
     assert_eq!(
         document,
-        json!({"name": "a\\xff\\\\", "name_hex": "61ff5c", "namespace": "default", "holders": 1, "waiters": 2,
+        json!({"name": "a\\xff\\\\", "name_hex": "61ff5c", "namespace": "default", "holders": 1, "cached": 0, "waiters": 2,
             "mode": "EX"})
     );
     let text = LockLine { name: "tab\tand\\ü".into(), mode: None, ..lock };

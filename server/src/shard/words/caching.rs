@@ -267,6 +267,11 @@ impl Shard {
         self.apply_returned();
     }
 
+    /// Whether any client has asked for grants that stay.
+    pub(in crate::shard) fn keeps_words(&self) -> bool {
+        !self.histories.rows.is_empty()
+    }
+
     /// When idle words are to be looked for next; `None` while no client has asked for any.
     pub(in crate::shard) fn reclaim_due(&self) -> Option<Tick> {
         (!self.histories.rows.is_empty()).then_some(self.histories.reclaim_at)
