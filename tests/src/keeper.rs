@@ -33,9 +33,10 @@ pub fn take(raw: &mut Raw, name: &[u8]) -> Grant {
 pub fn cached(raw: &mut Raw, name: &[u8]) -> (Grant, u32, Generation) {
     let mut random = Random::from_seed(crate::boottime_ns());
     for round in 0..200 {
-        if round > 8 {
-            // Two names that share a row of what the server remembers, asked for in step, keep each other out.
-            std::thread::sleep(Duration::from_micros(random.below(2_000)));
+        if round > 0 && round % 8 == 0 {
+            // Two names that share a row of what the server remembers, asked for in step, keep each other out. A rest
+            // much longer than the rounds between two rests gives the other a run of its own.
+            std::thread::sleep(Duration::from_micros(random.below(20_000)));
         }
         let granted = take(raw, name);
         // The note follows the grant, and both come before this answer.
