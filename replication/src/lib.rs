@@ -1,7 +1,7 @@
-//! Epochs, cold starts, and what a node must remember: the part of replication that one node alone needs.
+//! Epochs, cold starts, what a node must remember, and the configuration that a cell's nodes agree on.
 //!
-//! Sans-IO: inputs are what was read from disk, the wall clock's seconds and fresh randomness; outputs are records to
-//! make durable and how long to keep everybody out. Knows no locks and no files.
+//! Sans-IO: inputs are what was read from disk or a register, the wall clock's seconds and fresh randomness; outputs are
+//! records to make durable and how long to keep everybody out. Knows no locks, no files and no sockets.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,14 @@ extern crate alloc;
 extern crate std;
 
 pub mod cold_start;
+pub mod configuration;
+pub mod member;
 pub mod record;
+pub mod register;
+mod text;
 
 pub use cold_start::{ColdStart, EpochsExhausted, Run};
+pub use configuration::{Configuration, Inconsistent, MacKey};
+pub use member::{BadNode, Incarnation, Member, NodeId};
 pub use record::{NotARecord, Record};
+pub use register::{Answer, Ask, Register, Revision, Stored, Watched};

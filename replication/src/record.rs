@@ -1,15 +1,15 @@
-//! What a single node keeps on disk, and its text: a first line that names the format, then `key=value` lines, the last
-//! of them a checksum over all before it.
-//!
-//! Text, because an operator in trouble opens it; no serialisation library, because five fields need none. The number
-//! in the first line is looked at before anything else, so that a record of a newer server is told from a damaged one.
+//! What a single node keeps on disk, and its text (`text.rs`): a first line that names the format, then one line a field,
+//! the last of them a checksum over all before it.
 
-use core::fmt::{self, Write};
+use core::fmt::Write;
 use core::time::Duration;
 
 use alloc::string::String;
 use fairlock_protocol::limits::TTL_MAX;
 use fairlock_protocol::{CellId, Epoch};
+
+use crate::text::Format;
+pub use crate::text::NotARecord;
 
 /// The format this library writes, and the newest it reads.
 pub const FORMAT: u32 = 1;
@@ -17,6 +17,13 @@ pub const FORMAT: u32 = 1;
 pub const RECORD_BYTES_MAX: usize = 4096;
 /// How every record begins, before the number of its format.
 const OPENING: &str = "fairlock-state ";
+/// The kind of text it is.
+const TEXT: Format = Format {
+    opening: OPENING,
+    not_opened: "it does not begin with `fairlock-state` and a format number",
+    newest: FORMAT,
+    bytes_max: RECORD_BYTES_MAX,
+};
 
 /// What must survive the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,31 +37,6 @@ pub struct Record {
     /// The run ended and left no lease alive.
     pub clean: bool,
 }
-
-/// Why a text is not a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotARecord {
-    /// A newer server wrote it.
-    Newer {
-        /// The format it names.
-        format: u32,
-    },
-    /// It is damaged, or was never one.
-    Corrupt(&'static str),
-}
-
-impl fmt::Display for NotARecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            NotARecord::Newer { format } => {
-                write!(f, "written by a newer version (format {format}, this one knows {FORMAT})")
-            }
-            NotARecord::Corrupt(what) => write!(f, "damaged: {what}"),
-        }
-    }
-}
-
-impl core::error::Error for NotARecord {}
 
 impl Record {
     /// The text to store.
@@ -70,11 +52,8 @@ impl Record {
             text,
             "{OPENING}{FORMAT}\ncell={cell}\nepoch={epoch}\nttl_horizon_ms={horizon_ms}\nclean={clean}\n"
         );
-        let check = checksum(text.as_bytes());
-        let written = written.and_then(|()| writeln!(text, "check={check:016x}"));
         written.expect("a string takes whatever is written to it");
-        assert!(text.len() < RECORD_BYTES_MAX, "what is written can be read back");
-        text
+        TEXT.seal(text)
     }
 
     /// The record in these bytes.
@@ -83,23 +62,7 @@ impl Record {
     /// [`NotARecord`]; a newer format is recognised by the first line alone.
     pub fn from_text(bytes: &[u8]) -> Result<Record, NotARecord> {
         use NotARecord::Corrupt;
-        if bytes.is_empty() {
-            return Err(Corrupt("the file is empty"));
-        }
-        let head = bytes.get(..RECORD_BYTES_MAX).unwrap_or(bytes);
-        let (opening, rest) = split_line(head).ok_or(Corrupt("the first line has no end"))?;
-        let format = opening.strip_prefix(OPENING).and_then(|number| number.parse::<u32>().ok());
-        match format {
-            None | Some(0) => {
-                return Err(Corrupt("it does not begin with `fairlock-state` and a format number"));
-            }
-            Some(format) if format > FORMAT => return Err(NotARecord::Newer { format }),
-            Some(_) => {}
-        }
-        if bytes.len() > RECORD_BYTES_MAX {
-            return Err(Corrupt("it is longer than a record can be"));
-        }
-        let mut fields = Fields { bytes, rest };
+        let mut fields = TEXT.open(bytes)?;
         let cell = fields.next("cell=", "cell")?;
         let cell = u128::from_str_radix(cell, 16).map_err(|_| Corrupt("`cell` is not a cell id"))?;
         let epoch = fields.next("epoch=", "epoch")?.parse().ok().and_then(Epoch::new);
@@ -119,49 +82,10 @@ impl Record {
     }
 }
 
-/// The first line without its end, and what follows it. `None` when there is no whole line of UTF-8.
-fn split_line(bytes: &[u8]) -> Option<(&str, &[u8])> {
-    let end = bytes.iter().position(|byte| *byte == b'\n')?;
-    let (line, rest) = bytes.split_at_checked(end)?;
-    Some((core::str::from_utf8(line).ok()?, rest.get(1..)?))
-}
-
-/// Takes lines off the front of a record, in their one order.
-struct Fields<'a> {
-    bytes: &'a [u8],
-    rest: &'a [u8],
-}
-
-impl<'a> Fields<'a> {
-    /// The value of the next line, whose key must be this one.
-    fn next(&mut self, key: &'static str, name: &'static str) -> Result<&'a str, NotARecord> {
-        let (line, rest) = split_line(self.rest).ok_or(NotARecord::Corrupt(name))?;
-        self.rest = rest;
-        line.strip_prefix(key).ok_or(NotARecord::Corrupt(name))
-    }
-
-    /// The last line is the checksum of all before it, and nothing follows.
-    fn check(mut self) -> Result<(), NotARecord> {
-        let covered = self.bytes.len() - self.rest.len();
-        let expected = checksum(self.bytes.get(..covered).unwrap_or_default());
-        let found = u64::from_str_radix(self.next("check=", "check")?, 16);
-        if found != Ok(expected) || !self.rest.is_empty() {
-            return Err(NotARecord::Corrupt("its checksum is wrong"));
-        }
-        Ok(())
-    }
-}
-
-/// FNV-1a, 64 bits: tells a torn or edited file, not an attacker, who would own the directory anyhow.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xCBF2_9CE4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::checksum;
     use std::format;
 
     fn record() -> Record {
@@ -185,9 +109,9 @@ mod tests {
     #[test]
     fn a_record_of_a_newer_server_is_told_from_a_damaged_one() {
         let newer = b"fairlock-state 2\nwho knows what\xFF";
-        assert_eq!(Record::from_text(newer), Err(NotARecord::Newer { format: 2 }));
+        assert_eq!(Record::from_text(newer), Err(NotARecord::Newer { format: 2, known: 1 }));
         let long = [b"fairlock-state 7\n".as_slice(), &[b'x'; 10_000]].concat();
-        assert_eq!(Record::from_text(&long), Err(NotARecord::Newer { format: 7 }));
+        assert_eq!(Record::from_text(&long), Err(NotARecord::Newer { format: 7, known: 1 }));
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl StateDirectory {
         let path = || self.path.join(RECORD);
         match Record::from_text(&bytes) {
             Ok(record) => Ok(Some(record)),
-            Err(NotARecord::Newer { format }) => Err(StateError::Newer { path: path(), format }),
+            Err(NotARecord::Newer { format, .. }) => Err(StateError::Newer { path: path(), format }),
             Err(NotARecord::Corrupt(what)) => Err(StateError::Corrupt { path: path(), what }),
         }
     }
