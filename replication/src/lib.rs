@@ -11,9 +11,14 @@ extern crate std;
 
 pub mod cold_start;
 pub mod configuration;
+pub mod log;
 pub mod member;
+pub mod message;
+pub mod node;
+pub mod profile;
 pub mod record;
 pub mod register;
+pub mod replica;
 mod text;
 
 pub use cold_start::{ColdStart, EpochsExhausted, Run};

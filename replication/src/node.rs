@@ -1,0 +1,445 @@
+//! A node's part in its cell: it talks with the register and decides who is what. Its replicas, one for each shard, carry
+//! the log; this carries the configuration.
+//!
+//! Sans-IO: inputs are answers of the register, reports of the replicas, what became of dialling a peer, wishes of an
+//! operator, and the moment; outputs are questions to the register, orders to all replicas, and peers to dial. At most one
+//! question is under way. Everything that changes who counts is one compare-and-swap on what was read last, so a node that is
+//! mistaken loses a swap and nothing else (R5, R6).
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use fairlock_protocol::{CellId, DigestKey, Epoch, Tick};
+
+use crate::configuration::{Configuration, MacKey};
+use crate::member::{Member, NodeId};
+use crate::profile::Profile;
+use crate::register::{Answer, Ask, Revision, Stored, Watched};
+use crate::replica::{Order, Peer, Report, Setup};
+
+mod asking;
+mod office;
+mod seeking;
+#[cfg(test)]
+mod tests;
+
+/// Pause between two looks at a register that has not changed, and between two tries to reach somebody.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Pause before something that failed is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(50);
+/// Time in which a primary that was reached has taken its follower in, before it is asked anew.
+const SETTLE_TIME: Duration = Duration::from_secs(5);
+
+/// What a node is told at its start.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    /// This node, in this life.
+    pub me: Member,
+    /// Number of its shards.
+    pub shards: u16,
+    /// Times.
+    pub profile: Profile,
+    /// Newest operations it understands.
+    pub feature_level: u16,
+    /// What a new cell is made of.
+    pub fresh: Fresh,
+    /// Longest lease, for a register that forgot.
+    pub ttl_max: Duration,
+}
+
+/// Randomness and the wall clock's seconds, for the case that this node makes the cell.
+#[derive(Clone, Debug)]
+pub struct Fresh {
+    /// The cell's id.
+    pub cell: CellId,
+    /// Its first epoch.
+    pub epoch: Epoch,
+    /// Key of its digests.
+    pub digest_key: DigestKey,
+    /// Key of its proofs.
+    pub mac_key: MacKey,
+}
+
+/// What became of dialling a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dialed {
+    /// Every shard has a stream to the life that was wanted.
+    Up,
+    /// It was a probe, and the life that is listed answered.
+    Alive,
+    /// Another life of this node answers: the one that was wanted is over.
+    Other(Member),
+    /// Nobody listens there.
+    Refused,
+    /// No answer in time, or something went wrong on the way.
+    Silent(String),
+    /// It answered, and will have nothing to do with us: a wrong secret or cell.
+    Rejected(String),
+}
+
+/// What an operator wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Another member takes over, without a gap.
+    Switchover(Option<NodeId>),
+    /// A member is taken out.
+    Evict(NodeId),
+    /// The named nodes are off, says the operator: this node begins anew without what they know.
+    ForceNew(Vec<NodeId>),
+}
+
+/// What arrives at a node.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The register's answer to what was asked.
+    Register(Answer),
+    /// What the register says unasked.
+    Watched(Watched),
+    /// A report of a replica.
+    Shard(u16, Report),
+    /// What became of dialling, and whether it was a probe.
+    Dialed {
+        /// Whom.
+        node: NodeId,
+        /// Only to learn who answers.
+        probe: bool,
+        /// What became of it.
+        outcome: Dialed,
+    },
+    /// A peer has dialled us, and this is who it is.
+    Met(Member),
+    /// What an operator wants; the number comes back with the answer.
+    Wish(u64, Wish),
+    /// A lease longer than any before is wanted.
+    RaiseHorizon(Duration),
+    /// The node stops and no lease is left behind: remember that.
+    StopClean,
+    /// Time went on.
+    Tick,
+}
+
+/// What is to be done outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Ask the register.
+    Ask(Ask),
+    /// Reach a member: with a stream for each shard, or only to learn whether it lives.
+    Dial {
+        /// Whom.
+        member: Member,
+        /// Only to learn who answers.
+        probe: bool,
+    },
+    /// An order to all replicas.
+    Order(Order),
+    /// The newest configuration that is known: every node's clients may be told of it.
+    Configured(Stored),
+    /// Nothing is granted for so long, from now on (R13).
+    Quarantine(Duration),
+    /// Leases up to this length may be granted.
+    HorizonRaised(Duration),
+    /// The answer to an operator.
+    Answer(u64, Result<(), String>),
+    /// What the node is has changed.
+    Became(Standing),
+    /// Something is wrong, or is not any more.
+    Alarm(&'static str, Option<String>),
+    /// The end of the cell is in the register.
+    Stopped,
+}
+
+/// What a node is, as others see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Looking for its place.
+    Seeking,
+    /// A member that is ready to take over.
+    Backup,
+    /// It serves.
+    Primary,
+    /// It goes on no more, by itself.
+    Halted,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// It waits for the register, or for somebody to come back.
+    Seeking { look_at: Tick },
+    /// It follows a primary, or is about to.
+    Following { primary: Peer, stream: Stream, since: Tick, shards: BTreeSet<u16>, handed: BTreeSet<u16> },
+    /// It has asked to take over.
+    Seizing,
+    /// It is primary in the register, and its replicas get ready.
+    Entering { fresh: bool, promised: BTreeSet<u16>, seated: BTreeSet<u16> },
+    /// It serves.
+    Primary,
+    /// It hands over.
+    Yielding { yielded: BTreeSet<u16>, complete: bool },
+    /// It goes on no more.
+    Halted,
+}
+
+/// The way to a primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stream {
+    Down { dial_at: Tick },
+    Dialling,
+    Up,
+}
+
+/// A node.
+#[derive(Debug)]
+pub struct Node {
+    settings: NodeSettings,
+    phase: Phase,
+    /// What was read last.
+    known: Option<Stored>,
+    /// What the register was asked, and is to answer.
+    asked: Option<Asked>,
+    /// When it may be asked again after it failed.
+    ask_at: Tick,
+    /// Who called, and how to reach them: a joiner is listed as what it said it is.
+    met: BTreeMap<NodeId, Member>,
+    /// Shards whose replica has everything that this node was ever a member for.
+    stateful: BTreeSet<u16>,
+    /// Who answered a probe that began after the present configuration was read.
+    answering: BTreeMap<NodeId, Member>,
+    /// Probes under way that count.
+    probing: BTreeSet<NodeId>,
+    probe_at: Tick,
+    /// A take-over because of silence waits for this moment; pauses grow (R12).
+    gap: Duration,
+    gap_until: Tick,
+    wants: Wants,
+    standing: Standing,
+    outputs: Vec<Output>,
+}
+
+/// What a primary has yet to put into the register.
+#[derive(Debug, Default)]
+struct Wants {
+    evict: BTreeSet<Peer>,
+    /// Shards on which a joiner has everything, and those on which it is pinned.
+    joined: BTreeMap<Peer, BTreeSet<u16>>,
+    pinned: Option<(Peer, BTreeSet<u16>)>,
+    horizon: Option<Duration>,
+    switchover: Option<(NodeId, Option<u64>)>,
+    evictions: Vec<(NodeId, u64)>,
+    clean: bool,
+}
+
+/// A question and what it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Asked {
+    Look,
+    Swap {
+        purpose: Purpose,
+        expected: Option<Revision>,
+        new: Configuration,
+    },
+    /// A swap whose outcome is unknown was followed by this look.
+    Check {
+        purpose: Purpose,
+        expected: Option<Revision>,
+        new: Configuration,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// To be the first, or the first again.
+    Begin,
+    /// To take over.
+    Seize,
+    /// To change the members.
+    Members,
+    /// To raise the horizon.
+    Horizon,
+    /// To hand over.
+    Handover,
+    /// To end.
+    End,
+}
+
+impl Node {
+    /// A node that has yet to look around: give it a [`Input::Tick`].
+    pub fn new(settings: NodeSettings) -> Node {
+        let gap = settings.profile.gap;
+        Node {
+            settings,
+            phase: Phase::Seeking { look_at: Tick::ZERO },
+            known: None,
+            asked: None,
+            ask_at: Tick::ZERO,
+            met: BTreeMap::new(),
+            stateful: BTreeSet::new(),
+            answering: BTreeMap::new(),
+            probing: BTreeSet::new(),
+            probe_at: Tick::ZERO,
+            gap,
+            gap_until: Tick::ZERO,
+            wants: Wants::default(),
+            standing: Standing::Seeking,
+            outputs: Vec::new(),
+        }
+    }
+
+    /// Takes one input in.
+    pub fn step(&mut self, now: Tick, input: Input) {
+        match input {
+            Input::Register(answer) => self.answered(now, answer),
+            Input::Watched(Watched::Value(Some(stored))) => self.watched(now, stored),
+            Input::Watched(Watched::Value(None)) => {}
+            Input::Watched(Watched::Blind(why)) => self.alarm("register", Some(why)),
+            Input::Shard(shard, report) => self.reported(now, shard, report),
+            Input::Dialed { node, probe: true, outcome } => self.probed(&node, outcome),
+            Input::Dialed { node, probe: false, outcome } => self.dialed(now, &node, outcome),
+            Input::Met(member) => {
+                self.met.insert(member.node.clone(), member);
+            }
+            Input::Wish(ticket, wish) => self.wished(ticket, wish),
+            Input::RaiseHorizon(ttl) => self.raise_horizon(ttl),
+            Input::StopClean => self.wants.clean = true,
+            Input::Tick => {}
+        }
+        self.go_on(now);
+        self.tell_standing();
+    }
+
+    /// When it has something to do without any input.
+    pub fn next_due(&self, now: Tick) -> Tick {
+        let waits = match &self.phase {
+            Phase::Seeking { look_at } => *look_at,
+            Phase::Following { stream: Stream::Down { dial_at }, .. } => *dial_at,
+            _ => now.after(LOOK_AGAIN),
+        };
+        if self.asked.is_none() && self.ask_at > now { waits.min(self.ask_at) } else { waits }
+    }
+
+    /// What is to be done outside; the caller empties it.
+    pub fn outputs(&mut self) -> &mut Vec<Output> {
+        &mut self.outputs
+    }
+
+    /// The newest configuration that is known.
+    pub fn known(&self) -> Option<&Stored> {
+        self.known.as_ref()
+    }
+
+    /// What it is.
+    pub fn standing(&self) -> Standing {
+        match &self.phase {
+            Phase::Primary | Phase::Yielding { .. } => Standing::Primary,
+            Phase::Following { .. } | Phase::Seizing if self.is_member() => Standing::Backup,
+            Phase::Halted => Standing::Halted,
+            _ => Standing::Seeking,
+        }
+    }
+
+    /// For people: what it waits for, when it has no place.
+    pub fn waits_for(&self) -> Vec<NodeId> {
+        let Some(known) = &self.known else { return Vec::new() };
+        let missing = known.configuration.members.iter().filter(|member| !self.is_gone(member));
+        missing.map(|member| member.node.clone()).collect()
+    }
+
+    fn shards(&self) -> usize {
+        usize::from(self.settings.shards)
+    }
+
+    fn me(&self) -> Peer {
+        peer(&self.settings.me)
+    }
+
+    fn is_listed(&self) -> bool {
+        self.known.as_ref().is_some_and(|known| self.lists_me(&known.configuration))
+    }
+
+    /// Whether this node is a member with everything that is committed: whoever is listed has acknowledged all of it.
+    fn is_member(&self) -> bool {
+        self.stateful.len() == self.shards() && self.is_listed()
+    }
+
+    fn lists_me(&self, configuration: &Configuration) -> bool {
+        configuration
+            .member(&self.settings.me.node)
+            .is_some_and(|member| member.incarnation == self.settings.me.incarnation)
+    }
+
+    /// A wish that was answered, and what is under way, for people.
+    pub fn is_asking(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    fn order(&mut self, order: Order) {
+        self.outputs.push(Output::Order(order));
+    }
+
+    fn alarm(&mut self, name: &'static str, text: Option<String>) {
+        self.outputs.push(Output::Alarm(name, text));
+    }
+
+    fn tell_standing(&mut self) {
+        let standing = self.standing();
+        if core::mem::replace(&mut self.standing, standing) != standing {
+            self.outputs.push(Output::Became(standing));
+        }
+    }
+
+    /// What a replica needs to know of a configuration.
+    fn setup(&self, stored: &Stored) -> Setup {
+        let configuration = &stored.configuration;
+        let me = self.me();
+        let others = configuration.members.iter().map(peer).filter(|other| *other != me).collect();
+        Setup { epoch: configuration.epoch, reign: configuration.reign, others, configuration: pack(stored) }
+    }
+
+    /// Whether the life that is listed is certainly over: its own node says so, by living another (R13). A life has its
+    /// node's lock, and whoever answered was asked after the listed one was read: so it is the later one.
+    fn is_gone(&self, listed: &Member) -> bool {
+        let me = &self.settings.me;
+        let later = |other: &Member| {
+            other.node == listed.node
+                && other.machine == listed.machine
+                && other.incarnation != listed.incarnation
+        };
+        later(me) || self.answering.get(&listed.node).is_some_and(later)
+    }
+
+    fn halt(&mut self, name: &'static str, why: String) {
+        self.order(Order::StepDown);
+        self.alarm(name, Some(why));
+        self.phase = Phase::Halted;
+    }
+}
+
+/// The life of a member.
+pub fn peer(member: &Member) -> Peer {
+    Peer { node: member.node.clone(), incarnation: member.incarnation }
+}
+
+/// A configuration with its revision, as followers hand it to their nodes.
+fn pack(stored: &Stored) -> Vec<u8> {
+    let mut bytes = stored.revision.0.to_le_bytes().to_vec();
+    bytes.extend_from_slice(stored.configuration.to_text().as_bytes());
+    bytes
+}
+
+/// What [`pack`] packed; `None` for anything else.
+fn unpack(bytes: &[u8]) -> Option<Stored> {
+    let (revision, text) = bytes.split_first_chunk::<8>()?;
+    let configuration = Configuration::from_text(text).ok()?;
+    Some(Stored { configuration, revision: Revision(u64::from_le_bytes(*revision)) })
+}
+
+/// The configuration after this one, with what every change has in common.
+fn successor(of: &Configuration) -> Option<Configuration> {
+    let epoch = of.epoch.next()?;
+    Some(Configuration { epoch, clean: false, ..of.clone() })
+}
+
+fn exhausted() -> String {
+    "every epoch was used; tokens of this cell cannot rise any more".to_string()
+}

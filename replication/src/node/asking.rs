@@ -1,0 +1,192 @@
+//! The register: one question at a time, and what each answer means.
+//!
+//! A swap whose outcome is unknown is looked at again before anything else: what stands there is what was wanted (it
+//! happened), what was there before (it is asked again, word for word, so that it does no harm if the first one still
+//! arrives), or something else (it can happen no more).
+
+use alloc::string::ToString;
+
+use fairlock_protocol::Tick;
+
+use super::{
+    Answer, Ask, Asked, Configuration, Node, Output, Phase, Purpose, Revision, Stored, TRY_AGAIN, exhausted,
+};
+
+impl Node {
+    pub(super) fn look(&mut self) {
+        if self.asked.is_none() {
+            self.asked = Some(Asked::Look);
+            self.outputs.push(Output::Ask(Ask::Read));
+        }
+    }
+
+    /// Asks for a swap of what was read last.
+    pub(super) fn swap(&mut self, purpose: Purpose, new: Option<Configuration>) {
+        assert!(self.asked.is_none(), "one question at a time");
+        let Some(new) = new else {
+            return self.halt("epochs", exhausted());
+        };
+        let expected = self.known.as_ref().map(|known| known.revision);
+        self.asked = Some(Asked::Swap { purpose, expected, new: new.clone() });
+        self.outputs.push(Output::Ask(Ask::Cas { expected, new }));
+    }
+
+    pub(super) fn answered(&mut self, now: Tick, answer: Answer) {
+        let Some(asked) = self.asked.take() else { return };
+        match (asked, answer) {
+            (Asked::Look, Answer::Value(found)) => {
+                self.alarm("register", None);
+                self.found(now, found);
+            }
+            (Asked::Look, answer) => self.no_answer(now, &answer),
+            (Asked::Swap { purpose, new, .. }, Answer::Written(revision)) => {
+                self.alarm("register", None);
+                self.swapped(now, purpose, Stored { configuration: new, revision });
+            }
+            (Asked::Swap { purpose, expected, new }, Answer::Conflict(found)) => {
+                self.alarm("register", None);
+                self.compare(now, (purpose, expected, new), found);
+            }
+            (Asked::Swap { purpose, expected, new }, Answer::Unknown(why)) => {
+                self.alarm("register", Some(why));
+                self.asked = Some(Asked::Check { purpose, expected, new });
+                self.outputs.push(Output::Ask(Ask::Read));
+            }
+            (Asked::Swap { purpose, .. }, answer) => {
+                self.no_answer(now, &answer);
+                self.not_swapped(now, purpose);
+            }
+            (Asked::Check { purpose, expected, new }, Answer::Value(found)) => {
+                self.alarm("register", None);
+                self.compare(now, (purpose, expected, new), found);
+            }
+            // Still unknown: nothing else may be asked before it is.
+            (check @ Asked::Check { .. }, answer) => {
+                self.no_answer(now, &answer);
+                self.asked = Some(check);
+            }
+        }
+    }
+
+    /// A check that is still to be answered is asked again.
+    pub(super) fn check_again(&mut self, now: Tick) {
+        if matches!(self.asked, Some(Asked::Check { .. })) && now >= self.ask_at && self.ask_at != Tick::ZERO
+        {
+            self.ask_at = Tick::ZERO;
+            self.outputs.push(Output::Ask(Ask::Read));
+        }
+    }
+
+    fn no_answer(&mut self, now: Tick, answer: &Answer) {
+        let why = match answer {
+            Answer::Failed(why) | Answer::Unknown(why) => why.clone(),
+            other => alloc::format!("the register gave an answer that fits no question: {other:?}"),
+        };
+        self.alarm("register", Some(why));
+        self.ask_at = now.after(TRY_AGAIN);
+    }
+
+    /// What stands in the register, against what was to be put there.
+    fn compare(
+        &mut self,
+        now: Tick,
+        (purpose, expected, new): (Purpose, Option<Revision>, Configuration),
+        found: Option<Stored>,
+    ) {
+        match found {
+            Some(found) if found.configuration == new => self.swapped(now, purpose, found),
+            // It has had no effect yet, and may still have one: the same once more.
+            found if found.as_ref().map(|found| found.revision) == expected => {
+                self.asked = Some(Asked::Swap { purpose, expected, new: new.clone() });
+                self.outputs.push(Output::Ask(Ask::Cas { expected, new }));
+            }
+            found => {
+                self.found(now, found);
+                self.not_swapped(now, purpose);
+            }
+        }
+    }
+
+    /// Something was read.
+    fn found(&mut self, now: Tick, found: Option<Stored>) {
+        match found {
+            Some(stored) => self.adopt(now, stored),
+            None if self.known.is_some() => self.halt(
+                "register",
+                "the configuration is gone from the register; restore it, or begin anew with `fairlock cluster force-new`"
+                    .to_string(),
+            ),
+            None => {
+                if matches!(self.phase, Phase::Seeking { .. }) {
+                    self.begin_cell();
+                }
+            }
+        }
+    }
+
+    /// The watch saw something; a question under way will tell more.
+    pub(super) fn watched(&mut self, now: Tick, stored: Stored) {
+        self.alarm("register", None);
+        let newer = self.known.as_ref().is_none_or(|known| stored.revision > known.revision);
+        if newer && self.asked.is_none() {
+            self.adopt(now, stored);
+        }
+    }
+
+    /// Makes what was read the configuration to go by.
+    pub(super) fn adopt(&mut self, now: Tick, stored: Stored) {
+        if matches!(self.phase, Phase::Halted) {
+            return;
+        }
+        if let Some(known) = &self.known {
+            if known.revision == stored.revision {
+                return;
+            }
+            if stored.configuration.epoch < known.configuration.epoch {
+                let (found, knows) = (stored.configuration.epoch.get(), known.configuration.epoch.get());
+                return self.halt(
+                    "register",
+                    alloc::format!(
+                        "the register went back from epoch {knows} to {found}: an old backup was restored; \
+                         stop all nodes, then `fairlock cluster force-new`"
+                    ),
+                );
+            }
+        }
+        self.know(stored);
+        self.settle(now);
+    }
+
+    /// Remembers a configuration; what probes said about the one before says nothing about this one.
+    pub(super) fn know(&mut self, stored: Stored) {
+        self.answering.clear();
+        self.probing.clear();
+        self.probe_at = Tick::ZERO;
+        self.outputs.push(Output::Configured(stored.clone()));
+        self.known = Some(stored);
+    }
+
+    /// A swap certainly did not happen, and what stands there instead was dealt with.
+    fn not_swapped(&mut self, now: Tick, purpose: Purpose) {
+        match purpose {
+            Purpose::Begin => {}
+            Purpose::Seize => {
+                if matches!(self.phase, Phase::Seizing) {
+                    self.settle(now);
+                }
+            }
+            Purpose::Members | Purpose::Horizon | Purpose::Handover | Purpose::End => {}
+        }
+    }
+
+    fn swapped(&mut self, now: Tick, purpose: Purpose, stored: Stored) {
+        self.know(stored.clone());
+        match purpose {
+            Purpose::Begin => self.enter(true, &stored),
+            Purpose::Seize => self.enter(false, &stored),
+            Purpose::Members | Purpose::Horizon | Purpose::Handover | Purpose::End => {
+                self.reconfigured(now, purpose, &stored);
+            }
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! Finding a place: making the cell, following its primary, taking over when that is gone, and the cold start of a cell
+//! that nobody is left of (R13).
+
+use alloc::collections::BTreeSet;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use fairlock_protocol::Tick;
+use fairlock_protocol::tick::quarantine;
+
+use super::{
+    Configuration, Dialed, LOOK_AGAIN, Member, Node, NodeId, Order, Output, Peer, Phase, Profile, Purpose,
+    Report, SETTLE_TIME, Stored, Stream, TRY_AGAIN, peer, successor, unpack,
+};
+
+impl Node {
+    /// Nobody has made this cell yet.
+    pub(super) fn begin_cell(&mut self) {
+        let (me, fresh) = (self.settings.me.clone(), self.settings.fresh.clone());
+        let new = Configuration {
+            cell: fresh.cell,
+            epoch: fresh.epoch,
+            reign: fresh.epoch,
+            primary: me.node.clone(),
+            members: vec![me],
+            feature_level: self.settings.feature_level,
+            shards: self.settings.shards,
+            digest_key: fresh.digest_key,
+            mac_key: fresh.mac_key,
+            ttl_horizon: Duration::ZERO,
+            clean: true,
+            state_lost: false,
+        };
+        self.swap(Purpose::Begin, Some(new));
+    }
+
+    /// Takes the place that the newest configuration gives to this node.
+    pub(super) fn settle(&mut self, now: Tick) {
+        let Some(known) = self.known.clone() else { return };
+        let configuration = &known.configuration;
+        if configuration.shards != self.settings.shards {
+            let (theirs, ours) = (configuration.shards, self.settings.shards);
+            return self.halt(
+                "shards",
+                alloc::format!(
+                    "the cell has {theirs} shards, this node {ours}: start it with --shards {theirs}"
+                ),
+            );
+        }
+        if configuration.feature_level > self.settings.feature_level {
+            let (level, ours) = (configuration.feature_level, self.settings.feature_level);
+            return self.halt(
+                "feature_level",
+                alloc::format!(
+                    "the cell works at feature level {level}, this version knows {ours}: update it"
+                ),
+            );
+        }
+        let primary = peer(configuration.primary_member());
+        if self.lists_me(configuration) && primary == self.me() {
+            return self.named_primary(&known);
+        }
+        match &mut self.phase {
+            Phase::Primary | Phase::Entering { .. } => {
+                self.wants = super::Wants::default();
+                self.order(Order::StepDown);
+                self.follow(now, primary);
+            }
+            // The reports of the replicas end this phase.
+            Phase::Yielding { .. } | Phase::Halted => {}
+            Phase::Following { primary: followed, .. } if *followed == primary => {}
+            Phase::Following { primary: followed, .. } => {
+                let followed = followed.clone();
+                self.order(Order::Drop(followed));
+                self.follow(now, primary);
+            }
+            Phase::Seeking { .. } | Phase::Seizing => self.follow(now, primary),
+        }
+    }
+
+    /// The register says that this node is primary, and it has not asked for it just now.
+    fn named_primary(&mut self, known: &Stored) {
+        let Phase::Following { handed, stream, .. } = &self.phase else { return };
+        // Its predecessor hands over when all is committed; without it this node goes on with what it has.
+        if (handed.len() == self.shards() || *stream != Stream::Up) && self.is_member() {
+            self.enter(false, known);
+        }
+    }
+
+    pub(super) fn follow(&mut self, now: Tick, primary: Peer) {
+        self.phase = Phase::Following {
+            primary,
+            stream: Stream::Down { dial_at: now },
+            since: now,
+            shards: BTreeSet::new(),
+            handed: BTreeSet::new(),
+        };
+    }
+
+    /// What is to be done now that nothing new came.
+    pub(super) fn go_on(&mut self, now: Tick) {
+        self.check_again(now);
+        match &self.phase {
+            Phase::Seeking { look_at } => {
+                if now >= *look_at && self.asked.is_none() && now >= self.ask_at {
+                    self.phase = Phase::Seeking { look_at: now.after(LOOK_AGAIN) };
+                    self.look();
+                }
+            }
+            Phase::Following { .. } => self.go_on_following(now),
+            Phase::Seizing => {
+                if self.asked.is_none() && now >= self.ask_at {
+                    self.seize();
+                }
+            }
+            Phase::Primary => self.go_on_serving(now),
+            Phase::Entering { .. } | Phase::Yielding { .. } | Phase::Halted => {}
+        }
+    }
+
+    fn go_on_following(&mut self, now: Tick) {
+        let listed = self.is_listed();
+        let Phase::Following { primary, stream, since, shards, .. } = &mut self.phase else { return };
+        let settled = shards.len() == usize::from(self.settings.shards);
+        let stuck = !settled && now.since(*since) > SETTLE_TIME;
+        match stream {
+            Stream::Down { dial_at } if now >= *dial_at => {
+                let member = self.known.as_ref().map(|known| known.configuration.primary_member().clone());
+                let me = &self.settings.me.node;
+                // Its own former life is not asked.
+                let there = member.filter(|member| peer(member) == *primary && member.node != *me);
+                let Some(member) = there else {
+                    *stream = Stream::Down { dial_at: now.after(LOOK_AGAIN) };
+                    return if listed { self.look() } else { self.seek_beginning(now) };
+                };
+                *stream = Stream::Dialling;
+                *since = now;
+                self.outputs.push(Output::Dial { member, probe: false });
+            }
+            Stream::Up if stuck => {
+                let primary = primary.clone();
+                *stream = Stream::Down { dial_at: now.after(TRY_AGAIN) };
+                self.order(Order::Drop(primary));
+                self.look();
+            }
+            _ => {}
+        }
+        if !listed {
+            self.seek_beginning(now);
+        }
+    }
+
+    /// Not listed: the cell may be one that nobody is left of. Asks everybody who is listed for a sign of life.
+    fn seek_beginning(&mut self, now: Tick) {
+        if now < self.probe_at || self.asked.is_some() {
+            return;
+        }
+        let Some(known) = self.known.clone() else { return };
+        let missing: Vec<Member> =
+            known.configuration.members.iter().filter(|member| !self.is_gone(member)).cloned().collect();
+        if missing.is_empty() {
+            self.alarm("waiting", None);
+            return self.begin_anew(&known.configuration);
+        }
+        self.say_waiting(&missing);
+        self.probe_at = now.after(LOOK_AGAIN);
+        // A configuration that changed meanwhile is seen by the watch, or here.
+        self.look();
+        for member in missing {
+            if self.probing.insert(member.node.clone()) {
+                self.outputs.push(Output::Dial { member, probe: true });
+            }
+        }
+    }
+
+    /// Every listed life is over: the cell begins anew, without what they knew.
+    fn begin_anew(&mut self, last: &Configuration) {
+        let me = self.settings.me.clone();
+        let new = successor(last).map(|next| Configuration {
+            reign: next.epoch,
+            primary: me.node.clone(),
+            members: vec![me],
+            state_lost: !last.clean,
+            ttl_horizon: if last.clean { Duration::ZERO } else { last.ttl_horizon },
+            ..next
+        });
+        self.swap(Purpose::Begin, new);
+    }
+
+    /// An operator says that these nodes are off.
+    pub(super) fn force_new(&mut self, ticket: u64, named: &[NodeId]) {
+        let refusal = self.refuse_force(named);
+        if let Some(why) = refusal {
+            return self.outputs.push(Output::Answer(ticket, Err(why)));
+        }
+        let Some(known) = self.known.clone() else { return };
+        self.phase = Phase::Seeking { look_at: Tick(u64::MAX) };
+        self.order(Order::StepDown);
+        self.begin_anew(&Configuration { clean: false, ..known.configuration });
+        self.outputs.push(Output::Answer(ticket, Ok(())));
+    }
+
+    fn refuse_force(&self, named: &[NodeId]) -> Option<String> {
+        if matches!(self.phase, Phase::Primary | Phase::Entering { .. } | Phase::Yielding { .. }) {
+            return Some("this node is primary: nothing has to be forced".to_string());
+        }
+        if self.asked.is_some() {
+            return Some("the register is being asked; try again in a second".to_string());
+        }
+        let Some(known) = &self.known else {
+            return Some("the register could not be read; nothing is known of the cell".to_string());
+        };
+        let missing: Vec<&NodeId> = known
+            .configuration
+            .members
+            .iter()
+            .filter(|member| !self.is_gone(member) && member.node != self.settings.me.node)
+            .map(|member| &member.node)
+            .collect();
+        let unnamed: Vec<&str> =
+            missing.into_iter().filter(|node| !named.contains(node)).map(NodeId::as_str).collect();
+        (!unnamed.is_empty()).then(|| {
+            alloc::format!(
+                "these members may be alive: {}; name each one that you have made sure is off",
+                unnamed.join(", ")
+            )
+        })
+    }
+
+    /// What became of the streams to the primary.
+    pub(super) fn dialed(&mut self, now: Tick, node: &NodeId, outcome: Dialed) {
+        let Phase::Following { primary, stream, .. } = &mut self.phase else { return };
+        if primary.node != *node || *stream != Stream::Dialling {
+            return;
+        }
+        match outcome {
+            Dialed::Up => *stream = Stream::Up,
+            Dialed::Other(_) | Dialed::Refused => self.primary_died(now),
+            Dialed::Silent(_) | Dialed::Alive => {
+                *stream = Stream::Down { dial_at: now.after(TRY_AGAIN) };
+                self.primary_silent(now);
+            }
+            Dialed::Rejected(why) => {
+                *stream = Stream::Down { dial_at: now.after(LOOK_AGAIN) };
+                self.alarm("peer", Some(why));
+            }
+        }
+    }
+
+    /// What became of a probe, if it began after the present configuration was read.
+    pub(super) fn probed(&mut self, node: &NodeId, outcome: Dialed) {
+        if !self.probing.remove(node) {
+            return;
+        }
+        match outcome {
+            Dialed::Other(member) => {
+                self.answering.insert(node.clone(), member);
+                self.probe_at = Tick::ZERO;
+            }
+            Dialed::Rejected(why) => self.alarm("peer", Some(why)),
+            Dialed::Up | Dialed::Alive | Dialed::Refused | Dialed::Silent(_) => {}
+        }
+    }
+
+    fn say_waiting(&mut self, missing: &[Member]) {
+        let names: Vec<&str> = missing.iter().map(|member| member.node.as_str()).collect();
+        let text = alloc::format!(
+            "waits for {}: start them, or, when they are certainly off, `fairlock cluster force-new`",
+            names.join(", ")
+        );
+        self.alarm("waiting", Some(text));
+    }
+
+    /// The primary is certainly gone: a member takes over at once.
+    fn primary_died(&mut self, now: Tick) {
+        let can = self.can_take_over();
+        if let Phase::Following { stream, .. } = &mut self.phase {
+            *stream = Stream::Down { dial_at: now.after(TRY_AGAIN) };
+        }
+        if can {
+            self.phase = Phase::Seizing;
+        } else {
+            self.look();
+        }
+    }
+
+    /// The primary does not answer: a member takes over, but not twice in a moment (R12).
+    fn primary_silent(&mut self, now: Tick) {
+        if !self.can_take_over() || now < self.gap_until {
+            // Named by a primary that has fallen silent since.
+            return self.settle(now);
+        }
+        let calm = now.since(self.gap_until) > Profile::GAP_MAX * 2;
+        self.gap = if calm { self.settings.profile.gap } else { (self.gap * 2).min(Profile::GAP_MAX) };
+        self.gap_until = now.after(self.gap);
+        self.phase = Phase::Seizing;
+    }
+
+    /// Whether this node may take over from the primary it follows (R5).
+    fn can_take_over(&self) -> bool {
+        let Phase::Following { primary, .. } = &self.phase else { return false };
+        let names = |known: &Stored| peer(known.configuration.primary_member()) == *primary;
+        self.is_member() && self.known.as_ref().is_some_and(names)
+    }
+
+    /// Asks the register to make this node primary instead of the one that is.
+    fn seize(&mut self) {
+        let Some(known) = &self.known else { return };
+        let (me, old) = (self.settings.me.node.clone(), known.configuration.primary.clone());
+        let new = successor(&known.configuration).map(|next| Configuration {
+            reign: next.epoch,
+            primary: me,
+            members: next.members.into_iter().filter(|member| member.node != old).collect(),
+            state_lost: false,
+            ..next
+        });
+        self.swap(Purpose::Seize, new);
+    }
+
+    /// This node is primary in the register: its replicas promise, and then go on with what they have.
+    pub(super) fn enter(&mut self, fresh: bool, stored: &Stored) {
+        let configuration = &stored.configuration;
+        let named = self.lists_me(configuration) && configuration.primary == self.settings.me.node;
+        assert!(named && (fresh || self.is_member()), "R5: only a member takes over");
+        if fresh && configuration.state_lost {
+            self.outputs.push(Output::Quarantine(quarantine(configuration.ttl_horizon)));
+        }
+        self.wants = super::Wants::default();
+        self.outputs.push(Output::HorizonRaised(configuration.ttl_horizon));
+        self.phase = Phase::Entering { fresh, promised: BTreeSet::new(), seated: BTreeSet::new() };
+        self.order(Order::Promise(configuration.epoch));
+    }
+
+    pub(super) fn reported(&mut self, now: Tick, shard: u16, report: Report) {
+        match report {
+            Report::Follows { primary, configuration, .. } => {
+                self.follows(now, shard, &primary, &configuration)
+            }
+            Report::Lost(lost) => self.lost(now, lost),
+            Report::Suspect(suspect) => {
+                if matches!(&self.phase, Phase::Following { primary, .. } if *primary == suspect) {
+                    self.primary_silent(now);
+                }
+            }
+            Report::Restored => {
+                self.stateful.insert(shard);
+            }
+            Report::StateLost => {
+                self.stateful.remove(&shard);
+            }
+            Report::Refused(_) | Report::Deposed(_) => self.look(),
+            Report::HandedOver { configuration } => {
+                if let Phase::Following { handed, .. } = &mut self.phase {
+                    handed.insert(shard);
+                }
+                if let Some(stored) = unpack(&configuration) {
+                    self.adopt_told(now, stored);
+                }
+            }
+            other => self.reported_in_office(now, shard, other),
+        }
+    }
+
+    /// A primary told what it had put into the register, which is as good as reading it.
+    fn adopt_told(&mut self, now: Tick, stored: Stored) {
+        let newer = self.known.as_ref().is_none_or(|known| stored.revision > known.revision);
+        if newer && self.asked.is_none() {
+            self.adopt(now, stored);
+        } else {
+            self.settle(now);
+        }
+    }
+
+    fn follows(&mut self, now: Tick, shard: u16, by: &Peer, configuration: &[u8]) {
+        if let Some(stored) = unpack(configuration) {
+            let newer = self.known.as_ref().is_none_or(|known| stored.revision > known.revision);
+            if newer && self.asked.is_none() {
+                self.adopt(now, stored);
+            }
+        }
+        if let Phase::Following { primary, shards, stream, .. } = &mut self.phase
+            && primary == by
+        {
+            shards.insert(shard);
+            *stream = Stream::Up;
+        }
+    }
+
+    fn lost(&mut self, now: Tick, lost: Peer) {
+        match &mut self.phase {
+            Phase::Following { primary, stream, .. } if *primary == lost => {
+                if *stream == Stream::Up {
+                    *stream = Stream::Down { dial_at: now };
+                    self.order(Order::Drop(lost));
+                    self.settle(now);
+                }
+            }
+            _ => self.reported_in_office(now, 0, Report::Lost(lost)),
+        }
+    }
+}

@@ -1,0 +1,498 @@
+//! One shard's part in replication: its log, whom it follows or who follows it, and which rounds are committed.
+//!
+//! Sans-IO, and an operation is bytes to it. Whoever drives it (a shard's thread, or a simulator) hands in messages,
+//! orders of the node and the moment, and then carries out: the bytes of [`Replica::take_out`], the [`Output`]s, the
+//! committed operations of [`Replica::next_committed`]. The rules R1 to R9 are asserted where they are kept.
+//!
+//! Commits, reads and confirmed leases are one thing here, a *round* (docs/decisions/0008): [`Replica::end_pass`] gives the
+//! number that a pass's outputs wait for, [`Replica::released`] says how far they may go.
+
+use alloc::vec::Vec;
+use core::mem;
+
+use fairlock_protocol::{Epoch, Malformed, Tick};
+
+use crate::log::{Log, Lsn};
+use crate::member::{Incarnation, NodeId};
+use crate::message::{Message, Round};
+use crate::profile::Profile;
+
+mod follower;
+mod link;
+mod primary;
+#[cfg(test)]
+mod tests;
+
+pub use link::LinkKey;
+use link::{Link, Stage};
+
+/// Bytes of entries not known to be everywhere, beyond which nothing more is taken in.
+pub const WINDOW_BYTES: usize = 4 << 20;
+/// On-time turns of a replica's own loop before it trusts what it did not hear (R12).
+const PUNCTUAL_TICKS: u32 = 2;
+
+/// One life of one node, as others know it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Peer {
+    /// Its name.
+    pub node: NodeId,
+    /// Which of its lives.
+    pub incarnation: Incarnation,
+}
+
+/// An epoch as a replica needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// Its number.
+    pub epoch: Epoch,
+    /// The epoch in which its primary took office.
+    pub reign: Epoch,
+    /// The members but this node.
+    pub others: Vec<Peer>,
+    /// The configuration for the followers' nodes, opaque here.
+    pub configuration: Vec<u8>,
+}
+
+/// What a node tells all its replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Acknowledge nothing below this epoch any more (R4); answered with [`Report::Promised`].
+    Promise(Epoch),
+    /// This node is primary: go on with everything that is here. Answered with [`Report::InOffice`].
+    Office {
+        /// The epoch.
+        setup: Setup,
+        /// Nothing that was is kept: a first start, or one after everybody lost their memory.
+        fresh: bool,
+    },
+    /// The members changed; this node is primary still.
+    Configure(Setup),
+    /// Before a joiner is listed: from now on it counts like a member. Answered with [`Report::Pinned`] or
+    /// [`Report::NotPinned`].
+    Pin(Peer),
+    /// It was certainly not listed.
+    Unpin(Peer),
+    /// Another node is primary from this epoch on: take nothing in, and hand over when all is committed. Answered with
+    /// [`Report::Yielded`].
+    Yield {
+        /// The epoch.
+        setup: Setup,
+        /// Who takes over.
+        to: Peer,
+    },
+    /// End every stream with this peer.
+    Drop(Peer),
+    /// This node is primary no more and what was not committed is void; it has to join again.
+    StepDown,
+}
+
+/// What a replica tells its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// Nothing below this epoch is acknowledged here any more.
+    Promised(Epoch),
+    /// This replica serves.
+    InOffice(Epoch),
+    /// A primary has activated an epoch here; its configuration.
+    Follows {
+        /// The primary.
+        primary: Peer,
+        /// The epoch.
+        epoch: u32,
+        /// Its configuration, as its node gave it.
+        configuration: Vec<u8>,
+    },
+    /// This replica has something to go on with: what a joiner was sent is complete, or an office began.
+    Restored,
+    /// It has not any more.
+    StateLost,
+    /// The stream with this peer ended.
+    Lost(Peer),
+    /// The primary has been silent for too long, and this loop was not.
+    Suspect(Peer),
+    /// A member leaves something unacknowledged for too long, or cannot go on.
+    Late(Peer),
+    /// A joiner has everything and counts.
+    Joined(Peer),
+    /// The joiner counts until it is listed or unpinned.
+    Pinned(Peer),
+    /// The joiner is gone.
+    NotPinned(Peer),
+    /// Somebody has promised an epoch later than this primary's.
+    Deposed(u32),
+    /// This replica has handed over; `complete` when everything was committed before.
+    Yielded {
+        /// Whether it goes on as a full backup.
+        complete: bool,
+    },
+    /// The primary hands over, and this is the configuration that begins.
+    HandedOver {
+        /// Its configuration.
+        configuration: Vec<u8>,
+    },
+    /// The node that was asked is not primary.
+    Refused(Peer),
+}
+
+/// What is to be done outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// For the node.
+    Report(Report),
+    /// End this stream.
+    HangUp(LinkKey),
+    /// What is there is void: an empty table, until a snapshot is complete or an order comes.
+    Reset,
+    /// A follower wants a snapshot of this moment: answer with [`Replica::offer_snapshot`] before anything is appended.
+    SnapshotWanted(LinkKey),
+    /// A piece of the snapshot that this replica joins by.
+    Piece {
+        /// Its bytes.
+        bytes: Vec<u8>,
+        /// It is the last: the table can be made of them. Answer with [`Replica::restored`].
+        last: bool,
+    },
+}
+
+/// What arrives at a replica.
+#[derive(Clone, Debug)]
+pub enum Input<'a> {
+    /// A stream with a peer stands; `dialed`: from here, to follow.
+    Linked {
+        /// Its key, never used before.
+        link: LinkKey,
+        /// Who is at the other end.
+        peer: Peer,
+        /// Who made it.
+        dialed: bool,
+    },
+    /// A stream ended.
+    Unlinked(LinkKey),
+    /// A message came on a stream.
+    Received(LinkKey, Message<'a>),
+    /// An order of the node.
+    Order(Order),
+    /// Time went on.
+    Tick,
+}
+
+/// What a replica is to its shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Nothing: it waits for an order or a stream.
+    Idle,
+    /// It follows a primary, or has done so and could take over.
+    Backup,
+    /// It serves.
+    Primary,
+    /// It hands over: nothing new is taken in.
+    Yielding,
+}
+
+#[derive(Debug)]
+enum Role {
+    Idle,
+    Primary,
+    Yielding { setup: Setup, to: Peer, since: Tick },
+}
+
+/// One shard's replica.
+#[derive(Debug)]
+pub struct Replica {
+    profile: Profile,
+    role: Role,
+    /// Epoch in which it works, and the lowest it still acknowledges.
+    view: u32,
+    promised: u32,
+    /// Reign whose log this is, and the one before it with the place where this one began.
+    reign: u32,
+    before: (u32, Lsn),
+    log: Log,
+    /// How far the log is known to be committed.
+    commit: Lsn,
+    /// How far it was handed out to be applied.
+    applied: Lsn,
+    /// Log and table belong together: this node could go on with them.
+    has_state: bool,
+    links: Vec<Link>,
+    /// Members but this node.
+    others: Vec<Peer>,
+    /// A joiner that counts like a member.
+    pinned: Option<Peer>,
+    configuration: Vec<u8>,
+    round: Round,
+    released: Round,
+    /// The stream of the primary that is followed.
+    leader: Option<LinkKey>,
+    heard: Tick,
+    suspected: bool,
+    /// What is to be acknowledged at the end of the pass.
+    ack_due: bool,
+    seen_round: Round,
+    pieces: u32,
+    next_word: Tick,
+    last_tick: Tick,
+    punctual: u32,
+    outputs: Vec<Output>,
+}
+
+impl Replica {
+    /// A replica that has nothing.
+    pub fn new(profile: Profile) -> Replica {
+        Replica {
+            profile,
+            role: Role::Idle,
+            view: 0,
+            promised: 0,
+            reign: 0,
+            before: (0, Lsn(0)),
+            log: Log::default(),
+            commit: Lsn(0),
+            applied: Lsn(0),
+            has_state: false,
+            links: Vec::new(),
+            others: Vec::new(),
+            pinned: None,
+            configuration: Vec::new(),
+            round: Round(0),
+            released: Round(0),
+            leader: None,
+            heard: Tick::ZERO,
+            suspected: false,
+            ack_due: false,
+            seen_round: Round(0),
+            pieces: 0,
+            next_word: Tick::ZERO,
+            last_tick: Tick::ZERO,
+            punctual: 0,
+            outputs: Vec::new(),
+        }
+    }
+
+    /// Takes one input in.
+    pub fn step(&mut self, now: Tick, input: Input<'_>) {
+        match input {
+            Input::Linked { link, peer, dialed } => self.linked(now, link, peer, dialed),
+            Input::Unlinked(link) => self.unlinked(now, link),
+            Input::Received(link, message) => self.received(now, link, &message),
+            Input::Order(order) => self.order(now, order),
+            Input::Tick => self.tick(now),
+        }
+        self.check();
+    }
+
+    /// What it is to its shard.
+    pub fn part(&self) -> Part {
+        match self.role {
+            Role::Primary => Part::Primary,
+            Role::Yielding { .. } => Part::Yielding,
+            Role::Idle if self.has_state => Part::Backup,
+            Role::Idle => Part::Idle,
+        }
+    }
+
+    /// Epoch in which it works; 0 before the first.
+    pub const fn view(&self) -> u32 {
+        self.view
+    }
+
+    /// End of its log.
+    pub fn received_lsn(&self) -> Lsn {
+        self.log.end()
+    }
+
+    /// How far the log is known to be committed.
+    pub const fn commit_lsn(&self) -> Lsn {
+        self.commit
+    }
+
+    /// How far outputs may go.
+    pub const fn released(&self) -> Round {
+        self.released
+    }
+
+    /// Whether nothing more may be taken in until others have acknowledged what there is.
+    pub const fn is_full(&self) -> bool {
+        self.log.bytes() >= WINDOW_BYTES
+    }
+
+    /// What the peers but this node have of the log, and whether each is a member: for people.
+    pub fn progress(&self) -> impl Iterator<Item = (&Peer, Lsn, bool)> {
+        self.links.iter().filter_map(|link| {
+            let progress = link.progress()?;
+            Some((&link.peer, progress.acked, self.others.contains(&link.peer)))
+        })
+    }
+
+    /// The next committed operation that was not handed out yet, on a node that applies what others decide.
+    pub fn next_committed(&mut self) -> Option<&[u8]> {
+        if !self.has_state || self.applied >= self.commit.min(self.log.end()) {
+            return None;
+        }
+        self.applied = self.applied.plus(1);
+        assert!(self.applied <= self.commit, "R3: backups apply committed operations only");
+        Some(self.log.get(self.applied).expect("what is not applied is kept"))
+    }
+
+    /// What is to be done outside; the caller empties it.
+    pub fn outputs(&mut self) -> &mut Vec<Output> {
+        &mut self.outputs
+    }
+
+    /// Hands out the bytes that are to be sent on each stream.
+    pub fn take_out(&mut self, mut send: impl FnMut(LinkKey, &mut Vec<u8>)) {
+        for link in &mut self.links {
+            if !link.out.is_empty() {
+                send(link.key, &mut link.out);
+                link.out.clear();
+            }
+        }
+    }
+
+    /// Whether bytes are to be sent or outputs carried out.
+    pub fn is_busy(&self) -> bool {
+        !self.outputs.is_empty() || self.links.iter().any(|link| !link.out.is_empty())
+    }
+
+    /// When it has something to do without any input.
+    pub fn next_due(&self) -> Option<Tick> {
+        let awaited = !self.links.is_empty() || !self.others.is_empty();
+        awaited.then_some(self.next_word)
+    }
+
+    fn report(&mut self, report: Report) {
+        self.outputs.push(Output::Report(report));
+    }
+
+    fn linked(&mut self, now: Tick, key: LinkKey, peer: Peer, dialed: bool) {
+        // The newer stream is the one that stands.
+        self.discard(&peer);
+        self.links.push(Link::new(key, peer, dialed));
+        self.next_word = self.next_word.min(now.after(self.profile.heartbeat));
+        if dialed && matches!(self.role, Role::Idle) {
+            self.greet(now, key);
+        }
+    }
+
+    /// Ends every stream with a peer, and nobody misses it.
+    fn discard(&mut self, peer: &Peer) {
+        for former in self.links.extract_if(.., |link| link.peer == *peer) {
+            self.outputs.push(Output::HangUp(former.key));
+            self.leader.take_if(|leader| *leader == former.key);
+        }
+    }
+
+    /// Ends a stream from this side.
+    fn hang_up(&mut self, now: Tick, key: LinkKey) {
+        self.outputs.push(Output::HangUp(key));
+        self.unlinked(now, key);
+    }
+
+    fn unlinked(&mut self, now: Tick, key: LinkKey) {
+        let Some(at) = self.links.iter().position(|link| link.key == key) else { return };
+        let link = self.links.remove(at);
+        if self.leader == Some(key) {
+            self.leader = None;
+        }
+        self.report(Report::Lost(link.peer));
+        if matches!(self.role, Role::Primary | Role::Yielding { .. }) {
+            self.advance(now);
+        }
+    }
+
+    fn received(&mut self, now: Tick, key: LinkKey, message: &Message<'_>) {
+        if self.link(key).is_none() {
+            return;
+        }
+        let result = match *message {
+            Message::Greet { .. } | Message::Ack { .. } | Message::Late { .. } => {
+                self.from_follower(now, key, message)
+            }
+            _ => self.from_primary(now, key, message),
+        };
+        if result.is_err() {
+            self.hang_up(now, key);
+        }
+    }
+
+    fn order(&mut self, now: Tick, order: Order) {
+        match order {
+            Order::Promise(epoch) => {
+                assert!(epoch.get() >= self.promised, "R4: a promise is not taken back");
+                self.promised = epoch.get();
+                self.report(Report::Promised(epoch));
+            }
+            Order::Office { setup, fresh } => self.take_office(now, setup, fresh),
+            Order::Configure(setup) => self.configure(now, setup),
+            Order::Pin(peer) => self.pin(peer),
+            Order::Unpin(peer) => {
+                self.pinned.take_if(|pinned| *pinned == peer);
+                self.advance(now);
+            }
+            Order::Yield { setup, to } => self.begin_to_yield(now, setup, to),
+            Order::Drop(peer) => {
+                self.discard(&peer);
+                self.advance(now);
+            }
+            Order::StepDown => self.step_down(),
+        }
+    }
+
+    /// Ends every role: what is here and not committed is void.
+    fn step_down(&mut self) {
+        for link in mem::take(&mut self.links) {
+            self.outputs.push(Output::HangUp(link.key));
+        }
+        (self.role, self.leader, self.pinned) = (Role::Idle, None, None);
+        self.others.clear();
+        self.forget_state();
+    }
+
+    fn forget_state(&mut self) {
+        if mem::take(&mut self.has_state) {
+            self.report(Report::StateLost);
+        }
+        self.log = Log::default();
+        (self.commit, self.applied) = (Lsn(0), Lsn(0));
+        self.outputs.push(Output::Reset);
+    }
+
+    fn tick(&mut self, now: Tick) {
+        let pause = now.since(self.last_tick);
+        if pause < self.profile.heartbeat {
+            return;
+        }
+        // One that was late itself has no opinion on others until it has caught up (R12).
+        self.punctual = if pause > self.profile.heartbeat * 2 { 0 } else { self.punctual.saturating_add(1) };
+        self.last_tick = now;
+        self.next_word = now.after(self.profile.heartbeat);
+        match self.role {
+            Role::Idle => self.watch_leader(now),
+            Role::Primary | Role::Yielding { .. } => self.watch_followers(now),
+        }
+    }
+
+    /// Whether this loop was in time often enough to judge others.
+    const fn is_punctual(&self) -> bool {
+        self.punctual >= PUNCTUAL_TICKS
+    }
+
+    fn link(&mut self, key: LinkKey) -> Option<&mut Link> {
+        self.links.iter_mut().find(|link| link.key == key)
+    }
+
+    fn check(&self) {
+        assert!(self.view <= self.promised || self.promised == 0, "R4: the view is promised");
+        assert!(self.applied <= self.log.end(), "what is applied was received");
+        assert!(self.released <= self.round || !matches!(self.role, Role::Primary), "rounds are begun first");
+    }
+}
+
+/// What a peer said makes no sense where it was said.
+struct Nonsense;
+
+impl From<Malformed> for Nonsense {
+    fn from(_: Malformed) -> Nonsense {
+        Nonsense
+    }
+}

@@ -1,0 +1,236 @@
+//! The follower's half: greeting a primary, taking its log in, acknowledging, and noticing its silence.
+
+use alloc::vec::Vec;
+
+use fairlock_protocol::Tick;
+
+use super::{LinkKey, Nonsense, Output, Replica, Report, Role, Stage};
+use crate::log::{Log, Lsn};
+use crate::message::{Entries, Message, Round, Unwelcome};
+
+impl Replica {
+    /// Asks the other end of a stream to be followed.
+    pub(super) fn greet(&mut self, now: Tick, key: LinkKey) {
+        let (view, reign, received, joins) = (self.view, self.reign, self.log.end(), !self.has_state);
+        if let Some(link) = self.link(key) {
+            link.stage = Stage::Greeted;
+            Message::Greet { view, reign, received, joins }.encode(&mut link.out);
+            (self.heard, self.suspected) = (now, false);
+        }
+    }
+
+    pub(super) fn from_primary(
+        &mut self,
+        now: Tick,
+        key: LinkKey,
+        message: &Message<'_>,
+    ) -> Result<(), Nonsense> {
+        if !matches!(self.role, Role::Idle) {
+            // What a former primary still says; its stream ends soon.
+            return self.answer_late(key);
+        }
+        match *message {
+            Message::Activate { epoch, reign, from, snapshot, configuration } => {
+                self.activated(now, key, (epoch, reign, from, snapshot), configuration)
+            }
+            Message::Append { epoch, round, commit, after, entries } => {
+                self.take_in(now, key, (epoch, round, commit, after), entries)
+            }
+            Message::Piece { epoch, number, last, bytes } => {
+                self.piece(now, key, (epoch, number, last), bytes)
+            }
+            Message::Yield { configuration, .. } => {
+                if self.leader == Some(key) {
+                    self.leader = None;
+                    if let Some(link) = self.link(key) {
+                        link.stage = Stage::Quiet;
+                    }
+                    self.report(Report::HandedOver { configuration: configuration.into() });
+                }
+                Ok(())
+            }
+            Message::Refuse { why, .. } => self.refused(now, key, why),
+            _ => Err(Nonsense),
+        }
+    }
+
+    /// Tells a primary of an earlier epoch that its time is over.
+    fn answer_late(&mut self, key: LinkKey) -> Result<(), Nonsense> {
+        let promised = self.promised;
+        if let Some(link) = self.link(key) {
+            Message::Late { promised }.encode(&mut link.out);
+        }
+        Ok(())
+    }
+
+    fn activated(
+        &mut self,
+        now: Tick,
+        key: LinkKey,
+        (epoch, reign, from, snapshot): (u32, u32, Lsn, bool),
+        configuration: &[u8],
+    ) -> Result<(), Nonsense> {
+        if epoch < self.promised {
+            return self.answer_late(key);
+        }
+        let link = self.link(key).ok_or(Nonsense)?;
+        if !matches!(link.stage, Stage::Greeted | Stage::Led) {
+            return Err(Nonsense);
+        }
+        let primary = link.peer.clone();
+        if snapshot {
+            self.forget_state();
+            self.log = Log::behind(from);
+            (self.commit, self.applied, self.pieces) = (from, from, 0);
+        } else {
+            self.go_on(reign, from)?;
+        }
+        if let Some(link) = self.link(key) {
+            link.stage = Stage::Led;
+        }
+        (self.view, self.promised, self.reign) = (epoch, epoch, reign);
+        (self.leader, self.heard, self.suspected) = (Some(key), now, false);
+        self.seen_round = Round(0);
+        self.ack_due = true;
+        self.report(Report::Follows { primary, epoch, configuration: configuration.into() });
+        Ok(())
+    }
+
+    /// Makes the log one that the primary's goes on from.
+    fn go_on(&mut self, reign: u32, from: Lsn) -> Result<(), Nonsense> {
+        if reign == self.reign {
+            return if from == self.log.end() { Ok(()) } else { Err(Nonsense) };
+        }
+        // Another reign: what it does not know was never committed.
+        if !self.has_state || from > self.log.end() || from < self.commit || from < self.log.base() {
+            return Err(Nonsense);
+        }
+        assert!(from >= self.applied, "S6: what is applied is committed, and stays");
+        self.log.truncate(from);
+        Ok(())
+    }
+
+    fn take_in(
+        &mut self,
+        now: Tick,
+        key: LinkKey,
+        (epoch, round, commit, after): (u32, Round, Lsn, Lsn),
+        entries: Entries<'_>,
+    ) -> Result<(), Nonsense> {
+        if epoch < self.promised || self.view < self.promised {
+            return self.answer_late(key);
+        }
+        if self.leader != Some(key)
+            || epoch != self.view
+            || after != self.log.end()
+            || round < self.seen_round && round != Round(0)
+        {
+            return Err(Nonsense);
+        }
+        for entry in entries.iter() {
+            self.log.push(entry);
+        }
+        (self.heard, self.suspected) = (now, false);
+        self.commit = self.commit.max(commit.min(self.log.end()));
+        if round != Round(0) {
+            self.seen_round = round;
+            self.ack_due = true;
+        }
+        Ok(())
+    }
+
+    fn piece(
+        &mut self,
+        now: Tick,
+        key: LinkKey,
+        (_epoch, number, last): (u32, u32, bool),
+        bytes: &[u8],
+    ) -> Result<(), Nonsense> {
+        if self.leader != Some(key) || self.has_state || number != self.pieces {
+            return Err(Nonsense);
+        }
+        self.heard = now;
+        self.outputs.push(Output::Piece { bytes: Vec::from(bytes), last });
+        self.pieces += 1;
+        // The last one is acknowledged when a table was made of them all.
+        if last {
+            self.pieces -= 1;
+        } else {
+            self.ack_due = true;
+        }
+        Ok(())
+    }
+
+    /// The table was made of the pieces.
+    pub fn restored(&mut self) {
+        assert!(!self.has_state && self.leader.is_some(), "only what was asked for is put together");
+        self.has_state = true;
+        self.pieces += 1;
+        self.ack_due = true;
+        self.report(Report::Restored);
+    }
+
+    fn refused(&mut self, now: Tick, key: LinkKey, why: Unwelcome) -> Result<(), Nonsense> {
+        let link = self.link(key).ok_or(Nonsense)?;
+        link.stage = Stage::Quiet;
+        let peer = link.peer.clone();
+        match why {
+            Unwelcome::NotPrimary => {
+                self.report(Report::Refused(peer));
+                Err(Nonsense)
+            }
+            Unwelcome::Stranger => {
+                self.forget_state();
+                Ok(())
+            }
+            Unwelcome::NotYet => {
+                self.heard = now;
+                Ok(())
+            }
+        }
+    }
+
+    /// Says what has arrived, once a pass.
+    pub(super) fn acknowledge(&mut self) {
+        self.log.drop_to(self.applied.max(self.log.base()));
+        if !core::mem::take(&mut self.ack_due) || self.view < self.promised {
+            return;
+        }
+        let ack = Message::Ack {
+            epoch: self.view,
+            round: self.seen_round,
+            received: self.log.end(),
+            pieces: self.pieces,
+        };
+        if let Some(link) = self.leader.and_then(|leader| self.link(leader)) {
+            ack.encode(&mut link.out);
+        }
+    }
+
+    /// A primary that is silent is suspected; one that refused us for now is asked again.
+    pub(super) fn watch_leader(&mut self, now: Tick) {
+        let quiet: Vec<LinkKey> = self
+            .links
+            .iter()
+            .filter(|link| link.dialed && matches!(link.stage, Stage::Quiet))
+            .map(|link| link.key)
+            .collect();
+        if self.leader.is_none() {
+            for key in quiet {
+                let heard = self.heard;
+                self.greet(now, key);
+                self.heard = heard;
+            }
+        }
+        let silent = now.since(self.heard) > self.profile.suspect;
+        let asked = |link: &&super::Link| matches!(link.stage, Stage::Greeted | Stage::Led);
+        if silent
+            && self.is_punctual()
+            && !self.suspected
+            && let Some(peer) = self.links.iter().find(asked).map(|link| link.peer.clone())
+        {
+            self.suspected = true;
+            self.report(Report::Suspect(peer));
+        }
+    }
+}

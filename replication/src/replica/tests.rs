@@ -1,0 +1,173 @@
+//! Two replicas, by hand.
+
+use super::*;
+use alloc::string::ToString;
+use std::vec;
+use std::vec::Vec;
+
+fn peer(name: &str, life: u64) -> Peer {
+    Peer { node: NodeId::new(name).unwrap(), incarnation: Incarnation::new(life).unwrap() }
+}
+
+fn setup(epoch: u32, reign: u32, others: &[Peer]) -> Setup {
+    Setup {
+        epoch: Epoch::new(epoch).unwrap(),
+        reign: Epoch::new(reign).unwrap(),
+        others: others.to_vec(),
+        configuration: epoch.to_string().into_bytes(),
+    }
+}
+
+/// A primary `a` and a follower `b`, and the stream between them.
+struct Pair {
+    now: Tick,
+    a: Replica,
+    b: Replica,
+    applied: Vec<Vec<u8>>,
+    snapshot: Vec<u8>,
+}
+
+const STREAM: LinkKey = LinkKey(1);
+
+impl Pair {
+    fn new() -> Pair {
+        let (a, b) = (Replica::new(Profile::LAN), Replica::new(Profile::LAN));
+        let now = Tick::from_millis(1000);
+        let mut pair = Pair { now, a, b, applied: vec![], snapshot: vec![] };
+        pair.a.step(now, Input::Order(Order::Office { setup: setup(5, 5, &[]), fresh: true }));
+        pair.a.outputs().clear();
+        pair
+    }
+
+    fn link(&mut self) {
+        self.a.step(self.now, Input::Linked { link: STREAM, peer: peer("b", 2), dialed: false });
+        self.b.step(self.now, Input::Linked { link: STREAM, peer: peer("a", 1), dialed: true });
+    }
+
+    /// Moves bytes and ends passes until nothing is left to say.
+    fn talk(&mut self) -> Vec<Report> {
+        let mut reports = vec![];
+        for _ in 0..100 {
+            self.a.end_pass(self.now, false);
+            self.b.end_pass(self.now, false);
+            let busy = carry(self.now, &mut self.a, &mut self.b) | carry(self.now, &mut self.b, &mut self.a);
+            for output in mem::take(self.a.outputs()) {
+                match output {
+                    Output::SnapshotWanted(link) => {
+                        self.a.offer_snapshot(self.now, link, vec![b"snap".to_vec(), b"shot".to_vec()]);
+                    }
+                    Output::Report(report) => reports.push(report),
+                    _ => {}
+                }
+            }
+            for output in mem::take(self.b.outputs()) {
+                match output {
+                    Output::Piece { bytes, last } => {
+                        self.snapshot.extend(bytes);
+                        if last {
+                            self.b.restored();
+                        }
+                    }
+                    Output::Report(report) => reports.push(report),
+                    _ => {}
+                }
+            }
+            while let Some(operation) = self.b.next_committed() {
+                self.applied.push(operation.to_vec());
+            }
+            if !busy {
+                break;
+            }
+        }
+        reports
+    }
+}
+
+fn carry(now: Tick, from: &mut Replica, to: &mut Replica) -> bool {
+    let mut bytes = vec![];
+    from.take_out(|_, out| bytes.append(out));
+    let mut rest = bytes.as_slice();
+    while let Some((message, length)) = Message::split(rest).unwrap() {
+        to.step(now, Input::Received(STREAM, message));
+        rest = &rest[length..];
+    }
+    !bytes.is_empty()
+}
+
+#[test]
+fn alone_nothing_waits() {
+    let mut pair = Pair::new();
+    assert_eq!(pair.a.append(b"one"), Lsn(1));
+    assert_eq!(pair.a.end_pass(pair.now, true), None);
+    assert_eq!(pair.a.commit_lsn(), Lsn(1));
+}
+
+#[test]
+fn a_joiner_gets_a_snapshot_counts_and_then_holds_outputs_back() {
+    let mut pair = Pair::new();
+    pair.a.append(b"before");
+    pair.link();
+    let reports = pair.talk();
+    assert!(reports.contains(&Report::Joined(peer("b", 2))), "{reports:?}");
+    assert_eq!(pair.snapshot, b"snapshot");
+    pair.a.step(pair.now, Input::Order(Order::Pin(peer("b", 2))));
+    assert!(pair.talk().contains(&Report::Pinned(peer("b", 2))));
+    pair.a.step(pair.now, Input::Order(Order::Configure(setup(6, 5, &[peer("b", 2)]))));
+    pair.talk();
+    pair.a.append(b"after");
+    let round = pair.a.end_pass(pair.now, true).expect("a member has to acknowledge it");
+    assert!(pair.a.released() < round);
+    pair.talk();
+    assert!(pair.a.released() >= round, "acknowledged");
+    // Backups hear of a commit with the next round.
+    pair.a.end_pass(pair.now, true);
+    pair.talk();
+    assert_eq!(pair.applied, [b"after".to_vec()]);
+}
+
+#[test]
+fn whoever_takes_over_keeps_what_was_not_committed_and_the_old_one_is_told() {
+    let mut pair = Pair::new();
+    pair.link();
+    pair.talk();
+    pair.a.step(pair.now, Input::Order(Order::Pin(peer("b", 2))));
+    pair.a.step(pair.now, Input::Order(Order::Configure(setup(6, 5, &[peer("b", 2)]))));
+    pair.talk();
+    pair.a.append(b"not acknowledged");
+    pair.a.end_pass(pair.now, true);
+    carry(pair.now, &mut pair.a, &mut pair.b);
+    assert!(pair.b.next_committed().is_none(), "R3: it is not committed");
+    pair.b.step(pair.now, Input::Order(Order::Promise(Epoch::new(7).unwrap())));
+    pair.b.end_pass(pair.now, false);
+    pair.b.take_out(|_, out| out.clear());
+    pair.a.end_pass(pair.now, true);
+    let reports = pair.talk();
+    assert!(reports.contains(&Report::Deposed(7)), "{reports:?}");
+    pair.b.step(pair.now, Input::Order(Order::Office { setup: setup(7, 7, &[]), fresh: false }));
+    assert_eq!(pair.b.next_committed(), Some(b"not acknowledged".as_slice()), "R5");
+    assert_eq!(pair.a.commit_lsn(), Lsn(0), "R4: nothing was acknowledged after the promise");
+}
+
+#[test]
+fn a_hand_over_turns_the_stream_round() {
+    let mut pair = Pair::new();
+    pair.link();
+    pair.talk();
+    pair.a.step(pair.now, Input::Order(Order::Pin(peer("b", 2))));
+    pair.a.step(pair.now, Input::Order(Order::Configure(setup(6, 5, &[peer("b", 2)]))));
+    pair.talk();
+    pair.a.append(b"last");
+    let next = setup(7, 7, &[peer("b", 2)]);
+    pair.a.step(pair.now, Input::Order(Order::Yield { setup: next, to: peer("b", 2) }));
+    assert_eq!(pair.a.part(), Part::Yielding);
+    let reports = pair.talk();
+    assert!(reports.contains(&Report::Yielded { complete: true }), "{reports:?}");
+    assert!(reports.iter().any(|report| matches!(report, Report::HandedOver { .. })), "{reports:?}");
+    let office = Order::Office { setup: setup(7, 7, &[peer("a", 1)]), fresh: false };
+    pair.b.step(pair.now, Input::Order(office));
+    while pair.b.next_committed().is_some() {}
+    pair.b.append(b"first");
+    let round = pair.b.end_pass(pair.now, true).expect("the former primary is a member");
+    pair.talk();
+    assert!(pair.b.released() >= round && pair.a.received_lsn() == Lsn(2), "it follows");
+}
