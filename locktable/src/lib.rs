@@ -44,6 +44,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod twins;
 mod views;
 mod wheel;
 
