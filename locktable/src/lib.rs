@@ -41,6 +41,7 @@ mod seat;
 mod sessions;
 mod slab;
 mod table;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod turns;

@@ -39,6 +39,7 @@ mod kind {
     pub(super) const DELAY_OVER: u8 = 17;
     pub(super) const DOOM: u8 = 18;
     pub(super) const EPOCH: u8 = 19;
+    pub(super) const TAKE_OVER: u8 = 20;
 }
 
 /// Facts about an OPEN, one bit each.
@@ -118,6 +119,9 @@ pub fn encode(moment: Tick, command: &Command<'_>, out: &mut Vec<u8>) {
         }
         Command::Epoch(epoch) => {
             w.begin(kind::EPOCH, moment).u32(epoch.get());
+        }
+        Command::TakeOver(epoch) => {
+            w.begin(kind::TAKE_OVER, moment).u32(epoch.get());
         }
     }
 }

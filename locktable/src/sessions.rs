@@ -58,6 +58,10 @@ pub(crate) struct Session {
     pub(crate) killed: bool,
     /// End of the lease, if there is a lease timer.
     pub(crate) deadline: Tick,
+    /// The same without renewals, of which other nodes do not know: what commands alone say of it.
+    pub(crate) granted: Tick,
+    /// Its client opened or resumed it since the last take-over, and may be renewed.
+    pub(crate) fresh: bool,
     pub(crate) lease_timer: u32,
     /// Set while an operator waits for it to end.
     pub(crate) confirm_timer: u32,
@@ -118,6 +122,8 @@ impl Session {
             replaced: false,
             killed: false,
             deadline: Tick::ZERO,
+            granted: Tick::ZERO,
+            fresh: false,
             lease_timer: NONE,
             confirm_timer: NONE,
             twins: Link::NONE,
@@ -167,7 +173,7 @@ impl Table {
         }
         let generation = Generations::next(&mut self.generations.session);
         let mut session = Session::new(generation, open.id, open.secret, open.ttl_ms.max(1));
-        (session.lease, session.visiting) = (open.lease, open.visiting);
+        (session.lease, session.visiting, session.fresh) = (open.lease, open.visiting, true);
         session.about = About {
             identity: open.identity.into(),
             reclaim_key: open.reclaim_key.into(),
@@ -219,8 +225,12 @@ impl Table {
             return;
         }
         let (id, generation) = (session.id, session.generation);
+        let fresh = core::mem::replace(&mut session.fresh, false);
         if !session.visiting && session.lease_timer == NONE {
             self.start_lease(now, slot);
+        } else if fresh {
+            // No renewal was confirmed later than now.
+            session.granted = now.after_millis(u64::from(session.ttl_ms));
         }
         effects.push(Effect::Doomed { session: SessionKey { slot, generation }, id });
     }
@@ -229,19 +239,29 @@ impl Table {
         let session = &mut self.sessions[slot];
         assert!(session.lease_timer == NONE && !session.visiting, "only its home ends a session by time");
         session.deadline = now.after_millis(u64::from(session.ttl_ms));
+        session.granted = session.deadline;
         session.lease_timer = self.wheel.arm(session.deadline, Alarm::Lease(slot));
     }
 
     /// Extends a session's lease to a full one from `now`. Not a command: other nodes need not know.
     ///
-    /// False when the session is unknown or is renewed no more (it was replaced, or is doomed).
+    /// False when the session is unknown or is renewed no more (it was replaced, or is doomed); also, at its home, when
+    /// its client has not resumed it since the last take-over: the next primary would not know of that promise.
     pub fn renew(&mut self, session: SessionKey, now: Tick) -> bool {
         let Some(slot) = self.session_slot(session) else { return false };
         let session = &mut self.sessions[slot];
-        if session.renewable {
+        let may = session.renewable && (session.fresh || session.visiting);
+        if may {
             session.deadline = session.deadline.max(now.after_millis(u64::from(session.ttl_ms)));
         }
-        session.renewable
+        may
+    }
+
+    /// The client took the session up again: it is there, and the next take-over gives it a full lease.
+    pub(crate) fn resume(&mut self, key: SessionKey, received: u64) {
+        let Some(slot) = self.session_slot(key) else { return };
+        self.sessions[slot].fresh = self.sessions[slot].renewable;
+        self.acknowledge(key, received);
     }
 
     /// The client has received this many kept answers; those are forgotten.
@@ -389,6 +409,7 @@ impl Table {
             "only what changed something is kept"
         );
         assert_eq!(self.session(session.id), Some(self.session_key(slot)), "a session is found by its id");
+        assert!(session.renewable || !session.fresh, "who is renewed no more gets no other full lease");
         if session.lease_timer != NONE {
             assert_eq!(self.wheel.alarm(session.lease_timer), Alarm::Lease(slot));
         }

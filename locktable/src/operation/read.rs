@@ -1,6 +1,5 @@
 //! Operations from bytes. What comes from another node of the cell is checked like anything that comes from outside:
-//! what a table takes for granted (a mode is a mode, a label is short, a lease has a length) is true of what leaves
-//! here.
+//! what a table takes for granted (a mode is a mode, a label is short) is true of what leaves here.
 
 use super::{REASONS, ask_flag, kind, open_flag, wait_kind};
 use crate::command::{
@@ -36,6 +35,7 @@ pub(super) fn operation<R>(bytes: &[u8], then: impl FnOnce(Tick, Command<'_>) ->
         kind::HOLD_OVER => Command::HoldOver { grant: read_grant(&mut r)? },
         kind::DELAY_OVER => Command::DelayOver { digest: read_digest(&mut r)? },
         kind::EPOCH => Command::Epoch(read_epoch(&mut r)?),
+        kind::TAKE_OVER => Command::TakeOver(read_epoch(&mut r)?),
         _ => read_of_session(kind, &mut r)?,
     };
     r.end()?;
@@ -78,9 +78,6 @@ fn read_open<'a>(r: &mut Reader<'a>) -> Result<Open<'a>, Malformed> {
     let id = SessionId::from_raw(r.u64("id")?).ok_or(Malformed::Illegal("id"))?;
     let secret = Secret(r.u128("secret")?);
     let (ttl_ms, flags, pid) = (r.u32("ttl")?, r.u8("flags")?, r.u32("pid")?);
-    if ttl_ms == 0 {
-        return Err(Malformed::Illegal("ttl"));
-    }
     if flags & !(open_flag::WATCHED | open_flag::VISITING | open_flag::PREDECESSOR_GONE) != 0 {
         return Err(Malformed::Illegal("flags"));
     }

@@ -88,6 +88,7 @@ fn each_command<'a>(items: &'a [Item<'a>]) -> Vec<Command<'a>> {
         Command::DelayOver { digest },
         Command::Doom { session },
         Command::Epoch(Epoch::new(0x00AB_CDEF).unwrap()),
+        Command::TakeOver(Epoch::new(7).unwrap()),
     ];
     commands.extend(opens.map(Command::Open));
     commands.extend(REASONS.map(|why| Command::End { session, why }));
@@ -142,8 +143,6 @@ fn what_a_table_takes_for_granted_is_checked() {
     let at = label.len() - 1 - 1 - 2 - 2;
     label[at..at + 2].copy_from_slice(&257_u16.to_le_bytes());
     assert_eq!(read(&label), Err(Malformed::Refused(fairlock_protocol::Refusal::TooLong)));
-    let ttl = written(&Command::Open(Open { ttl_ms: 0, ..opening() }));
-    assert_eq!(read(&ttl), Err(Malformed::Illegal("ttl")));
     let mut why = written(&Command::End { session: SESSION, why: Ended::Died });
     *why.last_mut().unwrap() = 5;
     assert_eq!(read(&why), Err(Malformed::Illegal("why")));
