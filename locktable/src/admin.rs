@@ -67,7 +67,7 @@ impl Table {
     }
 
     /// Until when a client's word is waited for: a fifth of its lease.
-    fn confirmation_due(&self, now: Tick, session: u32) -> Tick {
+    pub(crate) fn confirmation_due(&self, now: Tick, session: u32) -> Tick {
         let ttl_ms = self.sessions[session].ttl_ms;
         assert!(ttl_ms > 0, "a lease has a length");
         now.after_millis(u64::from(ttl_ms.div_ceil(KEEPALIVE_DIVISOR)))

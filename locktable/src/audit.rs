@@ -1,8 +1,8 @@
 //! The table checked against itself, and boiled down to a number.
 //!
 //! [`Table::audit`] recounts every invariant from the records alone and asserts it. [`Table::digest`] sums up what
-//! every node that carried out the same commands must have in common; moments differ from node to node and are
-//! left out, slot numbers do not and are in.
+//! every node that carried out the same commands must have in common: what renewals move, private keys and the places
+//! of timers are left out, slot numbers that effects show are in.
 
 use crate::chunks::NONE;
 use crate::effect::Answer;
@@ -285,6 +285,8 @@ impl Table {
         let flags = [session.visiting, session.renewable, session.replaced, session.killed];
         sum.add(&flags.map(u64::from));
         sum.add(&[session.lease as u64, session.seen.0, session.kept_sent, session.acknowledged]);
+        // Not the deadline: renewals move that, and only the primary knows of them.
+        sum.add(&[session.granted.0, session.fresh.into()]);
         let about = &session.about;
         for text in [&about.identity, &about.reclaim_key, &about.host, &about.exe, &about.label] {
             sum.bytes(text);

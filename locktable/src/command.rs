@@ -267,8 +267,12 @@ pub enum Command<'a> {
         /// Which session.
         session: SessionKey,
     },
-    /// From now on tokens and session ids belong to this epoch (a take-over, or a counter half used up).
+    /// From now on tokens and session ids belong to this epoch (a change of members, or a counter half used up).
     Epoch(fairlock_protocol::Epoch),
+    /// A new primary takes office in this epoch: the first command of its reign. Tokens belong to the epoch from now on.
+    /// Each session at home here whose client has opened or resumed since the last take-over gets a full lease; the
+    /// others keep the one they have. Nobody is watched any more: every lease ends by silence. Longest holds begin anew.
+    TakeOver(fairlock_protocol::Epoch),
 }
 
 /// What a holder is told about its grant.

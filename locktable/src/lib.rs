@@ -4,6 +4,8 @@
 //! decides is a command, too, which the node that decides asks [`Table::due`] for. Nothing here reads a clock, does
 //! I/O or iterates a map whose order is chance, so the same commands give the same table everywhere.
 //!
+//! A command can travel as bytes ([`mod@operation`]), which is what the nodes of a cell send each other.
+//!
 //! Start reading in [`mod@command`], then `table.rs`, `acquire.rs` and `queue.rs`; `record.rs` has the memory layout.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -30,6 +32,7 @@ mod list;
 mod locks;
 mod marks;
 mod names;
+pub mod operation;
 mod queue;
 mod record;
 mod release;
@@ -38,9 +41,11 @@ mod seat;
 mod sessions;
 mod slab;
 mod table;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod twins;
 mod views;
 mod wheel;
 
@@ -49,6 +54,7 @@ pub use command::{
 };
 pub use counts::Counts;
 pub use effect::{Answer, Effect, Effects, Notice};
+pub use operation::OPERATIONS_LEVEL;
 pub use rules::{NamespaceRules, Rules};
 pub use table::{Limits, Settings, Table};
 pub use views::{EntryView, LockView, Role, SessionView};

@@ -166,6 +166,7 @@ impl Table {
             owner: self.grants[grant].owner,
             levels: 1,
             hold_timer: NONE,
+            max_hold_ms: 0,
             confirm_timer: NONE,
             lock_delay_ms: 0,
             label: crate::names::NameRef::EMPTY,

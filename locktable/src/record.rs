@@ -149,6 +149,7 @@ pub(crate) struct Extra {
     /// Levels of re-entry, 1 for a grant entered once; 0 for a vacant record.
     pub(crate) levels: u32,
     pub(crate) hold_timer: u32,
+    pub(crate) max_hold_ms: u32,
     /// Set while a broken grant waits for its client's confirmation.
     pub(crate) confirm_timer: u32,
     pub(crate) lock_delay_ms: u32,
@@ -352,6 +353,7 @@ record!(
         owner: 0,
         levels: 0,
         hold_timer: NONE,
+        max_hold_ms: 0,
         confirm_timer: NONE,
         lock_delay_ms: 0,
         label: NameRef::EMPTY,

@@ -48,6 +48,7 @@ impl Table {
             if seat.max_hold_ms > 0 {
                 let due = now.after_millis(u64::from(seat.max_hold_ms));
                 self.extras[extra].hold_timer = self.wheel.arm(due, Alarm::Hold(grant));
+                self.extras[extra].max_hold_ms = seat.max_hold_ms;
             }
             let extra = &mut self.extras[extra];
             (extra.label, extra.lock_delay_ms) = (seat.label, seat.lock_delay_ms);

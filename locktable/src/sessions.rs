@@ -58,6 +58,10 @@ pub(crate) struct Session {
     pub(crate) killed: bool,
     /// End of the lease, if there is a lease timer.
     pub(crate) deadline: Tick,
+    /// The same without renewals, of which other nodes do not know: what commands alone say of it.
+    pub(crate) granted: Tick,
+    /// Its client opened or resumed it since the last take-over, and may be renewed.
+    pub(crate) fresh: bool,
     pub(crate) lease_timer: u32,
     /// Set while an operator waits for it to end.
     pub(crate) confirm_timer: u32,
@@ -118,6 +122,8 @@ impl Session {
             replaced: false,
             killed: false,
             deadline: Tick::ZERO,
+            granted: Tick::ZERO,
+            fresh: false,
             lease_timer: NONE,
             confirm_timer: NONE,
             twins: Link::NONE,
@@ -167,7 +173,7 @@ impl Table {
         }
         let generation = Generations::next(&mut self.generations.session);
         let mut session = Session::new(generation, open.id, open.secret, open.ttl_ms.max(1));
-        (session.lease, session.visiting) = (open.lease, open.visiting);
+        (session.lease, session.visiting, session.fresh) = (open.lease, open.visiting, true);
         session.about = About {
             identity: open.identity.into(),
             reclaim_key: open.reclaim_key.into(),
@@ -212,27 +218,6 @@ impl Table {
         Ok(())
     }
 
-    /// The sessions of this identity and key, newest first, are renewed no more; when they cannot run any more they
-    /// end at once, all of them before anybody is granted what they had. Behind one that was replaced all were.
-    fn replace_twins(&mut self, now: Tick, newest: u32, open: &Open<'_>, effects: &mut Effects) {
-        let mut twin = newest;
-        while twin != NONE {
-            let slot = twin;
-            twin = self.sessions[slot].twins.next;
-            if *self.sessions[slot].about.reclaim_key != *open.reclaim_key {
-                continue;
-            }
-            if open.predecessor_gone {
-                self.strip(now, slot, Ended::Replaced, effects);
-            } else if core::mem::replace(&mut self.sessions[slot].replaced, true) {
-                break;
-            } else {
-                self.refuse_renewals(now, slot, effects);
-            }
-        }
-        self.settle_touched(now, effects);
-    }
-
     /// From here on a session is renewed no more, and its lease runs.
     pub(crate) fn refuse_renewals(&mut self, now: Tick, slot: u32, effects: &mut Effects) {
         let session = &mut self.sessions[slot];
@@ -240,8 +225,12 @@ impl Table {
             return;
         }
         let (id, generation) = (session.id, session.generation);
+        let fresh = core::mem::replace(&mut session.fresh, false);
         if !session.visiting && session.lease_timer == NONE {
             self.start_lease(now, slot);
+        } else if fresh {
+            // No renewal was confirmed later than now.
+            session.granted = now.after_millis(u64::from(session.ttl_ms));
         }
         effects.push(Effect::Doomed { session: SessionKey { slot, generation }, id });
     }
@@ -250,19 +239,29 @@ impl Table {
         let session = &mut self.sessions[slot];
         assert!(session.lease_timer == NONE && !session.visiting, "only its home ends a session by time");
         session.deadline = now.after_millis(u64::from(session.ttl_ms));
+        session.granted = session.deadline;
         session.lease_timer = self.wheel.arm(session.deadline, Alarm::Lease(slot));
     }
 
     /// Extends a session's lease to a full one from `now`. Not a command: other nodes need not know.
     ///
-    /// False when the session is unknown or is renewed no more (it was replaced, or is doomed).
+    /// False when the session is unknown or is renewed no more (it was replaced, or is doomed); also, at its home, when
+    /// its client has not resumed it since the last take-over: the next primary would not know of that promise.
     pub fn renew(&mut self, session: SessionKey, now: Tick) -> bool {
         let Some(slot) = self.session_slot(session) else { return false };
         let session = &mut self.sessions[slot];
-        if session.renewable {
+        let may = session.renewable && (session.fresh || session.visiting);
+        if may {
             session.deadline = session.deadline.max(now.after_millis(u64::from(session.ttl_ms)));
         }
-        session.renewable
+        may
+    }
+
+    /// The client took the session up again: it is there, and the next take-over gives it a full lease.
+    pub(crate) fn resume(&mut self, key: SessionKey, received: u64) {
+        let Some(slot) = self.session_slot(key) else { return };
+        self.sessions[slot].fresh = self.sessions[slot].renewable;
+        self.acknowledge(key, received);
     }
 
     /// The client has received this many kept answers; those are forgotten.
@@ -340,7 +339,7 @@ impl Table {
     }
 
     /// A session ends, and everything it has with it. The freed locks are noted, not scanned.
-    fn strip(&mut self, now: Tick, slot: u32, why: Ended, effects: &mut Effects) {
+    pub(crate) fn strip(&mut self, now: Tick, slot: u32, why: Ended, effects: &mut Effects) {
         let (session, id) = (self.session_key(slot), self.sessions[slot].id);
         effects.push(Effect::Over { session, id, why });
         match why {
@@ -391,57 +390,6 @@ impl Table {
         }
     }
 
-    fn identity_hash(&self, identity: &[u8]) -> u64 {
-        identity.chunks(8).fold(identity.len() as u64, |hash, chunk| {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.key.hash(hash, u64::from_le_bytes(word))
-        })
-    }
-
-    /// The newest session of an identity; nobody in particular has no twins.
-    fn newest_twin(&self, identity: &[u8]) -> Option<u32> {
-        if identity.is_empty() {
-            return None;
-        }
-        let is = |slot: u32| *self.sessions[slot].about.identity == *identity;
-        self.by_identity.find(self.identity_hash(identity), is)
-    }
-
-    fn join_twins(&mut self, slot: u32) {
-        if self.sessions[slot].about.identity.is_empty() {
-            return;
-        }
-        let hash = self.identity_hash(&self.sessions[slot].about.identity);
-        self.sessions[slot].alike = true;
-        if let Some(older) = self.newest_twin(&self.sessions[slot].about.identity) {
-            let (new, old) = (&self.sessions[slot], &self.sessions[older]);
-            // At its home it was let in because all are alike.
-            let alike = !new.visiting || old.alike && new.about.reclaim_key == old.about.reclaim_key;
-            self.sessions[slot].alike = alike;
-            self.by_identity.remove(hash, older);
-            self.sessions[older].twins.prev = slot;
-            self.sessions[slot].twins.next = older;
-        }
-        self.by_identity.insert(hash, slot);
-    }
-
-    fn leave_twins(&mut self, slot: u32) {
-        let Link { prev, next } = self.sessions[slot].twins;
-        if next != NONE {
-            self.sessions[next].twins.prev = prev;
-        }
-        if prev != NONE {
-            self.sessions[prev].twins.next = next;
-        } else if !self.sessions[slot].about.identity.is_empty() {
-            let hash = self.identity_hash(&self.sessions[slot].about.identity);
-            self.by_identity.remove(hash, slot);
-            if next != NONE {
-                self.by_identity.insert(hash, next);
-            }
-        }
-    }
-
     /// Asserts what the sessions' own lists say.
     pub(crate) fn audit_session(&self, slot: u32) {
         let session = &self.sessions[slot];
@@ -461,6 +409,7 @@ impl Table {
             "only what changed something is kept"
         );
         assert_eq!(self.session(session.id), Some(self.session_key(slot)), "a session is found by its id");
+        assert!(session.renewable || !session.fresh, "who is renewed no more gets no other full lease");
         if session.lease_timer != NONE {
             assert_eq!(self.wheel.alarm(session.lease_timer), Alarm::Lease(slot));
         }

@@ -169,13 +169,13 @@ impl Table {
 
     /// Carries out one command at `now` and appends what follows from it to `effects`.
     ///
-    /// `now` never goes back from one call to the next, of this and of the other methods that take it.
+    /// `now` never goes back from one call to the next, of this and of the other methods that take it. A take-over alone
+    /// may come from before what [`Table::due`] and [`Table::renew`] were told; not from before what this was told.
     pub fn apply(&mut self, now: Tick, command: Command<'_>, effects: &mut Effects) {
         match command {
             Command::Open(open) => self.open(now, &open, effects),
-            Command::Resume { session, received } | Command::Acknowledge { session, received } => {
-                self.acknowledge(session, received);
-            }
+            Command::Resume { session, received } => self.resume(session, received),
+            Command::Acknowledge { session, received } => self.acknowledge(session, received),
             Command::End { session, why } => {
                 if let Some(slot) = self.session_slot(session) {
                     self.end(now, slot, why, effects);
@@ -202,6 +202,7 @@ impl Table {
             Command::DelayOver { digest } => self.delay_over(now, digest, effects),
             Command::Doom { session } => self.doom(now, session, effects),
             Command::Epoch(epoch) => self.begin_epoch(now, epoch, effects),
+            Command::TakeOver(epoch) => self.take_over(now, epoch, effects),
         }
         if !(self.advancing.is_empty() && self.touched.is_empty()) {
             self.finish(now, effects);
@@ -353,7 +354,7 @@ impl Table {
     }
 
     /// Tokens come from another epoch from here on; an epoch that is not later is ignored.
-    fn begin_epoch(&mut self, now: Tick, epoch: Epoch, effects: &mut Effects) {
+    pub(crate) fn begin_epoch(&mut self, now: Tick, epoch: Epoch, effects: &mut Effects) {
         if epoch <= self.epoch {
             return;
         }

@@ -17,6 +17,7 @@ mod fairness;
 mod lifetimes;
 mod memory;
 mod replays;
+mod takeovers;
 mod tokens;
 
 /// A table with a clock, and a request counter a session.

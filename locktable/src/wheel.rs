@@ -132,6 +132,21 @@ impl Wheel {
         self.now_ms = self.now_ms.max(to_ms);
     }
 
+    /// Brings the wheel back to `now` when it is ahead, because time is counted from an earlier moment again. What was
+    /// ripe and is not any more hangs in its list again. Costs a walk over all timers then.
+    pub(crate) fn turn_back(&mut self, now: Tick) {
+        if now.millis() >= self.now_ms {
+            return;
+        }
+        self.now_ms = now.millis();
+        let mut next = self.timers.next_used(0);
+        while let Some(timer) = next {
+            next = self.timers.next_used(timer + 1);
+            self.unhang(timer);
+            self.hang(timer);
+        }
+    }
+
     /// The first timer whose time has come. It stays ripe until it is disarmed or moved.
     pub(crate) fn ripe(&self) -> Option<(u32, Alarm)> {
         let timer = self.lists[RIPE].head;
@@ -258,6 +273,25 @@ mod tests {
         wheel.arm(Tick(5_000_001), Alarm::Wait(1));
         assert_eq!(ring(&mut wheel, Tick(5_999_999)), []);
         assert_eq!(ring(&mut wheel, Tick(6_000_000)), [1]);
+    }
+
+    #[test]
+    fn a_wheel_that_was_ahead_rings_at_the_time_that_counts() {
+        let mut wheel = Wheel::new();
+        let due = [5_u64, 300, 70_000, 20_000_000, 5 << 32];
+        for (number, ms) in (0_u32..).zip(due) {
+            wheel.arm(Tick::from_millis(ms), Alarm::Wait(number));
+        }
+        wheel.advance(Tick::from_millis(100_000));
+        wheel.turn_back(Tick::from_millis(200_000));
+        wheel.audit();
+        assert_eq!(wheel.now(), Tick::from_millis(100_000), "it is turned back, never on");
+        wheel.turn_back(Tick::from_millis(299));
+        wheel.audit();
+        assert_eq!(ring(&mut wheel, Tick::from_millis(299)), [0]);
+        assert_eq!(ring(&mut wheel, Tick::from_millis(69_999)), [1]);
+        assert_eq!(ring(&mut wheel, Tick::from_millis(70_000)), [2]);
+        assert_eq!(ring(&mut wheel, Tick::from_millis(6 << 32)), [3, 4]);
     }
 
     #[test]

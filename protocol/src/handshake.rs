@@ -23,6 +23,9 @@ pub const WELCOME: u8 = 0x81;
 pub const FEATURE_ADMIN: u64 = 1;
 /// Feature bit: the connection may go on through shared memory. Only on a Unix socket; see SEGMENT.
 pub const FEATURE_SHM: u64 = 2;
+/// Feature bit: the connection stands by for a session that lives at another node, and may say its first frame at any
+/// time. A server that does not return it expects that frame as soon as of everybody.
+pub const FEATURE_STANDBY: u64 = 4;
 
 /// A client introduces its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

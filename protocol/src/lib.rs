@@ -23,6 +23,7 @@ pub mod refusal;
 pub mod reply;
 pub mod request;
 pub mod tick;
+mod whereabouts;
 pub mod wire;
 
 pub use admin::Transport;
@@ -36,4 +37,5 @@ pub use refusal::{Class, Refusal};
 pub use reply::Reply;
 pub use request::{Liveness, Request, Wait};
 pub use tick::Tick;
+pub use whereabouts::Whereabouts;
 pub use wire::{Frame, Malformed};

@@ -16,6 +16,8 @@ pub const ATTRIBUTE_BYTES_MAX: usize = 256;
 pub const IDENTITY_BYTES_MAX: usize = 256;
 /// Longest credential in a HELLO in bytes (a scoped token).
 pub const AUTH_BYTES_MAX: usize = 4096;
+/// Longest list of endpoints in bytes, as a server names the nodes of its cell: several for each of a few nodes.
+pub const ENDPOINTS_BYTES_MAX: usize = 1024;
 /// Longest frame in bytes, header included; what a server must be able to buffer for one slow peer.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 /// Longest value block in bytes*.

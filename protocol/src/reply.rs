@@ -5,6 +5,7 @@ use crate::handshake::{WELCOME, Welcome};
 use crate::ids::{FencingToken, GrantId, OwnerId, RequestId, Secret, SessionId, ShardId};
 use crate::mode::Mode;
 use crate::refusal::Refusal;
+use crate::whereabouts::Whereabouts;
 use crate::wire::{Frame, Malformed, Reader, Writer};
 use alloc::vec::Vec;
 
@@ -35,6 +36,7 @@ pub mod kind {
     pub const NOTE_OVER: u8 = 0xC4;
     pub const NOTE_DRAINING: u8 = 0xC5;
     pub const NOTE_CACHED: u8 = 0xC6;
+    pub const NOTE_MEMBERS: u8 = 0xC7;
 }
 
 /// What a holder learns about its grant.
@@ -78,13 +80,15 @@ pub struct Refused<'a> {
     pub retry_after_ms: u32,
     /// With DEADLOCK: the other one.
     pub cycle: Option<CycleEdge<'a>>,
+    /// With NOT_PRIMARY: who is; never together with a cycle.
+    pub primary: Option<Whereabouts<'a>>,
     /// Particulars for a person, UTF-8; may be empty.
     pub detail: &'a str,
 }
 
 impl From<Refusal> for Refused<'static> {
     fn from(refusal: Refusal) -> Refused<'static> {
-        Refused { refusal, retry_after_ms: 0, cycle: None, detail: "" }
+        Refused { refusal, retry_after_ms: 0, cycle: None, primary: None, detail: "" }
     }
 }
 
@@ -199,7 +203,14 @@ pub enum Reply<'a> {
         /// Which tenure of the word.
         generation: u32,
     },
+    /// Notice: the nodes of the cell, the primary first. Sent after OPENED and RESUMED where there are several, and when
+    /// they change.
+    Members(Whereabouts<'a>),
 }
+
+/// What follows the detail of a refusal.
+const MORE_CYCLE: u16 = 1;
+const MORE_PRIMARY: u16 = 2;
 
 const GRANT_OWNER_DIED: u8 = 1;
 const GRANT_REENTERED: u8 = 2;
@@ -254,6 +265,7 @@ impl<'a> Reply<'a> {
                 word: r.u32("word")?,
                 generation: r.u32("generation")?,
             },
+            kind::NOTE_MEMBERS => Reply::Members(Whereabouts::read(&mut r)?),
             kind::SEGMENT => {
                 let clock_ns = r.u64("clock")?;
                 let reason = core::str::from_utf8(r.remaining()).map_err(|_| Malformed::Illegal("reason"))?;
@@ -329,6 +341,7 @@ impl<'a> Reply<'a> {
                 w.u64(grant.get()).u32(word).u32(generation);
                 w.finish();
             }
+            Reply::Members(ref nodes) => nodes.write(begin(out, kind::NOTE_MEMBERS)),
             Reply::Segment { clock_ns, reason } => {
                 let mut w = begin(out, kind::SEGMENT);
                 w.u64(clock_ns).bytes(reason.as_bytes());
@@ -396,32 +409,43 @@ fn write_granted(grant: &Grant, mut w: Writer<'_>) {
 
 fn read_refused(mut r: Reader<'_>) -> Result<Refused<'_>, Malformed> {
     let refusal = read_code(&mut r)?;
-    let (edges, retry_after_ms) = (r.u16("edges")?, r.u32("retry_after")?);
+    let (more, retry_after_ms) = (r.u16("more")?, r.u32("retry_after")?);
     let detail_length = usize::from(r.u16("detail_length")?);
     let detail = r.bytes(detail_length, "detail")?;
-    let cycle = match edges {
-        0 => None,
-        1 => {
+    let (mut cycle, mut primary) = (None, None);
+    match more {
+        0 => {}
+        MORE_CYCLE => {
             let (session, owner) = (read_session(&mut r)?, OwnerId(r.u64("owner")?));
             let mode = read_mode(&mut r)?;
             let label_length = usize::from(r.u16("label_length")?);
-            Some(CycleEdge { session, owner, mode, label: r.bytes(label_length, "label")? })
+            cycle = Some(CycleEdge { session, owner, mode, label: r.bytes(label_length, "label")? });
         }
-        _ => return Err(Malformed::Illegal("edges")),
-    };
+        MORE_PRIMARY => primary = Some(Whereabouts::read(&mut r)?),
+        _ => return Err(Malformed::Illegal("more")),
+    }
     r.end()?;
     let detail = core::str::from_utf8(detail).map_err(|_| Malformed::Illegal("detail"))?;
-    Ok(Refused { refusal, retry_after_ms, cycle, detail })
+    Ok(Refused { refusal, retry_after_ms, cycle, primary, detail })
 }
 
 fn write_refused(refused: &Refused<'_>, mut w: Writer<'_>) {
     let detail = refused.detail.as_bytes();
     let length = |bytes: &[u8]| u16::try_from(bytes.len()).expect("texts of a refusal are short");
-    w.u16(refused.refusal.code()).u16(u16::from(refused.cycle.is_some())).u32(refused.retry_after_ms);
+    let more = match (refused.cycle, refused.primary) {
+        (None, None) => 0,
+        (Some(_), None) => MORE_CYCLE,
+        (None, Some(_)) => MORE_PRIMARY,
+        (Some(_), Some(_)) => unreachable!("whoever looks for cycles is the primary"),
+    };
+    w.u16(refused.refusal.code()).u16(more).u32(refused.retry_after_ms);
     w.u16(length(detail)).bytes(detail);
     if let Some(edge) = refused.cycle {
         w.u64(edge.session.get()).u64(edge.owner.0).u8(edge.mode.wire());
         w.u16(length(edge.label)).bytes(edge.label);
     }
-    w.finish();
+    match refused.primary {
+        Some(primary) => primary.write(w),
+        None => w.finish(),
+    }
 }

@@ -126,6 +126,7 @@ fn the_documented_limits_are_those_of_the_code() {
         ("ATTRIBUTE_BYTES_MAX", limits::ATTRIBUTE_BYTES_MAX as u64),
         ("IDENTITY_BYTES_MAX", limits::IDENTITY_BYTES_MAX as u64),
         ("AUTH_BYTES_MAX", limits::AUTH_BYTES_MAX as u64),
+        ("ENDPOINTS_BYTES_MAX", limits::ENDPOINTS_BYTES_MAX as u64),
         ("WAITERS_PER_RESOURCE_MAX", limits::WAITERS_PER_RESOURCE_MAX.into()),
         ("LOCKS_PER_SESSION_MAX", limits::LOCKS_PER_SESSION_MAX.into()),
         ("SESSIONS_MAX", limits::SESSIONS_MAX.into()),

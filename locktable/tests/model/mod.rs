@@ -20,6 +20,7 @@ pub mod queue;
 pub mod story;
 pub mod subject;
 pub mod table;
+pub mod takeover;
 pub mod witness;
 
 pub use fairlock_locktable::Rules;

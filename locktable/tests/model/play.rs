@@ -1,4 +1,4 @@
-//! Plays a history against the real table, a twin of it, the model and the witness, and stops at the first thing on
+//! Plays a history against the real table, a backup of it, the model and the witness, and stops at the first thing on
 //! which they differ. The story so far is part of the complaint, command by command, so that a failure can be
 //! written down as a test of its own.
 
@@ -74,6 +74,8 @@ pub struct Play {
     pub judge: Judge,
     pub witness: Witness,
     pub(super) now: Tick,
+    /// The moment of the last command.
+    pub(super) last_command: Tick,
     asked: Vec<(SessionSerial, u64, Ask)>,
     requests: u64,
     pub(super) late: Vec<Command<'static>>,
@@ -103,6 +105,7 @@ impl Play {
             judge: Judge::default(),
             witness: Witness::new(house),
             now: Tick::from_millis(1_000_000),
+            last_command: Tick::from_millis(1_000_000),
             asked: Vec::new(),
             requests: 0,
             late: Vec::new(),
@@ -217,23 +220,37 @@ impl Play {
             }
             Step::Pass { ms, renewed } => self.pass(ms, renewed),
             Step::Decide { ms } => self.decide(ms),
-            Step::Acknowledge { session, missing } | Step::Resume { session, missing } => {
-                let Some(serial) = self.pick_session(session) else { return Ok(()) };
-                let key = self.judge.key(serial);
-                let received =
-                    self.model.sessions[serial].kept.len().saturating_sub(usize::from(missing)) as u64;
-                let command = if matches!(step, Step::Resume { .. }) {
-                    Command::Resume { session: key, received }
-                } else {
-                    Command::Acknowledge { session: key, received }
-                };
-                self.perform(&command, false, |model, _| model.acknowledge(serial, received))
-            }
+            Step::Acknowledge { session, missing } => self.acknowledge(session, missing, false),
+            Step::Resume { session, missing } => self.acknowledge(session, missing, true),
             Step::Epoch => {
-                self.epoch = self.epoch.next().ok_or("epochs are used up")?;
-                self.perform(&Command::Epoch(self.epoch), false, |_, _| {})
+                let epoch = self.next_epoch()?;
+                self.perform(&Command::Epoch(epoch), false, |_, _| {})
             }
+            Step::TakeOver { by_backup } => self.take_over(by_backup),
         }
+    }
+
+    fn acknowledge(&mut self, pick: u8, missing: u8, resumes: bool) -> Result<(), String> {
+        let Some(serial) = self.pick_session(pick) else { return Ok(()) };
+        let session = self.judge.key(serial);
+        let kept = self.model.sessions[serial].kept.len();
+        let received = kept.saturating_sub(usize::from(missing)) as u64;
+        let command = if resumes {
+            Command::Resume { session, received }
+        } else {
+            Command::Acknowledge { session, received }
+        };
+        self.perform(&command, false, |model, _| {
+            model.acknowledge(serial, received);
+            if resumes {
+                model.resume(serial);
+            }
+        })
+    }
+
+    pub(super) fn next_epoch(&mut self) -> Result<Epoch, String> {
+        self.epoch = self.epoch.next().ok_or("epochs are used up")?;
+        Ok(self.epoch)
     }
 
     // ---- whom a step means ----------------------------------------------------------------------------------------
@@ -431,9 +448,10 @@ impl Play {
         follow: impl FnOnce(&mut Model, &[Effect]),
     ) -> Result<(), String> {
         self.commands += 1;
+        self.last_command = self.now;
         let effects = self.table.apply(self.now, command);
         self.tale.push(format!("{:?} {command:?}\n     -> {effects:?}", self.now));
-        let again = self.twin.apply(self.now, command);
+        let again = self.twin.apply_bytes(self.now, command);
         if effects != again || self.table.digest() != self.twin.digest() {
             return Err(format!("the same commands gave another table: {effects:?}, {again:?}"));
         }

@@ -113,6 +113,7 @@ impl Model {
             notify,
             lock_delay_ms,
             hold_until,
+            max_hold_ms,
             break_due: None,
             blocking: false,
             part_of: None,

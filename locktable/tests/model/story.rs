@@ -76,6 +76,10 @@ pub enum Step {
         missing: u8,
     },
     Epoch,
+    /// A new primary takes office: one that was a backup so far, or the same again.
+    TakeOver {
+        by_backup: bool,
+    },
 }
 
 /// A request for a lock.
@@ -183,6 +187,7 @@ pub fn step() -> impl Strategy<Value = Step> {
         3 => (any::<u8>(), 0..3_u8).prop_map(|(session, missing)| Step::Acknowledge { session, missing }),
         1 => (any::<u8>(), 0..3_u8).prop_map(|(session, missing)| Step::Resume { session, missing }),
         1 => Just(Step::Epoch),
+        1 => any::<bool>().prop_map(|by_backup| Step::TakeOver { by_backup }),
     ]
 }
 

@@ -5,6 +5,7 @@ use super::{Bounds, House, Rules, Tick};
 use core::ops::ControlFlow;
 use fairlock_locktable::command::{Command, SessionKey};
 use fairlock_locktable::effect::{Effect, Effects};
+use fairlock_locktable::operation;
 use fairlock_locktable::{Limits, NamespaceRules, Role, Settings, Table};
 use fairlock_protocol::{Digest, Epoch, FencingToken, GrantId, Mode, Namespace, ShardId};
 
@@ -42,6 +43,20 @@ impl Subject {
         self.effects.clear();
         self.table.apply(now, *command, &mut self.effects);
         self.effects.to_vec()
+    }
+
+    /// As a backup does: from the bytes of the log.
+    pub fn apply_bytes(&mut self, now: Tick, command: &Command<'_>) -> Vec<Effect> {
+        let mut bytes = Vec::new();
+        operation::encode(now, command, &mut bytes);
+        self.effects.clear();
+        self.table.apply_operation(&bytes, &mut self.effects).expect("what was written can be read");
+        self.effects.to_vec()
+    }
+
+    /// End of a session's lease, as far as this table knows.
+    pub fn deadline(&self, session: SessionKey) -> Option<Tick> {
+        self.table.session_view(session)?.deadline
     }
 
     pub fn due(&mut self, now: Tick) -> Option<Command<'static>> {

@@ -11,6 +11,7 @@ use core::time::Duration;
 
 /// A session and the answers it has not acknowledged.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, none a state of another")]
 pub struct Session {
     pub live: bool,
     pub ttl: Duration,
@@ -19,6 +20,10 @@ pub struct Session {
     pub visiting: bool,
     /// When silence ends it; `None` while somebody else watches it.
     pub deadline: Option<Tick>,
+    /// The same without renewals.
+    pub granted: Option<Tick>,
+    /// Opened or resumed since the last take-over.
+    pub fresh: bool,
     /// Renewed no more: doomed or replaced.
     pub closed_to_renewal: bool,
     /// When an unconfirmed kill dooms it.
@@ -42,6 +47,7 @@ pub struct Grant {
     pub notify: bool,
     pub lock_delay_ms: u32,
     pub hold_until: Option<Tick>,
+    pub max_hold_ms: u32,
     /// When an unconfirmed break dooms the session.
     pub break_due: Option<Tick>,
     /// Whether it blocked somebody when last looked at.
@@ -195,6 +201,8 @@ impl Model {
             key: open.key.clone(),
             visiting: open.visiting,
             deadline: (open.lease == Lease::Heartbeat).then(|| self.now.after(open.ttl)),
+            granted: (open.lease == Lease::Heartbeat).then(|| self.now.after(open.ttl)),
+            fresh: true,
             closed_to_renewal: false,
             kill_due: None,
             kept: Vec::new(),
@@ -212,7 +220,11 @@ impl Model {
             s.closed_to_renewal = true;
             if !s.visiting {
                 s.deadline = s.deadline.or(Some(now.after(s.ttl)));
+                if s.fresh {
+                    s.granted = Some(now.after(s.ttl));
+                }
             }
+            s.fresh = false;
             self.say(None, Said::Doomed { session });
         }
     }
@@ -221,7 +233,7 @@ impl Model {
     pub fn renew(&mut self, session: SessionSerial) -> bool {
         let now = self.now;
         let s = &mut self.sessions[session];
-        if !s.live || s.closed_to_renewal {
+        if !s.live || s.closed_to_renewal || !(s.fresh || s.visiting) {
             return false;
         }
         if s.deadline.is_some() {

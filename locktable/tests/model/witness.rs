@@ -125,6 +125,13 @@ impl Witness {
         }
     }
 
+    /// A new primary counts time from here; whatever was confirmed before was confirmed before now.
+    pub fn time_goes_on_from(&mut self, now: Tick) {
+        for client in &mut self.clients {
+            client.renewed = client.renewed.min(now);
+        }
+    }
+
     /// Sees one command and everything that followed.
     pub fn see(
         &mut self,

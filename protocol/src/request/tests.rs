@@ -6,7 +6,7 @@ use crate::handshake::{Role, Welcome};
 use crate::ids::{CellId, Epoch, ShardId};
 use crate::reply::{CycleEdge, Grant, Refused, Reply};
 use crate::wire::FLAG_RENEWED;
-use crate::{DigestKey, admin};
+use crate::{DigestKey, Whereabouts, admin};
 use std::vec;
 
 fn grant_id() -> GrantId {
@@ -106,7 +106,13 @@ fn replies() -> Vec<Reply<'static>> {
             refusal: Refusal::Deadlock,
             retry_after_ms: 0,
             cycle: Some(edge),
+            primary: None,
             detail: "x",
+        }),
+        Reply::Refused(Refused {
+            primary: Some(Whereabouts { epoch: 4, endpoints: "tcp://b:7411" }),
+            detail: "a backup",
+            ..Refusal::NotPrimary.into()
         }),
         Reply::Broke { holders: 3 },
         Reply::Killed,
@@ -116,6 +122,8 @@ fn replies() -> Vec<Reply<'static>> {
         Reply::KillAnnounced,
         Reply::Over(Refusal::SessionExpired),
         Reply::Draining,
+        Reply::Members(Whereabouts { epoch: 4, endpoints: "tcp://b:7411,tcp://a:7411" }),
+        Reply::Members(Whereabouts { epoch: 4, endpoints: "" }),
     ]
 }
 

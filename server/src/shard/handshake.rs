@@ -1,6 +1,6 @@
 //! HELLO and WELCOME: a connection is taken, refused, or sent on to the shard it asked for.
 
-use fairlock_protocol::handshake::{FEATURE_ADMIN, FEATURE_SHM};
+use fairlock_protocol::handshake::{FEATURE_ADMIN, FEATURE_SHM, FEATURE_STANDBY};
 use fairlock_protocol::reply::Refused;
 use fairlock_protocol::{Hello, Malformed, Refusal, Reply, RequestId, Role, ShardId, Welcome};
 
@@ -37,10 +37,14 @@ impl Shard {
             connection.phase = Phase::Welcomed;
         }
         let shares = self.connections.at(key).is_some_and(|connection| connection.words.is_some());
-        let known = if shares { FEATURE_ADMIN | FEATURE_SHM } else { FEATURE_ADMIN };
+        let known = FEATURE_ADMIN | FEATURE_STANDBY | if shares { FEATURE_SHM } else { 0 };
         let welcome = self.welcome(version, hello.features & known);
         self.reply(key, RequestId::NOTICE, 0, &Reply::Welcome(welcome));
-        self.await_first_frame(key);
+        if hello.features & FEATURE_STANDBY == 0 {
+            self.await_first_frame(key);
+        } else {
+            self.stand_by(key);
+        }
         self.output.read_on.push(key);
         true
     }

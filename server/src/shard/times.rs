@@ -110,6 +110,14 @@ impl Shard {
         }
     }
 
+    /// The HELLO is answered, and the first frame after it may come at any time. The connection shows no session until
+    /// then, and goes when room is needed.
+    pub(super) fn stand_by(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connections.at_mut(key) {
+            connection.greeting_due = Tick(u64::MAX);
+        }
+    }
+
     /// Applies everything that time has decided by now.
     pub(super) fn run_due(&mut self) {
         while let Some(command) = self.table.due(self.now) {

@@ -8,7 +8,7 @@ use fairlock_protocol::request::{Acquire, AcquireAll};
 use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
 use fairlock_protocol::{
     Epoch, FencingToken, GrantId, Hello, Liveness, Mode, OwnerId, Refusal, Reply, Request, RequestId,
-    Resource, Secret, SessionId, ShardId, Wait,
+    Resource, Secret, SessionId, ShardId, Wait, Whereabouts,
 };
 
 /// Streams of frames that are as they should be.
@@ -62,13 +62,22 @@ pub fn sound() -> Vec<Vec<u8>> {
         previous_owner_died: true,
         reentered: false,
     };
+    let nodes = Whereabouts { epoch: 4, endpoints: "tcp://b:7411,tcp://a:7411" };
     let replies = [
         Reply::Opened { session: session_id, secret: Secret(7), ttl_ms: 500, home: ShardId(1) },
         Reply::Granted(granted),
         Reply::Released { remaining: 1 },
-        Reply::Refused(Refused { refusal: Refusal::Timeout, retry_after_ms: 0, cycle: None, detail: "why" }),
+        Reply::Refused(Refused {
+            refusal: Refusal::Timeout,
+            retry_after_ms: 0,
+            cycle: None,
+            primary: None,
+            detail: "why",
+        }),
         Reply::Blocking { grant, wanted: Mode::PR, waiters: 2 },
         Reply::Over(Refusal::SessionExpired),
+        Reply::Refused(Refused { primary: Some(nodes), ..Refusal::NotPrimary.into() }),
+        Reply::Members(nodes),
     ];
     let mut streams = vec![Vec::new(), Vec::new()];
     for (request, number) in requests.iter().zip(0..) {

@@ -7,6 +7,7 @@ use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
 use fairlock_protocol::{
     CellId, DigestKey, Epoch, FencingToken, Frame, GrantId, Hello, Liveness, Mode, OwnerId, Priority,
     Refusal, Reply, Request, RequestId, Resource, Role, Secret, SessionId, ShardId, Wait, Welcome,
+    Whereabouts,
 };
 
 fn request(number: u64, ack: u16, message: &Request<'_>) -> Vec<u8> {
@@ -77,7 +78,9 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
         previous_owner_died: false,
         reentered: false,
     };
-    let refused = Refused { refusal: Refusal::WouldBlock, retry_after_ms: 0, cycle: None, detail: "" };
+    let refused = Refused::from(Refusal::WouldBlock);
+    let nodes = Whereabouts { epoch: 1001, endpoints: "tcp://b:7411" };
+    let not_primary = Refused { primary: Some(nodes), ..Refusal::NotPrimary.into() };
     let opened = Reply::Opened { session, secret, ttl_ms: 5000, home: ShardId(0) };
     vec![
         ("hello", request(0, 0, &Request::Hello(Hello::to(ShardId::ANY)))),
@@ -93,6 +96,8 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
         ("resume", request(1, 0, &Request::Resume { session, secret, received: 2 })),
         ("resumed", reply(1, FLAG_RENEWED, &Reply::Resumed { ttl_ms: 5000, seen: 4, following: 0 })),
         ("refused", reply(5, 0, &Reply::Refused(refused))),
+        ("not_primary", reply(1, 0, &Reply::Refused(not_primary))),
+        ("members", reply(0, 0, &Reply::Members(nodes))),
     ]
 }
 
@@ -113,7 +118,7 @@ pub(crate) fn kinds() -> Vec<(u8, &'static str)> {
             STATUS BREAK KILL;
         reply: OPENED RESUMED CLOSED ALIVE SEGMENT GRANTED RELEASED CONVERTED WITHDRAWN VALIDATED REFUSED LISTED SHOWN
             SESSIONS STATUS BROKE KILLED NOTE_BLOCKING NOTE_BROKEN NOTE_HOLD_OVER NOTE_KILLED NOTE_OVER
-            NOTE_DRAINING NOTE_CACHED;
+            NOTE_DRAINING NOTE_CACHED NOTE_MEMBERS;
     };
     kinds.extend([(HELLO, "HELLO"), (WELCOME, "WELCOME")]);
     kinds

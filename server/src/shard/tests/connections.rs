@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use fairlock_protocol::handshake::Hello;
+use fairlock_protocol::handshake::{FEATURE_STANDBY, Hello};
 use fairlock_protocol::request::kind;
 use fairlock_protocol::{Refusal, Reply, Request, RequestId, ShardId, Wait};
 
@@ -148,6 +148,41 @@ fn a_silent_connection_goes_after_its_time_and_a_talking_one_stays() {
     world.pass_ms(2);
     assert!(!world.is_open(silent) && !world.is_open(half) && !world.is_open(welcomed));
     assert!(world.is_open(talking));
+}
+
+#[test]
+fn a_connection_that_stands_by_may_be_silent_and_then_takes_a_session_up() {
+    let mut world = World::new(1);
+    let standby = standing_by(&mut world);
+    let (line, session, secret) = world.open(0, 60_000);
+    world.pass_ms(30_000);
+    assert!(world.is_open(standby) && world.is_open(line));
+    world.send(standby, 1, 0, &Request::Resume { session, secret, received: 0 });
+    assert!(matches!(world.only(standby).reply(), Reply::Resumed { .. }));
+    assert!(!world.is_open(line), "the session came back on another connection");
+}
+
+#[test]
+fn connections_that_stand_by_make_room_like_others_without_a_session() {
+    let mut world = World::new(1);
+    let standby = standing_by(&mut world);
+    for _ in 0..15 {
+        world.connect();
+    }
+    assert!(world.is_open(standby));
+    world.connect();
+    world.turn();
+    assert!(!world.is_open(standby), "the oldest goes first");
+}
+
+/// A connection that was welcomed and waits for a session.
+fn standing_by(world: &mut World) -> super::world::Line {
+    let line = world.connect();
+    let hello = Hello { features: FEATURE_STANDBY, ..Hello::to(ShardId(0)) };
+    world.send(line, 0, 0, &Request::Hello(hello));
+    let heard = world.only(line);
+    assert!(matches!(heard.reply(), Reply::Welcome(welcome) if welcome.features == FEATURE_STANDBY));
+    line
 }
 
 #[test]
