@@ -12,6 +12,7 @@ extern crate std;
 pub mod cold_start;
 pub mod configuration;
 pub mod member;
+pub mod memory;
 pub mod record;
 pub mod register;
 mod text;
