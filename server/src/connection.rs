@@ -86,6 +86,12 @@ pub(crate) struct Connection {
     pub(crate) out: Vec<u8>,
     /// `out` is on the list of this pass.
     pub(crate) dirty: bool,
+    /// What is to be written when its round has come back.
+    pub(crate) held: Vec<u8>,
+    /// So much of it waits for the rounds of earlier passes.
+    assigned: usize,
+    /// Something was added to it in this pass.
+    pub(crate) is_holding: bool,
     /// It has a whole frame that no pass has taken yet, and stands on the list of those.
     pub(crate) ready: bool,
     /// Reading was stopped because too much is waiting here.
@@ -111,6 +117,9 @@ impl Connection {
             partial_since: None,
             out: Vec::new(),
             dirty: false,
+            held: Vec::new(),
+            assigned: 0,
+            is_holding: false,
             ready: false,
             paused: false,
             stalled: false,
@@ -127,6 +136,27 @@ impl Connection {
             (None, Peer::Tcp(_)) => Transport::Tcp,
             (None, Peer::Unix(_)) => Transport::Unix,
         }
+    }
+
+    /// Ends a pass: gives how many bytes of it wait for its round.
+    pub(crate) fn hold(&mut self) -> usize {
+        self.is_holding = false;
+        let added = self.held.len() - self.assigned;
+        self.assigned = self.held.len();
+        added
+    }
+
+    /// So many bytes have waited long enough.
+    pub(crate) fn let_go(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.assigned);
+        self.assigned -= bytes;
+        self.out.extend(self.held.drain(..bytes));
+    }
+
+    /// What waits will never be said.
+    pub(crate) fn forget_held(&mut self) {
+        self.held.clear();
+        (self.assigned, self.is_holding) = (0, false);
     }
 
     /// Appends what arrived.

@@ -9,6 +9,7 @@ mod admin;
 mod alarms;
 mod binding;
 mod greeting;
+pub(crate) mod keeping;
 mod sharing;
 mod steward;
 mod stopping;
@@ -29,13 +30,14 @@ use crate::config::Config;
 use crate::error::StartError;
 use crate::lanes::{ShardLane, ToControl};
 use crate::server::Ready;
-use crate::state::NodeState;
 use crate::stats::ShardStats;
 
 pub(crate) use alarms::Alarms;
 pub use binding::BindError;
 pub(crate) use binding::{UnixDoor, bind_tcp, bind_unix};
 pub(crate) use greeting::DoorCounts;
+pub(crate) use keeping::Keeping;
+pub(crate) use steward::Settled;
 use steward::Steward;
 pub use stopping::{ExitReport, StopReason, Stopper};
 
@@ -106,13 +108,14 @@ impl Control {
         config: &Config,
         ready: &Ready,
         doors: Doors,
-        state: NodeState,
+        keeping: Keeping,
         parts: ControlParts,
+        settled: Option<mpsc::Sender<Settled>>,
     ) -> Result<Control, StartError> {
         assert_eq!(parts.lanes.len(), parts.threads.len(), "every shard has a lane and a thread");
         assert_eq!(parts.lanes.len(), parts.stats.len(), "every shard publishes");
         let stopper = Stopper::new().map_err(StartError::Resources)?;
-        let steward = Steward::new(config, ready, doors, state, parts, stopper.clone());
+        let steward = Steward::new(config, ready, doors, keeping, parts, stopper.clone(), settled);
         let mut steward = steward.map_err(StartError::Resources)?;
         let thread = std::thread::Builder::new().name("control".into()).spawn(move || steward.run());
         Ok(Control { stopper, thread: thread.map_err(StartError::Resources)? })

@@ -9,10 +9,14 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 
 use fairlock_locktable::command::Ended;
-use fairlock_protocol::{Secret, SessionId};
+use fairlock_protocol::{CellId, DigestKey, Epoch, RequestId, Secret, SessionId, Tick};
 
-use crate::connection::Peer;
+use fairlock_replication::replica::{self, Order, Report};
+
+use crate::cell::desk::CellEvent;
+use crate::connection::{ConnectionKey, Peer};
 use crate::driver::Waker;
+use crate::shard::replicated::CellFacts;
 
 /// Messages one lane holds; a sender with more keeps them back.
 const LANE_MESSAGES: usize = 1024;
@@ -28,6 +32,41 @@ pub(crate) struct Adoption {
     pub(crate) peer: Peer,
     /// What its client and its shard share; its bytes travel there from now on.
     pub(crate) segment: Option<std::sync::Arc<fairlock_shm::segment::Segment>>,
+}
+
+/// A request that is answered when another thread has done something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asker {
+    /// On which connection.
+    pub(crate) connection: ConnectionKey,
+    /// Which request.
+    pub(crate) request: RequestId,
+}
+
+/// A stream with another node, introduced on both sides.
+#[derive(Debug)]
+pub(crate) struct PeerStream {
+    /// The connection.
+    pub(crate) socket: OwnedFd,
+    /// Who is at the other end.
+    pub(crate) peer: replica::Peer,
+    /// Whether it was made from here, to follow.
+    pub(crate) dialed: bool,
+}
+
+/// What the cell's configuration means to a shard.
+#[derive(Debug)]
+pub(crate) struct CellNews {
+    /// The cell.
+    pub(crate) cell: CellId,
+    /// Key of its digests.
+    pub(crate) digest_key: DigestKey,
+    /// Its epoch.
+    pub(crate) epoch: Epoch,
+    /// For clients.
+    pub(crate) facts: CellFacts,
+    /// Until when nothing is granted, when that changed.
+    pub(crate) quarantine_until: Option<Tick>,
 }
 
 /// A session as its home announces it to the other shards.
@@ -88,6 +127,26 @@ pub(crate) enum ToShard {
         /// The epoch it knows.
         epoch: u32,
     },
+    /// A shard that inherited a session asks its home whether it is alive.
+    SessionSought {
+        /// Which session.
+        id: SessionId,
+        /// Who asks.
+        by: fairlock_protocol::ShardId,
+    },
+    /// What the cell's configuration says now.
+    Cell(Box<CellNews>),
+    /// An order of this node to all its replicas.
+    Order(Box<Order>),
+    /// A stream with another node.
+    Peer(Box<PeerStream>),
+    /// What became of an operator's wish.
+    WishAnswered {
+        /// Who asked.
+        asker: Asker,
+        /// Whether it will be done, or why not.
+        answer: Result<(), String>,
+    },
     /// The server will stop: refuse new requests, tell everybody, report when nobody holds anything.
     Drain,
     /// Stop now.
@@ -101,6 +160,24 @@ pub(crate) enum ToControl {
     RaiseHorizon {
         /// Milliseconds.
         ttl_ms: u32,
+    },
+    /// What a replica has to say to its node.
+    Report {
+        /// Which shard's.
+        shard: u16,
+        /// What.
+        report: Report,
+    },
+    /// What a thread of the cell has to say.
+    Cell(CellEvent),
+    /// What an operator wants of the cell; answered with [`ToShard::WishAnswered`].
+    Wish {
+        /// Whose client asks.
+        shard: u16,
+        /// Which client, in which request.
+        asker: Asker,
+        /// What.
+        wish: fairlock_replication::node::Wish,
     },
     /// While draining: no session has a grant or a wait here any more.
     Idle {

@@ -12,12 +12,13 @@ use std::time::Duration;
 use fairlock_locktable::command::SessionKey;
 use fairlock_protocol::Tick;
 use fairlock_protocol::limits::WRITE_PAUSE_BYTES;
+use fairlock_replication::replica::LinkKey;
 use fairlock_shm::beacon::Beacon;
 
 use crate::clock;
 use crate::connection::{ConnectionKey, Peer};
 use crate::driver::{Driver, Event, Flush, LinkId, Patience, WatchId, Watched};
-use crate::lanes::{Adoption, ControlLane, Inbox, ShardLane, ToControl, ToShard};
+use crate::lanes::{Adoption, ControlLane, Inbox, PeerStream, ShardLane, ToControl, ToShard};
 use crate::patience::Temper;
 use crate::rings::{Rings, Stamps};
 use crate::shard::{Output, Shard, Watch};
@@ -66,6 +67,9 @@ pub(crate) struct ShardThread {
     /// Watch of each session, by the session's slot.
     watched: Vec<Option<(SessionKey, WatchId)>>,
     events: Vec<Event>,
+    /// Streams with other nodes, by the link's slot.
+    peers: Vec<Option<(LinkId, LinkKey)>>,
+    streams_begun: u64,
     /// The door of shared memory.
     rings: Rings,
     /// What clients on this host see of this thread.
@@ -127,6 +131,8 @@ impl ShardThread {
         (write_backlog_bytes, number, beacon): (usize, u16, Option<Arc<Beacon>>),
     ) -> ShardThread {
         ShardThread {
+            peers: Vec::new(),
+            streams_begun: 0,
             rings: Rings::default(),
             beacon,
             stamps: Stamps::new(),
@@ -241,7 +247,9 @@ impl ShardThread {
     fn event(&mut self, now: Tick, event: Event) {
         match event {
             Event::Received { link, chunk } => {
-                if let Some(connection) = self.connection_of(link)
+                if let Some(stream) = self.stream_of(link) {
+                    self.shard.peer_received(stream, self.driver.bytes(&chunk));
+                } else if let Some(connection) = self.connection_of(link)
                     && !self.rings.has(connection)
                 {
                     self.shard.received(connection, self.driver.bytes(&chunk));
@@ -260,7 +268,11 @@ impl ShardThread {
                 }
             }
             Event::Closed { link, error } => {
-                if let Some(connection) = self.connection_of(link) {
+                if let Some(stream) = self.stream_of(link) {
+                    tracing::debug!(?error, "the stream with another node ended");
+                    *place(&mut self.peers, link.slot()) = None;
+                    self.shard.peer_unlinked(now, stream);
+                } else if let Some(connection) = self.connection_of(link) {
                     tracing::debug!(connection = connection.slot, ?error, "connection closed by the peer");
                     self.hear_out(now, connection, true);
                     self.forget(link, connection);
@@ -290,6 +302,7 @@ impl ShardThread {
                 any = true;
                 match message {
                     ToShard::Adopt(adoption) => self.adopt(now, *adoption),
+                    ToShard::Peer(stream) => self.adopt_peer(now, *stream),
                     ToShard::Stop => self.stopping = true,
                     ToShard::SessionOver { id, why } | ToShard::SessionClosed { id, why } => {
                         self.session_over(now, (id, why), message);
@@ -324,6 +337,44 @@ impl ShardThread {
         }
     }
 
+    /// Takes a stream with another node in.
+    fn adopt_peer(&mut self, now: Tick, stream: PeerStream) {
+        match self.driver.attach(stream.socket) {
+            Ok(link) => {
+                self.driver.read_on(link);
+                self.streams_begun += 1;
+                let key = LinkKey(self.streams_begun);
+                *place(&mut self.peers, link.slot()) = Some((link, key));
+                self.shard.peer_linked(now, key, stream.peer, stream.dialed);
+            }
+            Err(error) => tracing::warn!(%error, "a stream with another node could not be taken"),
+        }
+    }
+
+    fn stream_of(&self, link: LinkId) -> Option<LinkKey> {
+        let (known, key) = (*self.peers.get(link.slot() as usize)?)?;
+        (known == link).then_some(key)
+    }
+
+    /// Sends what is to be said to other nodes: before anything else, because everybody waits for their answers.
+    fn write_to_peers(&mut self) {
+        let (peers, driver) = (&self.peers, &mut self.driver);
+        let link_of = |key: LinkKey| peers.iter().flatten().find(|(_, known)| *known == key).map(|(link, _)| *link);
+        let ended = self.shard.take_peer_out(|key, out| {
+            if let Some(link) = link_of(key) {
+                driver.send(link, out);
+            }
+        });
+        for key in ended {
+            let Some(at) = self.peers.iter().position(|peer| peer.is_some_and(|(_, known)| known == key)) else {
+                continue;
+            };
+            if let Some((link, _)) = self.peers[at].take() {
+                self.driver.close(link, Flush::Queued);
+            }
+        }
+    }
+
     fn connection_of(&self, link: LinkId) -> Option<ConnectionKey> {
         let (known, connection) = (*self.links.get(link.slot() as usize)?)?;
         (known == link).then_some(connection)
@@ -342,6 +393,7 @@ impl ShardThread {
 
     /// Does what the shard wants done. Bytes first: what is closed or moved afterwards has said its last word.
     fn carry_out(&mut self) {
+        self.write_to_peers();
         // As a rule there is nothing but bytes, and the long list of everything else need not be moved.
         let mut dirty = std::mem::take(&mut self.shard.output().dirty);
         let rest = !self.shard.output().is_empty();

@@ -3,6 +3,7 @@
 //! Shards only ever hear from it through their lanes; it waits for none of them except at the end, and there for a
 //! bounded time.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,19 +19,22 @@ use super::accepting::Acceptor;
 use super::admin::{Admin, Answer};
 use super::alarms::Alarms;
 use super::binding::SocketFile;
+use super::keeping::Keeping;
 use super::greeting::{Greeted, Greetings};
 use super::sharing;
 use super::stopping::{Phase, Signals, StopReason, Stopper};
 use super::{ControlParts, DoorCounts, Doors, ExitReport};
 use crate::clock;
 use crate::config::Config;
-use crate::lanes::{ShardLane, ToControl, ToShard};
+use crate::cell::desk::CellEvent;
+use crate::lanes::{Asker, ShardLane, ToControl, ToShard};
 use crate::metrics::{self, NodeNumbers};
 use crate::server::Ready;
-use crate::state::NodeState;
 use crate::stats::ShardStats;
 
+mod cell;
 mod ending;
+pub(crate) use cell::Settled;
 use ending::Shards;
 
 /// Pause between two tries to make something durable that failed.
@@ -49,7 +53,7 @@ pub(super) struct Steward {
     admin: Option<Admin>,
     signals: Option<Signals>,
     stopper: Stopper,
-    state: NodeState,
+    keeping: Keeping,
     lanes: Vec<ShardLane>,
     stats: Vec<Arc<ShardStats>>,
     from_shards: mpsc::Receiver<ToControl>,
@@ -64,6 +68,13 @@ pub(super) struct Steward {
     /// The horizon is to fall back when the quarantine is over, and that is not durable yet.
     quarantine_until: Option<Tick>,
     retry_at: Option<Tick>,
+    /// Whoever waits for this node to know its part in a cell.
+    settled: Option<mpsc::Sender<Settled>>,
+    /// A stopping primary waits for its successor.
+    handing_over: bool,
+    /// Wishes of operators that are not answered: which shard's client asked.
+    wishes: HashMap<u64, (u16, Asker)>,
+    last_ticket: u64,
     facts: Facts,
 }
 
@@ -106,9 +117,10 @@ impl Steward {
         config: &Config,
         ready: &Ready,
         doors: Doors,
-        state: NodeState,
+        keeping: Keeping,
         parts: ControlParts,
         stopper: Stopper,
+        settled: Option<mpsc::Sender<Settled>>,
     ) -> io::Result<Steward> {
         let entrance = |door: super::UnixDoor| {
             let (listener, file) = door.into_parts();
@@ -121,14 +133,14 @@ impl Steward {
             })
         };
         let ControlParts { lanes, stats, threads, from_shards, doorbell, alarms, beacon } = parts;
-        let recovering_until = state.recovering_until();
+        let recovering_until = keeping.recovering_until();
         let facts = Facts { io: ready.io, role: ready.role, epoch: ready.epoch, started: clock::now() };
         Ok(Steward {
             door: doors.unix.map(entrance).transpose()?,
             admin: doors.admin.map(Admin::new).transpose()?,
             signals: config.signals.then(Signals::install).transpose()?,
             stopper,
-            state,
+            keeping,
             lanes,
             stats,
             from_shards,
@@ -141,6 +153,10 @@ impl Steward {
             horizon_wanted_ms: None,
             quarantine_until: (recovering_until > Tick::ZERO).then_some(recovering_until),
             retry_at: None,
+            settled,
+            handing_over: false,
+            wishes: HashMap::new(),
+            last_ticket: 0,
             facts,
         })
     }
@@ -215,6 +231,7 @@ impl Steward {
             // After a failure both wait for the next try.
             self.retry_at.or(self.quarantine_until),
             self.next_look(),
+            self.next_desk_look(),
         ];
         all.into_iter().flatten().min()
     }
@@ -256,6 +273,7 @@ impl Steward {
             admin.acceptor.rested(now);
             admin.expire(now);
         }
+        self.at_desk(|desk, tray| desk.tick(now, tray));
         let retry = self.retry_at.is_some_and(|at| now >= at);
         let untried = self.retry_at.is_none() && self.quarantine_until.is_some_and(|until| now >= until);
         if retry || untried {
@@ -321,12 +339,12 @@ impl Steward {
         // A shard may begin a quarantine of its own, when a client shows that it knows a later epoch.
         let by_shards =
             self.stats.iter().map(|stats| stats.recovering_ms.load(std::sync::atomic::Ordering::Relaxed));
-        let by_start = self.state.recovering_until().since(now).as_millis();
+        let by_start = self.keeping.recovering_until().since(now).as_millis();
         let left_ms = u128::from(by_shards.max().unwrap_or(0)).max(by_start);
         if left_ms > 0 {
             return Some(format!("recovering, {left_ms} ms left"));
         }
-        (self.facts.role == "backup").then(|| "backup".to_string())
+        (!matches!(self.facts.role, "standalone" | "primary")).then(|| self.facts.role.to_string())
     }
 
     fn numbers(&self, now: Tick) -> NodeNumbers {
@@ -347,6 +365,13 @@ impl Steward {
         let _ = rustix::io::read(&*self.doorbell, &mut [0_u8; 8]);
         while let Ok(message) = self.from_shards.try_recv() {
             match message {
+                ToControl::RaiseHorizon { ttl_ms } if self.keeping.desk().is_some() => {
+                    let ttl = Duration::from_millis(u64::from(ttl_ms));
+                    self.at_desk(|desk, tray| desk.raise_horizon(now, ttl, tray));
+                }
+                ToControl::Report { shard, report } => self.hear_cell(now, CellEvent::Report(shard, report)),
+                ToControl::Cell(event) => self.hear_cell(now, event),
+                ToControl::Wish { shard, asker, wish } => self.wish(now, shard, asker, wish),
                 ToControl::RaiseHorizon { ttl_ms } => {
                     self.horizon_wanted_ms = self.horizon_wanted_ms.max(Some(ttl_ms));
                 }
@@ -372,13 +397,14 @@ impl Steward {
     /// Writes what is asked for or due, and tells the shards. After a failure nobody is told anything, so that they
     /// keep refusing, and it is tried again.
     fn make_durable(&mut self, now: Tick) {
+        let Keeping::Alone(state) = &mut self.keeping else { return };
         self.retry_at = None;
         let raised = self.horizon_wanted_ms.map(|ttl_ms| {
-            let outcome = self.state.raise(Duration::from_millis(u64::from(ttl_ms)));
+            let outcome = state.raise(Duration::from_millis(u64::from(ttl_ms)));
             outcome.map(|()| ttl_ms)
         });
         let fallen = match self.quarantine_until.filter(|until| now >= *until) {
-            Some(_) => self.state.quarantine_over().map(|()| self.quarantine_until = None),
+            Some(_) => state.quarantine_over().map(|()| self.quarantine_until = None),
             None => Ok(()),
         };
         let failure = match raised {

@@ -95,9 +95,12 @@ impl ShardThread {
     pub(super) fn stamp(&mut self, now: Tick) {
         if self.rings.are_attached()
             && let Some(beacon) = &self.beacon
+            && let Some(confirmed) = self.shard.confirmed(now)
             && self.stamps.take(now)
         {
-            beacon.stamp(self.number, now.0, clock::monotonic().0);
+            // What has passed since counts on both clocks; one that stood still meanwhile only makes it earlier.
+            let since = now.0.saturating_sub(confirmed.0);
+            beacon.stamp(self.number, confirmed.0, clock::monotonic().0.saturating_sub(since));
         }
     }
 

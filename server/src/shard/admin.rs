@@ -63,7 +63,7 @@ impl Shard {
         let Some(digest) = self.digest_here(key, request, resource) else { return };
         let mut bytes = Vec::new();
         let mut page = PageWriter::begin(&mut bytes, kind::SHOWN, request);
-        let now = self.now;
+        let now = self.moment();
         let next = self.table.show(digest, cursor, |entry: EntryView<'_>| {
             let Some(session) = self.table.session_view(entry.session) else {
                 return ControlFlow::Continue(());
@@ -82,7 +82,7 @@ impl Shard {
     fn list_sessions(&mut self, key: ConnectionKey, request: RequestId, cursor: u64) {
         let mut bytes = Vec::new();
         let mut page = PageWriter::begin(&mut bytes, kind::SESSIONS, request);
-        let now = self.now;
+        let now = self.moment();
         let next = self.table.sessions(cursor, |view: SessionView<'_>| {
             let slot = view.key.slot;
             let attributes = view.attributes;
@@ -153,7 +153,7 @@ impl Shard {
             io: settings.io,
             cell: settings.cell,
             epoch: settings.epoch.get(),
-            role: Role::Standalone,
+            role: self.role(),
             shards: settings.shards,
             pid: std::process::id(),
             uptime_ms: self.now.since(settings.started).as_millis().try_into().unwrap_or(u64::MAX),

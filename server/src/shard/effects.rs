@@ -13,8 +13,8 @@ use crate::connection::{ConnectionKey, Phase};
 use crate::lanes::ToShard;
 
 impl Shard {
-    /// Applies a command at the moment of this step and carries out what follows. With one node everything is
-    /// committed at once; a replicated shard would hold the effects back here until their position is.
+    /// Applies a command at the moment of this step and carries out what follows. What it says leaves the shard when it
+    /// is committed (`replicated.rs`): at once where nobody else has a copy.
     pub(super) fn apply(&mut self, command: Command<'_>) {
         self.apply_one(command);
         self.apply_returned();
@@ -24,7 +24,7 @@ impl Shard {
     pub(super) fn apply_one(&mut self, command: Command<'_>) {
         let mut effects = std::mem::take(&mut self.effects);
         effects.clear();
-        self.table.apply(self.now, command, &mut effects);
+        self.change(command, &mut effects);
         for effect in &effects {
             self.carry_out(effect);
         }

@@ -55,7 +55,7 @@ impl Shard {
             version,
             shard: settings.me,
             shards: settings.shards,
-            role: Role::Standalone,
+            role: self.role(),
             features,
             cell: settings.cell,
             epoch: settings.epoch.get(),

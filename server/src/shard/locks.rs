@@ -95,6 +95,11 @@ impl Shard {
             self.refuse(key, request, Refusal::Draining.into());
             return false;
         }
+        if self.lacks_copies() {
+            let detail = "too few nodes have a copy (min_copies); see `fairlock cluster status`";
+            self.refuse(key, request, Refused { detail, ..Refusal::Unavailable.into() });
+            return false;
+        }
         if self.now < self.settings.quarantine_until {
             self.refuse_recovering(key, request);
             return false;

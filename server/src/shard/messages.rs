@@ -23,8 +23,12 @@ impl Shard {
             }
             ToShard::HorizonRaised { ttl_ms } => self.horizon_raised(ttl_ms),
             ToShard::MemoryDoubted { epoch } => self.doubt_memory(epoch),
+            ToShard::SessionSought { id, by } => self.session_sought(id, by),
+            ToShard::Cell(news) => self.cell_news(*news),
+            ToShard::WishAnswered { asker, answer } => self.wish_answered(asker, answer),
+            ToShard::Order(order) => self.obey(*order),
             ToShard::Drain => self.drain(),
-            ToShard::Adopt(_) | ToShard::Stop => unreachable!("the driver keeps these"),
+            ToShard::Adopt(_) | ToShard::Peer(_) | ToShard::Stop => unreachable!("the driver keeps these"),
         }
     }
 

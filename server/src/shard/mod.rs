@@ -13,6 +13,7 @@ mod handshake;
 mod locks;
 mod messages;
 mod reading;
+pub(crate) mod replicated;
 mod resume;
 mod sessions;
 #[cfg(test)]
@@ -154,6 +155,10 @@ pub(crate) struct Shard {
     stats: Arc<ShardStats>,
     /// What is wrong with the server, for `status`.
     alarms: Alarms,
+    /// Of a shard of a cell: its log, and what waits for others.
+    replicated: Option<Box<replicated::Replicated>>,
+    /// What is written now waits for a round.
+    holds_back: bool,
     output: Output,
 }
 
@@ -196,6 +201,8 @@ impl Shard {
             entropy,
             stats,
             alarms,
+            replicated: None,
+            holds_back: false,
             output: Output::default(),
         }
     }
@@ -229,10 +236,11 @@ impl Shard {
         self.now = now;
         self.passes += 1;
         self.pages_left = PAGES_PER_PASS;
+        self.hear_peers(now);
         if self.wants_words() {
             self.look_at_wanted();
         }
-        let sources = self.ready.len();
+        let sources = if self.is_full() { 0 } else { self.ready.len() };
         if sources > 1 {
             let first = usize::try_from(self.passes % sources as u64).expect("less than a usize");
             self.ready.rotate_left(first);
@@ -245,6 +253,7 @@ impl Shard {
         self.run_due();
         self.reclaim_idle_words();
         self.report_idle();
+        self.end_replicated_pass();
     }
 
     /// A request on a connection that acts for a session.
@@ -294,6 +303,9 @@ impl Shard {
 
     /// A request on a connection that acts for no session.
     fn unbound_request(&mut self, key: ConnectionKey, request: RequestId, message: &Request<'_>) {
+        if !self.serves() && !matches!(message, Request::Status) {
+            return self.refuse_not_primary(key, request);
+        }
         match *message {
             Request::Open(ref open) => self.open(key, request, open),
             Request::Resume { session, secret, received } => {
@@ -347,6 +359,10 @@ impl Shard {
 
     /// The buffer of a connection, which is then written at the end of the pass.
     fn out(&mut self, key: ConnectionKey) -> Option<&mut Vec<u8>> {
+        if self.holds_back {
+            let there = self.connections.at(key).is_some_and(|connection| !connection.hung_up);
+            return if there { self.held_out(key) } else { None };
+        }
         let connection = self.connections.at_mut(key).filter(|connection| !connection.hung_up)?;
         if !connection.dirty {
             connection.dirty = true;

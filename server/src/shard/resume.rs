@@ -66,6 +66,7 @@ impl Shard {
             self.send_answer(key, session, request, &answer, FLAG_KEPT);
         }
         self.repeat_orders(session);
+        self.tell_nodes(key);
     }
 
     /// Says an operator's orders again that the session has yet to confirm: they may have been said while nobody was

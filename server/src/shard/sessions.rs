@@ -201,7 +201,7 @@ impl Shard {
         });
         let mut effects = std::mem::take(&mut self.effects);
         effects.clear();
-        self.table.apply(self.now, command, &mut effects);
+        self.change(command, &mut effects);
         let mut outcome = Err(Refusal::Internal);
         for effect in &effects {
             match *effect {
@@ -233,7 +233,11 @@ impl Shard {
             kept: 0,
             acknowledged: 0,
         };
-        let slot = session.slot as usize;
+        self.note_presence(presence);
+    }
+
+    pub(super) fn note_presence(&mut self, presence: Presence) {
+        let slot = presence.session.slot as usize;
         if self.presences.len() <= slot {
             self.presences.resize_with(slot + 1, || None);
         }
@@ -326,11 +330,12 @@ impl Shard {
         let reply = Reply::Opened { session: id, secret, ttl_ms, home: self.settings.me };
         let flags = self.renewed_flag(session);
         self.reply(key, request, flags, &reply);
+        self.tell_nodes(key);
     }
 
     /// A frame of a session arrived at its home: the lease is as long again, unless somebody forbade it.
     pub(super) fn renew(&mut self, session: SessionKey) {
-        let now = self.now;
+        let now = self.moment();
         let renewable = self.presence(session).is_some_and(|presence| presence.renewable);
         if renewable
             && !self.table.renew(session, now)

@@ -120,7 +120,10 @@ impl Shard {
 
     /// Applies everything that time has decided by now.
     pub(super) fn run_due(&mut self) {
-        while let Some(command) = self.table.due(self.now) {
+        // What time decides is decided by whoever serves, and told to the others.
+        while self.serves()
+            && let Some(command) = self.table.due(self.moment())
+        {
             match command {
                 Command::End { session, why } => self.end_session(session, why),
                 command => self.apply(command),
@@ -170,7 +173,9 @@ impl Shard {
         let greeting = self.timeouts.greetings.front().map(|&(due, _)| due);
         let partial = self.timeouts.partials.front().map(|&(since, _)| since.after(PARTIAL_FRAME_TIME));
         let parked = self.parked.front().map(|parked| parked.due);
-        [self.table.next_due(), greeting, partial, parked, self.reclaim_due()].into_iter().flatten().min()
+        let decided = self.table.next_due().filter(|_| self.serves()).map(|moment| self.tick_of(moment));
+        let due = [decided, greeting, partial, parked, self.reclaim_due(), self.replica_due()];
+        due.into_iter().flatten().min()
     }
 
     /// While draining: tells the control thread once that nothing is held or waited for here.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use fairlock_protocol::Tick;
 
 use super::super::ExitReport;
+use super::super::keeping::Keeping;
 use super::super::stopping::{Phase, StopReason};
 use super::Steward;
 use crate::clock;
@@ -100,6 +101,9 @@ impl Steward {
         if at_once || self.drain.is_zero() {
             return self.stop_shards(now);
         }
+        if self.leave_cell(now) {
+            return;
+        }
         self.phase = Phase::Draining { until: now.after(self.drain) };
         self.lanes.iter_mut().for_each(|lane| lane.send(ToShard::Drain));
     }
@@ -127,7 +131,8 @@ impl Steward {
         let told = self.shards.join();
         // A shard that ended without a word may have left leases: what is on disk says so already.
         let clean = told.is_some_and(|live_sessions| {
-            self.state.stopped(live_sessions).unwrap_or_else(|error| {
+            let Keeping::Alone(state) = &mut self.keeping else { return self.end_cell(live_sessions) };
+            state.stopped(live_sessions).unwrap_or_else(|error| {
                 tracing::error!(%error, "the stop cannot be written down and will not count as clean");
                 false
             })

@@ -1,0 +1,306 @@
+//! The node's place on the control thread: what `replication::Node` wants is done here (ask the register, dial a peer, give
+//! orders to the shards), and what came of it is handed back. Nothing here waits: the register and every dialling have
+//! threads of their own, and answer through the control thread's lane.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlock_protocol::Tick;
+use fairlock_replication::node::{self, Dialed, Input, Node, NodeSettings, Output, Standing, Wish, peer};
+use fairlock_replication::replica::Report;
+use fairlock_replication::{Answer, Member, NodeId, Stored, Watched};
+
+use super::introduction::{self, Caller, Introduction, Purpose};
+use super::listen::Listener;
+use crate::control::Alarms;
+use crate::control::register::{RegisterThread, Watch};
+use crate::lanes::{CellNews, ControlLane, PeerStream, ShardLane, ToControl, ToShard};
+use crate::shard::replicated::CellFacts;
+
+/// How long a node may take to be reached.
+const DIAL_TIME: Duration = Duration::from_secs(1);
+
+/// What threads of a cell tell the control thread.
+#[derive(Debug)]
+pub(crate) enum CellEvent {
+    /// The register answered.
+    Register(Answer),
+    /// The register's watch says something.
+    Watched(Watched),
+    /// What became of dialling a node.
+    Dialed {
+        /// Whom.
+        member: Member,
+        /// Only to learn who answers.
+        probe: bool,
+        /// What became of it.
+        outcome: Dialed,
+        /// A stream for each shard, when all stand.
+        streams: Vec<OwnedFd>,
+    },
+    /// A node called.
+    Called(Box<Caller>),
+    /// A replica reports.
+    Report(u16, Report),
+}
+
+/// What a desk may write to.
+pub(crate) struct Tray<'a> {
+    /// The ways to the shards.
+    pub(crate) lanes: &'a mut [ShardLane],
+    /// The board of alarms.
+    pub(crate) alarms: &'a Alarms,
+}
+
+/// What came of a step, for the control thread itself.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// The node is something else now.
+    pub(crate) became: Option<Standing>,
+    /// The end of the cell is in the register.
+    pub(crate) stopped: bool,
+    /// Answers to wishes.
+    pub(crate) answers: Vec<(u64, Result<(), String>)>,
+}
+
+/// A node's desk.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    node: Node,
+    introduction: Arc<Introduction>,
+    register: RegisterThread,
+    _watch: Watch,
+    _listener: Listener,
+    control: ControlLane,
+    copies_min: usize,
+    quarantine_until: Tick,
+    /// How far each follower is, as the shards last said.
+    lags: BTreeMap<NodeId, u64>,
+}
+
+/// What a desk is made of.
+pub(crate) struct DeskParts {
+    /// For the node.
+    pub(crate) settings: NodeSettings,
+    /// How this node introduces itself.
+    pub(crate) introduction: Arc<Introduction>,
+    /// The register.
+    pub(crate) register: RegisterThread,
+    /// Its watch.
+    pub(crate) watch: Watch,
+    /// Where other nodes call.
+    pub(crate) listener: Listener,
+    /// The way back to the control thread.
+    pub(crate) control: ControlLane,
+    /// With fewer members nothing is granted.
+    pub(crate) copies_min: usize,
+}
+
+impl Desk {
+    pub(crate) fn new(parts: DeskParts) -> Desk {
+        Desk {
+            node: Node::new(parts.settings),
+            introduction: parts.introduction,
+            register: parts.register,
+            _watch: parts.watch,
+            _listener: parts.listener,
+            control: parts.control,
+            copies_min: parts.copies_min,
+            quarantine_until: Tick::ZERO,
+            lags: BTreeMap::new(),
+        }
+    }
+
+    /// The node, for whoever wants to look.
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Until when nothing is granted; [`Tick::ZERO`] when there is no quarantine.
+    pub(crate) fn quarantine_until(&self) -> Tick {
+        self.quarantine_until
+    }
+
+    /// The epoch that is known; 0 for none.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.node.known().map_or(0, |known| known.configuration.epoch.get())
+    }
+
+    /// When it has something to do by itself.
+    pub(crate) fn next_due(&self, now: Tick) -> Tick {
+        self.node.next_due(now)
+    }
+
+    /// A lease longer than any before is wanted.
+    pub(crate) fn raise_horizon(&mut self, now: Tick, ttl: Duration, tray: &mut Tray<'_>) -> Outcome {
+        self.step(now, Input::RaiseHorizon(ttl), tray)
+    }
+
+    /// What an operator wants.
+    pub(crate) fn wish(&mut self, now: Tick, ticket: u64, wish: Wish, tray: &mut Tray<'_>) -> Outcome {
+        self.step(now, Input::Wish(ticket, wish), tray)
+    }
+
+    /// The node stops and leaves no lease behind.
+    pub(crate) fn stop_clean(&mut self, now: Tick, tray: &mut Tray<'_>) -> Outcome {
+        self.step(now, Input::StopClean, tray)
+    }
+
+    /// Time went on.
+    pub(crate) fn tick(&mut self, now: Tick, tray: &mut Tray<'_>) -> Outcome {
+        self.step(now, Input::Tick, tray)
+    }
+
+    /// Something happened.
+    pub(crate) fn hear(&mut self, now: Tick, event: CellEvent, tray: &mut Tray<'_>) -> Outcome {
+        match event {
+            CellEvent::Register(answer) => self.step(now, Input::Register(answer), tray),
+            CellEvent::Watched(watched) => self.step(now, Input::Watched(watched), tray),
+            CellEvent::Report(shard, report) => self.step(now, Input::Shard(shard, report), tray),
+            CellEvent::Called(caller) => self.called(now, *caller, tray),
+            CellEvent::Dialed { member, probe, outcome, streams } => {
+                for (socket, lane) in streams.into_iter().zip(tray.lanes.iter_mut()) {
+                    lane.send(ToShard::Peer(Box::new(PeerStream { socket, peer: peer(&member), dialed: true })));
+                }
+                self.step(now, Input::Dialed { node: member.node, probe, outcome }, tray)
+            }
+        }
+    }
+
+    /// Another node introduced itself: who follows is handed to the shard that it wants.
+    fn called(&mut self, now: Tick, caller: Caller, tray: &mut Tray<'_>) -> Outcome {
+        let Caller { member, purpose, socket } = caller;
+        let Purpose::Follow { shard } = purpose else { return Outcome::default() };
+        let peer = peer(&member);
+        let outcome = self.step(now, Input::Met(member), tray);
+        if let Some(lane) = tray.lanes.get_mut(usize::from(shard)) {
+            lane.send(ToShard::Peer(Box::new(PeerStream { socket, peer, dialed: false })));
+        }
+        outcome
+    }
+
+    fn step(&mut self, now: Tick, input: Input, tray: &mut Tray<'_>) -> Outcome {
+        self.node.step(now, input);
+        let mut outcome = Outcome::default();
+        for output in std::mem::take(self.node.outputs()) {
+            self.carry_out(now, output, tray, &mut outcome);
+        }
+        outcome
+    }
+
+    fn carry_out(&mut self, now: Tick, output: Output, tray: &mut Tray<'_>, outcome: &mut Outcome) {
+        match output {
+            Output::Ask(ask) => {
+                if let Err(busy) = self.register.ask(ask) {
+                    tracing::error!(?busy, "the register was asked twice at a time");
+                }
+            }
+            Output::Dial { member, probe } => self.dial(member, probe),
+            Output::Order(order) => {
+                tray.lanes.iter_mut().for_each(|lane| lane.send(ToShard::Order(Box::new(order.clone()))));
+            }
+            Output::Configured(stored) => {
+                let configuration = &stored.configuration;
+                let (epoch, primary) = (configuration.epoch.get(), &configuration.primary);
+                let members = configuration.members.iter().map(|member| member.node.as_str());
+                let members = members.collect::<Vec<_>>().join(",");
+                tracing::info!(epoch, %primary, members, "configuration");
+                self.tell_shards(&stored, None, tray);
+            }
+            Output::Quarantine(wait) => {
+                self.quarantine_until = now.after(wait);
+                tracing::warn!(?wait, "the cell lost its memory: no grants until its leases are over");
+                if let Some(stored) = self.node.known().cloned() {
+                    self.tell_shards(&stored, Some(self.quarantine_until), tray);
+                }
+            }
+            Output::HorizonRaised(ttl) => {
+                let ttl_ms = u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX);
+                tray.lanes.iter_mut().for_each(|lane| lane.send(ToShard::HorizonRaised { ttl_ms }));
+            }
+            Output::Answer(ticket, answer) => outcome.answers.push((ticket, answer)),
+            Output::Became(standing) => {
+                tracing::info!(?standing, "this node's part in the cell");
+                outcome.became = Some(standing);
+            }
+            Output::Alarm(name, Some(text)) => tray.alarms.raise(name, text),
+            Output::Alarm(name, None) => tray.alarms.clear(name),
+            Output::Stopped => outcome.stopped = true,
+        }
+    }
+
+    fn tell_shards(&self, stored: &Stored, quarantine_until: Option<Tick>, tray: &mut Tray<'_>) {
+        let configuration = &stored.configuration;
+        let primary = configuration.primary_member();
+        let others = configuration.members.iter().filter(|member| member.node != primary.node);
+        let nodes: Vec<&str> = std::iter::once(primary)
+            .chain(others)
+            .map(|member| member.clients.as_str())
+            .filter(|clients| !clients.is_empty())
+            .collect();
+        let facts = CellFacts {
+            primary: primary.clients.clone(),
+            nodes: bounded(nodes.join(",")),
+            epoch: configuration.epoch.get(),
+            copies: configuration.members.len(),
+            copies_min: self.copies_min,
+        };
+        let (cell, digest_key, epoch) = (configuration.cell, configuration.digest_key, configuration.epoch);
+        let copies = facts.copies;
+        if copies < self.copies_min {
+            let text = format!("copies={copies}, min_copies={}: nothing is granted", self.copies_min);
+            tray.alarms.raise("copies", text);
+        } else if copies == 1 {
+            tray.alarms.raise("copies", "copies=1: this node is alone; start another".to_string());
+        } else {
+            tray.alarms.clear("copies");
+        }
+        for lane in tray.lanes.iter_mut() {
+            let facts = facts.clone();
+            lane.send(ToShard::Cell(Box::new(CellNews { cell, digest_key, epoch, facts, quarantine_until })));
+        }
+    }
+
+    /// Dials on a thread of its own, which ends with the answer.
+    fn dial(&self, member: Member, probe: bool) {
+        let (introduction, control) = (self.introduction.clone(), self.control.clone());
+        let told = member.clone();
+        let body = move || {
+            let (outcome, streams) = introduction::dial(&introduction, &member, probe, DIAL_TIME);
+            tracing::debug!(node = %member.node, probe, ?outcome, "dialled");
+            control.send(ToControl::Cell(CellEvent::Dialed { member, probe, outcome, streams }));
+        };
+        if let Err(error) = std::thread::Builder::new().name("dial".into()).spawn(body) {
+            let outcome = Dialed::Silent(format!("no thread is left to dial with: {error}"));
+            let streams = Vec::new();
+            self.control.send(ToControl::Cell(CellEvent::Dialed { member: told, probe, outcome, streams }));
+        }
+    }
+
+    /// What is known of how far followers are.
+    pub(crate) fn lags(&self) -> &BTreeMap<NodeId, u64> {
+        &self.lags
+    }
+}
+
+/// What a client may be told at once: whole endpoints, as many as fit.
+fn bounded(nodes: String) -> String {
+    let most = fairlock_protocol::limits::ENDPOINTS_BYTES_MAX;
+    if nodes.len() <= most {
+        return nodes;
+    }
+    let end = nodes[..most].rfind(',').unwrap_or(0);
+    nodes[..end].to_string()
+}
+
+/// The role a standing is called in `status`.
+pub(crate) const fn role_name(standing: Standing) -> &'static str {
+    match standing {
+        node::Standing::Primary => "primary",
+        node::Standing::Backup => "backup",
+        node::Standing::Seeking => "joining",
+        node::Standing::Halted => "halted",
+    }
+}

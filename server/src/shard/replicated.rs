@@ -1,0 +1,552 @@
+//! A shard of a cell: what it does is logged, what it says waits for a round, and what others did is applied here.
+//!
+//! The table changes at one place ([`Shard::change`]), which enters the command into the log with its moment. The moment is
+//! the cell's time (docs/decisions/0008): this node's clock and an offset that is set when it takes office. Outputs leave
+//! at one place, too: bytes for clients, ends of connections and messages to other shards wait in the order in which they
+//! were made until their round has come back from everybody (R3, R9).
+
+use std::collections::VecDeque;
+
+use fairlock_locktable::command::Command;
+use fairlock_locktable::{Effects, Settings as TableSettings, Table, operation};
+use fairlock_protocol::reply::Refused;
+use fairlock_protocol::{Epoch, Liveness, Refusal, Reply, RequestId, Role, SessionId, ShardId, Tick, Whereabouts};
+use fairlock_replication::message::{Message, Round};
+use fairlock_replication::replica::{Input, LinkKey, Order, Output as Wish, Part, Peer, Replica};
+
+use super::Shard;
+use super::sessions::Presence;
+use crate::connection::{ConnectionKey, Phase};
+use crate::lanes::{CellNews, ToControl, ToShard};
+
+/// Bytes of a snapshot's first piece that belong to this room: the moment of the last operation.
+const MOMENT_BYTES: usize = 8;
+
+/// What the cell's configuration means to a shard and its clients.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CellFacts {
+    /// Where clients reach the primary, of which epoch.
+    pub(crate) primary: String,
+    /// Where they reach all nodes, the primary first.
+    pub(crate) nodes: String,
+    /// The epoch of both.
+    pub(crate) epoch: u32,
+    /// How many members there are.
+    pub(crate) copies: usize,
+    /// With fewer nothing is granted.
+    pub(crate) copies_min: usize,
+}
+
+/// What one pass wrote, and what it waits for.
+#[derive(Debug)]
+struct Batch {
+    round: Round,
+    writes: Vec<(ConnectionKey, usize)>,
+    closes: Vec<(ConnectionKey, bool)>,
+    to_shards: Vec<(ShardId, ToShard)>,
+}
+
+/// A stream with another node.
+#[derive(Debug)]
+struct Stream {
+    key: LinkKey,
+    unread: Vec<u8>,
+}
+
+/// The replicated half of a shard.
+#[derive(Debug)]
+pub(super) struct Replicated {
+    replica: Replica,
+    facts: CellFacts,
+    /// What a new table is made of.
+    table: TableSettings,
+    /// The cell's time is this much ahead of this node's clock.
+    ahead_ns: i128,
+    /// Moment of the newest operation.
+    moment: Tick,
+    operation: Vec<u8>,
+    streams: Vec<Stream>,
+    written: Vec<ConnectionKey>,
+    batches: VecDeque<Batch>,
+    pieces: Vec<Vec<u8>>,
+    was_serving: bool,
+    /// When rounds were begun that have not come back, and when the newest was that has.
+    begun: VecDeque<(Round, Tick)>,
+    confirmed: Tick,
+    /// Streams to end.
+    hang_ups: Vec<LinkKey>,
+}
+
+impl Replicated {
+    pub(super) fn new(replica: Replica, table: TableSettings) -> Replicated {
+        Replicated {
+            replica,
+            facts: CellFacts::default(),
+            table,
+            ahead_ns: 0,
+            moment: Tick::ZERO,
+            operation: Vec::new(),
+            streams: Vec::new(),
+            written: Vec::new(),
+            batches: VecDeque::new(),
+            pieces: Vec::new(),
+            was_serving: false,
+            begun: VecDeque::new(),
+            confirmed: Tick::ZERO,
+            hang_ups: Vec::new(),
+        }
+    }
+
+    /// The cell's time when this node's clock says `now`.
+    fn moment_at(&self, now: Tick) -> Tick {
+        let moment = i128::from(now.0) + self.ahead_ns;
+        Tick(u64::try_from(moment.max(0)).unwrap_or(u64::MAX)).max(self.moment)
+    }
+
+    /// When this node's clock shows a moment of the cell.
+    fn tick_of(&self, moment: Tick) -> Tick {
+        let tick = i128::from(moment.0) - self.ahead_ns;
+        Tick(u64::try_from(tick.max(0)).unwrap_or(u64::MAX))
+    }
+
+    fn waits(&self) -> bool {
+        matches!(self.replica.part(), Part::Primary | Part::Yielding) && !self.replica.stands_alone()
+    }
+}
+
+impl Shard {
+    /// Makes this a shard of a cell. Until an order of the control thread it serves nobody.
+    pub(crate) fn replicate(&mut self, replica: Replica, table: TableSettings) {
+        self.replicated = Some(Box::new(Replicated::new(replica, table)));
+    }
+
+    /// Whether requests are taken in here.
+    pub(super) fn serves(&self) -> bool {
+        self.replicated.as_ref().is_none_or(|replicated| replicated.replica.part() == Part::Primary)
+    }
+
+    /// What this node is to its clients.
+    pub(crate) fn role(&self) -> Role {
+        match &self.replicated {
+            None => Role::Standalone,
+            Some(replicated) if replicated.replica.part() == Part::Primary => Role::Primary,
+            Some(_) => Role::Backup,
+        }
+    }
+
+    /// Whether nothing more can be taken in for the moment.
+    pub(super) fn is_full(&self) -> bool {
+        self.replicated.as_ref().is_some_and(|replicated| {
+            replicated.replica.part() == Part::Yielding || replicated.replica.is_full()
+        })
+    }
+
+    /// Why nothing can be granted although this node serves: too few others have a copy.
+    pub(super) fn lacks_copies(&self) -> bool {
+        self.replicated.as_ref().is_some_and(|replicated| replicated.facts.copies < replicated.facts.copies_min)
+    }
+
+    /// The table's time.
+    pub(super) fn moment(&self) -> Tick {
+        self.replicated.as_ref().map_or(self.now, |replicated| replicated.moment_at(self.now))
+    }
+
+    /// When this node's clock shows a moment of the table.
+    pub(super) fn tick_of(&self, moment: Tick) -> Tick {
+        self.replicated.as_ref().map_or(moment, |replicated| replicated.tick_of(moment))
+    }
+
+    /// The moment until which leases of clients on this host are confirmed: everybody has answered a round sent then (R9).
+    pub(crate) fn confirmed(&self, now: Tick) -> Option<Tick> {
+        match &self.replicated {
+            None => Some(now),
+            Some(replicated) if replicated.replica.part() != Part::Primary => None,
+            Some(replicated) if replicated.replica.stands_alone() => Some(now),
+            Some(replicated) => (replicated.confirmed > Tick::ZERO).then_some(replicated.confirmed),
+        }
+    }
+
+    /// Changes the table: the one place where that happens. A shard that does not serve changes nothing by itself.
+    pub(super) fn change(&mut self, command: Command<'_>, effects: &mut Effects) {
+        let moment = self.moment();
+        let Some(replicated) = &mut self.replicated else {
+            return self.table.apply(moment, command, effects);
+        };
+        if replicated.replica.part() != Part::Primary {
+            return;
+        }
+        self.table.apply(moment, command, effects);
+        replicated.moment = moment;
+        replicated.operation.clear();
+        if !replicated.replica.stands_alone() {
+            operation::encode(moment, &command, &mut replicated.operation);
+        }
+        replicated.replica.append(&replicated.operation);
+    }
+
+    /// Where bytes for a connection wait for their round; `None` when they need not wait.
+    pub(super) fn held_out(&mut self, key: ConnectionKey) -> Option<&mut Vec<u8>> {
+        let replicated = self.replicated.as_mut().filter(|_| self.holds_back)?;
+        let connection = self.connections.at_mut(key)?;
+        if !std::mem::replace(&mut connection.is_holding, true) {
+            replicated.written.push(key);
+        }
+        Some(&mut connection.held)
+    }
+
+    /// A stream with another node stands.
+    pub(crate) fn peer_linked(&mut self, now: Tick, key: LinkKey, peer: Peer, dialed: bool) {
+        self.now = self.now.max(now);
+        if let Some(replicated) = &mut self.replicated {
+            replicated.streams.push(Stream { key, unread: Vec::new() });
+            replicated.replica.step(self.now, Input::Linked { link: key, peer, dialed });
+        }
+    }
+
+    /// Bytes came on it.
+    pub(crate) fn peer_received(&mut self, key: LinkKey, bytes: &[u8]) {
+        let streams = self.replicated.iter_mut().flat_map(|replicated| &mut replicated.streams);
+        if let Some(stream) = streams.into_iter().find(|stream| stream.key == key) {
+            stream.unread.extend_from_slice(bytes);
+        }
+    }
+
+    /// It ended.
+    pub(crate) fn peer_unlinked(&mut self, now: Tick, key: LinkKey) {
+        self.hear_peers(now);
+        if let Some(replicated) = &mut self.replicated {
+            replicated.streams.retain(|stream| stream.key != key);
+            replicated.replica.step(self.now, Input::Unlinked(key));
+        }
+    }
+
+    /// An order of the node.
+    pub(super) fn obey(&mut self, order: Order) {
+        // What was said before the order counts before it.
+        self.hear_peers(self.now);
+        if let Some(replicated) = &mut self.replicated {
+            replicated.replica.step(self.now, Input::Order(order));
+        }
+        self.follow_replica();
+    }
+
+    /// What the configuration says now.
+    fn know_cell(&mut self, facts: CellFacts) {
+        let news = Reply::Members(Whereabouts { epoch: facts.epoch, endpoints: &facts.nodes });
+        if self.serves() && facts.copies > 1 {
+            let bound = self.connections.keys().filter(|key| {
+                self.connections.at(*key).is_some_and(|found| matches!(found.phase, Phase::Bound(_)))
+            });
+            for key in bound.collect::<Vec<_>>() {
+                self.reply(key, RequestId::NOTICE, 0, &news);
+            }
+        }
+        if let Some(replicated) = &mut self.replicated {
+            replicated.facts = facts;
+        }
+    }
+
+    /// Tells a client that opened or resumed a session where the other nodes are.
+    pub(super) fn tell_nodes(&mut self, key: ConnectionKey) {
+        let Some(replicated) = &self.replicated else { return };
+        if replicated.facts.copies > 1 {
+            let (epoch, nodes) = (replicated.facts.epoch, replicated.facts.nodes.clone());
+            self.reply(key, RequestId::NOTICE, 0, &Reply::Members(Whereabouts { epoch, endpoints: &nodes }));
+        }
+    }
+
+    /// Refuses what only the primary can do, and says where that is.
+    pub(super) fn refuse_not_primary(&mut self, key: ConnectionKey, request: RequestId) {
+        let facts = self.replicated.as_ref().map(|replicated| replicated.facts.clone()).unwrap_or_default();
+        let primary = Some(Whereabouts { epoch: facts.epoch, endpoints: &facts.primary });
+        self.refuse(key, request, Refused { primary, ..Refusal::NotPrimary.into() });
+    }
+
+    /// Takes in what other nodes said, and what follows from it.
+    pub(super) fn hear_peers(&mut self, now: Tick) {
+        let Some(replicated) = &mut self.replicated else { return };
+        self.now = self.now.max(now);
+        let now = self.now;
+        let Replicated { streams, replica, hang_ups, .. } = &mut **replicated;
+        let mut broken = Vec::new();
+        for stream in streams.iter_mut() {
+            let mut taken = 0;
+            loop {
+                match Message::split(&stream.unread[taken..]) {
+                    Ok(Some((message, length))) => {
+                        replica.step(now, Input::Received(stream.key, message));
+                        taken += length;
+                    }
+                    Ok(None) => break,
+                    Err(malformed) => {
+                        tracing::warn!(%malformed, "a node's stream makes no sense; it ends");
+                        broken.push(stream.key);
+                        taken = stream.unread.len();
+                        break;
+                    }
+                }
+            }
+            stream.unread.drain(..taken);
+        }
+        for key in broken {
+            streams.retain(|stream| stream.key != key);
+            hang_ups.push(key);
+            replica.step(now, Input::Unlinked(key));
+        }
+        replica.step(now, Input::Tick);
+        self.follow_replica();
+    }
+
+    /// Does what the replica wants, applies what is committed, and lets go what has waited long enough.
+    fn follow_replica(&mut self) {
+        loop {
+            let Some(replicated) = &mut self.replicated else { return };
+            let wishes = std::mem::take(replicated.replica.outputs());
+            if wishes.is_empty() {
+                break;
+            }
+            for wish in wishes {
+                self.fulfil(wish);
+            }
+        }
+        self.apply_committed();
+        self.change_part();
+        self.release();
+        self.holds_back = self.replicated.as_ref().is_some_and(|replicated| replicated.waits());
+    }
+
+    fn fulfil(&mut self, wish: Wish) {
+        let Some(replicated) = &mut self.replicated else { return };
+        match wish {
+            Wish::Report(report) => {
+                let shard = self.settings.me.0;
+                self.output.to_control.push(ToControl::Report { shard, report });
+            }
+            Wish::HangUp(key) => {
+                replicated.streams.retain(|stream| stream.key != key);
+                replicated.hang_ups.push(key);
+            }
+            Wish::Reset => {
+                replicated.pieces.clear();
+                self.table = Table::new(replicated.table.clone());
+            }
+            Wish::SnapshotWanted(key) => {
+                self.apply_committed();
+                self.offer_snapshot(key);
+            }
+            Wish::Piece { bytes, last } => {
+                replicated.pieces.push(bytes);
+                if last {
+                    self.restore();
+                }
+            }
+        }
+    }
+
+    fn offer_snapshot(&mut self, key: LinkKey) {
+        let Some(replicated) = &mut self.replicated else { return };
+        let mut pieces = vec![replicated.moment.0.to_le_bytes().to_vec()];
+        pieces.extend(self.table.snapshot());
+        replicated.replica.offer_snapshot(self.now, key, pieces);
+    }
+
+    /// Makes the table that a primary sent.
+    fn restore(&mut self) {
+        let Some(replicated) = &mut self.replicated else { return };
+        let pieces = std::mem::take(&mut replicated.pieces);
+        let made = pieces.split_first().and_then(|(head, rest)| {
+            let moment = Tick(u64::from_le_bytes(head.as_slice().try_into().ok()?));
+            Some((moment, rest))
+        });
+        let Some((moment, rest)) = made else {
+            return tracing::error!("a snapshot without a moment; this node cannot join");
+        };
+        match Table::from_snapshot(replicated.table.clone(), rest.iter().map(Vec::as_slice)) {
+            Ok(table) => {
+                self.table = table;
+                replicated.moment = moment;
+                replicated.replica.restored();
+            }
+            Err(error) => tracing::error!(%error, "a snapshot that cannot be read; this node cannot join"),
+        }
+    }
+
+    /// Applies what other nodes decided; what followed from it was said there.
+    fn apply_committed(&mut self) {
+        let Some(replicated) = &mut self.replicated else { return };
+        let mut effects = std::mem::take(&mut self.effects);
+        while let Some(bytes) = replicated.replica.next_committed() {
+            effects.clear();
+            let mut moment = replicated.moment;
+            let table = &mut self.table;
+            let applied = operation::decode(bytes, |at, command| {
+                moment = at;
+                table.apply(at, command, &mut effects);
+            });
+            replicated.moment = moment;
+            if let Err(malformed) = applied {
+                panic!("the primary's operation cannot be read ({malformed}); this node cannot go on with its table");
+            }
+        }
+        self.effects = effects;
+    }
+
+    /// An office begins or ends.
+    fn change_part(&mut self) {
+        let Some(replicated) = &mut self.replicated else { return };
+        let serving = matches!(replicated.replica.part(), Part::Primary | Part::Yielding);
+        if std::mem::replace(&mut replicated.was_serving, serving) == serving {
+            return;
+        }
+        if serving {
+            self.begin_office();
+        } else {
+            self.leave_office();
+        }
+    }
+
+    /// Goes on where the log ends: the cell's time from the newest moment, and everybody's lease from now.
+    fn begin_office(&mut self) {
+        let Some(replicated) = &mut self.replicated else { return };
+        let Some(epoch) = Epoch::new(replicated.replica.view()) else { return };
+        replicated.ahead_ns = i128::from(replicated.moment.0) - i128::from(self.now.0);
+        replicated.confirmed = Tick::ZERO;
+        (self.settings.epoch, self.session_seq, self.draining) = (epoch, 0, false);
+        self.meet_sessions();
+        self.apply(Command::TakeOver(epoch));
+        tracing::info!(shard = self.settings.me.0, epoch = epoch.get(), "in office");
+    }
+
+    /// The doors get to know the sessions that the table has.
+    fn meet_sessions(&mut self) {
+        (self.presences, self.visiting) = (Vec::new(), 0);
+        let me = self.settings.me;
+        let (mut all, mut visitors) = (Vec::new(), Vec::new());
+        let end = self.table.sessions(0, |view| {
+            all.push(Presence {
+                session: view.key,
+                id: view.id,
+                connection: None,
+                liveness: Liveness::Heartbeat,
+                renewable: view.renewable && !view.visiting,
+                kept: view.kept_sent,
+                acknowledged: view.acknowledged,
+            });
+            if view.visiting {
+                visitors.push(view.id);
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        assert!(end.is_none(), "nobody stopped the visit");
+        for presence in all {
+            self.note_presence(presence);
+        }
+        self.visiting = visitors.len() as u64;
+        // The end of one may have been told by the primary before to nobody.
+        for id in visitors {
+            self.output.to_shards.push((id.home(), ToShard::SessionSought { id, by: me }));
+        }
+    }
+
+    /// Everybody is sent on; what waited for a round is void.
+    fn leave_office(&mut self) {
+        let Some(replicated) = &mut self.replicated else { return };
+        replicated.batches.clear();
+        replicated.begun.clear();
+        replicated.written.clear();
+        (self.presences, self.visiting) = (Vec::new(), 0);
+        self.openings.clear();
+        self.parked.clear();
+        self.holds_back = false;
+        self.output.to_shards.clear();
+        for key in self.connections.keys().collect::<Vec<_>>() {
+            let Some(connection) = self.connections.at_mut(key) else { continue };
+            connection.forget_held();
+            if matches!(connection.phase, Phase::Bound(_) | Phase::Opening) {
+                self.refuse_not_primary(key, RequestId::NOTICE);
+                self.end_connection(key, true);
+            }
+        }
+        tracing::info!(shard = self.settings.me.0, "out of office");
+    }
+
+    /// Lets go what everybody has acknowledged.
+    fn release(&mut self) {
+        let Some(replicated) = &mut self.replicated else { return };
+        let released = replicated.replica.released();
+        while let Some(&(round, begun)) = replicated.begun.front()
+            && round <= released
+        {
+            replicated.begun.pop_front();
+            replicated.confirmed = begun;
+        }
+        while replicated.batches.front().is_some_and(|batch| batch.round <= released) {
+            let Some(batch) = replicated.batches.pop_front() else { return };
+            for (key, bytes) in batch.writes {
+                let Some(connection) = self.connections.at_mut(key) else { continue };
+                connection.let_go(bytes);
+                if !std::mem::replace(&mut connection.dirty, true) {
+                    self.output.dirty.push(key);
+                }
+            }
+            self.output.close.extend(batch.closes);
+            self.output.to_shards.extend(batch.to_shards);
+        }
+    }
+
+    /// Ends the pass towards other nodes: what was written waits for this pass's round.
+    pub(super) fn end_replicated_pass(&mut self) {
+        let Some(replicated) = &mut self.replicated else { return };
+        if !self.holds_back {
+            replicated.replica.end_pass(self.now, false);
+            return;
+        }
+        let closes = std::mem::take(&mut self.output.close);
+        let to_shards = std::mem::take(&mut self.output.to_shards);
+        let wants = !replicated.written.is_empty() || !closes.is_empty() || !to_shards.is_empty();
+        let round = replicated.replica.end_pass(self.now, wants);
+        if wants {
+            let connections = &mut self.connections;
+            let held = |key| Some((key, connections.at_mut(key)?.hold()));
+            let writes = replicated.written.drain(..).filter_map(held).collect();
+            let round = round.unwrap_or_default();
+            replicated.batches.push_back(Batch { round, writes, closes, to_shards });
+        }
+        let newest = replicated.replica.round();
+        if replicated.begun.back().is_none_or(|(round, _)| *round < newest) {
+            replicated.begun.push_back((newest, self.now));
+        }
+        self.release();
+    }
+
+    /// Hands out the bytes for other nodes, and which streams are to end after them.
+    pub(crate) fn take_peer_out(&mut self, send: impl FnMut(LinkKey, &mut Vec<u8>)) -> Vec<LinkKey> {
+        let Some(replicated) = &mut self.replicated else { return Vec::new() };
+        replicated.replica.take_out(send);
+        std::mem::take(&mut replicated.hang_ups)
+    }
+
+    /// When the replica has something to do by itself.
+    pub(super) fn replica_due(&self) -> Option<Tick> {
+        self.replicated.as_ref()?.replica.next_due()
+    }
+
+    /// A shard that inherited a visiting session asks whether it is alive.
+    pub(super) fn session_sought(&mut self, id: SessionId, by: ShardId) {
+        if self.table.session(id).is_none() {
+            let why = fairlock_locktable::command::Ended::Expired;
+            self.output.to_shards.push((by, ToShard::SessionOver { id, why }));
+        }
+    }
+
+    /// What the cell's configuration says now.
+    pub(super) fn cell_news(&mut self, news: CellNews) {
+        self.settings.cell = news.cell;
+        self.settings.digest_key = news.digest_key;
+        self.settings.epoch = news.epoch;
+        if let Some(until) = news.quarantine_until {
+            self.settings.quarantine_until = until;
+        }
+        self.know_cell(news.facts);
+    }
+}
