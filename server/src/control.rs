@@ -9,6 +9,7 @@ mod admin;
 mod alarms;
 mod binding;
 mod greeting;
+pub mod register;
 mod sharing;
 mod steward;
 mod stopping;
