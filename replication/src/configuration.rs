@@ -49,7 +49,7 @@ impl fmt::Debug for MacKey {
 pub struct Configuration {
     /// The cell; never 0.
     pub cell: CellId,
-    /// Rises with every change.
+    /// Rises with every change of members or primary.
     pub epoch: Epoch,
     /// Who alone appends; one of `members`.
     pub primary: NodeId,

@@ -7,6 +7,7 @@
 mod describe;
 mod error;
 mod namespaces;
+mod register;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -22,6 +23,7 @@ use serde::Deserialize;
 
 pub use error::ConfigError;
 pub use namespaces::NamespaceConfig;
+pub use register::RegisterConfig;
 pub use values::{NotADuration, parse_duration};
 
 /// The port of a server that is not told another.
@@ -71,6 +73,8 @@ pub struct Config {
     pub signals: bool,
     /// What clients may use up.
     pub limits: Limits,
+    /// Where the configuration of the cell lives.
+    pub register: RegisterConfig,
     /// Queue disciplines, by namespace; one that is not named is strict.
     #[serde(rename = "namespace")]
     pub namespaces: BTreeMap<String, NamespaceConfig>,
@@ -142,6 +146,7 @@ impl Default for Config {
             ttl_max: limits::TTL_CELL_MAX,
             signals: false,
             limits: Limits::default(),
+            register: RegisterConfig::default(),
             namespaces: BTreeMap::new(),
         }
     }
@@ -216,6 +221,7 @@ impl Config {
             return Err(ConfigError::value("socket_mode", "permission bits are 0000 to 0777, in octal"));
         }
         namespaces::check(&self.namespaces)?;
+        self.register.check()?;
         self.limits.check()
     }
 

@@ -10,6 +10,7 @@ mod alarms;
 mod binding;
 mod greeting;
 pub(crate) mod keeping;
+pub mod register;
 mod sharing;
 mod steward;
 mod stopping;

@@ -30,7 +30,8 @@ mod shard;
 mod state;
 mod stats;
 
-pub use config::{Config, ConfigError, IoChoice, NamespaceConfig, Poll};
+pub use config::{Config, ConfigError, IoChoice, NamespaceConfig, Poll, RegisterConfig};
+pub use control::register;
 pub use control::{BindError, ExitReport, StopReason, Stopper};
 pub use error::StartError;
 pub use server::{Ready, Server};

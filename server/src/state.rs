@@ -99,21 +99,8 @@ impl StateDirectory {
     /// # Errors
     /// [`StateError`]; a record that cannot be read is never taken for a missing one.
     pub(crate) fn read(&self) -> Result<Option<Record>, StateError> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let file = match openat(&self.directory, RECORD, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(self.fault("open the record of", &errno.into())),
-        };
-        let mut bytes = Vec::with_capacity(RECORD_BYTES_MAX + 1);
-        let read = file.take(RECORD_BYTES_MAX as u64 + 1).read_to_end(&mut bytes);
-        read.map_err(|error| self.fault("read the record of", &error))?;
-        let path = || self.path.join(RECORD);
-        match Record::from_text(&bytes) {
-            Ok(record) => Ok(Some(record)),
-            Err(NotARecord::Newer { format, .. }) => Err(StateError::Newer { path: path(), format }),
-            Err(NotARecord::Corrupt(what)) => Err(StateError::Corrupt { path: path(), what }),
-        }
+        let Some(bytes) = self.read_file(RECORD, RECORD_BYTES_MAX)? else { return Ok(None) };
+        Record::from_text(&bytes).map(Some).map_err(|error| self.not_a_record(RECORD, error))
     }
 
     /// Replaces the record; durable when this returns.
@@ -121,16 +108,57 @@ impl StateDirectory {
     /// # Errors
     /// [`StateError`]; whether the old record or the new one is there is not known then.
     pub(crate) fn write(&self, record: &Record) -> Result<(), StateError> {
+        self.prepare_file(RECORD_NEW, record.to_text().as_bytes())?;
+        self.replace_file(RECORD_NEW, RECORD)
+    }
+
+    /// What is in a file, and a byte more than the most it may have, if it has that; `None` when it is missing.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) fn read_file(&self, name: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, StateError> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = match openat(&self.directory, name, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(self.fault("open the record of", &errno.into())),
+        };
+        let mut bytes = Vec::with_capacity(bytes_max + 1);
+        let read = file.take(bytes_max as u64 + 1).read_to_end(&mut bytes);
+        read.map_err(|error| self.fault("read the record of", &error))?;
+        Ok(Some(bytes))
+    }
+
+    /// Writes a file beside the one it will replace; its bytes are durable when this returns.
+    ///
+    /// # Errors
+    /// [`StateError`]; what it would have replaced is untouched.
+    pub(crate) fn prepare_file(&self, new: &str, bytes: &[u8]) -> Result<(), StateError> {
         let fault = |doing| move |errno: Errno| self.fault(doing, &errno.into());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = openat(&self.directory, RECORD_NEW, flags, FILE_MODE).map_err(fault("write to"))?;
+        let file = openat(&self.directory, new, flags, FILE_MODE).map_err(fault("write to"))?;
         let mut file = File::from(file);
-        let written = io::Write::write_all(&mut file, record.to_text().as_bytes());
-        written.map_err(|error| self.fault("write to", &error))?;
-        fsync(&file).map_err(fault("make durable what is in"))?;
-        renameat(&self.directory, RECORD_NEW, &self.directory, RECORD)
-            .map_err(fault("replace the record of"))?;
+        io::Write::write_all(&mut file, bytes).map_err(|error| self.fault("write to", &error))?;
+        fsync(&file).map_err(fault("make durable what is in"))
+    }
+
+    /// Puts a prepared file at the place of another; durable when this returns.
+    ///
+    /// # Errors
+    /// [`StateError`]; which of the two is there is not known then.
+    pub(crate) fn replace_file(&self, new: &str, name: &str) -> Result<(), StateError> {
+        let fault = |doing| move |errno: Errno| self.fault(doing, &errno.into());
+        renameat(&self.directory, new, &self.directory, name).map_err(fault("replace the record of"))?;
         fsync(&self.directory).map_err(fault("make durable what is in"))
+    }
+
+    /// What a text in a file of this directory is instead of a record.
+    pub(crate) fn not_a_record(&self, name: &str, error: NotARecord) -> StateError {
+        let path = self.path.join(name);
+        match error {
+            NotARecord::Newer { format, .. } => StateError::Newer { path, format },
+            NotARecord::Corrupt(what) => StateError::Corrupt { path, what },
+        }
     }
 
     fn fault(&self, doing: &'static str, error: &io::Error) -> StateError {

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::configuration::tests::configuration;
-use fairlock_protocol::Epoch;
 use core::fmt::Write;
+use fairlock_protocol::Epoch;
 use std::string::String;
 
 fn at(epoch: u32) -> Configuration {

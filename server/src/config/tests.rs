@@ -36,6 +36,15 @@ fn what_is_printed_loads_again_as_the_same() {
         ttl_max: Duration::from_mins(30),
         signals: false,
         limits: Limits { sessions: 7, ..Limits::default() },
+        register: RegisterConfig {
+            url: Some("etcds://h1:1,[::1]:2".to_string()),
+            ca: Some(PathBuf::from("/ca.pem")),
+            cert: Some(PathBuf::from("/cert.pem")),
+            key: Some(PathBuf::from("/key \"1\".pem")),
+            user: Some("fair".to_string()),
+            password_file: Some(PathBuf::from("/password")),
+            timeout: Duration::from_millis(750),
+        },
         namespaces: BTreeMap::from([
             ("a.b-c".to_string(), NamespaceConfig::new(Discipline::Phase)),
             (
@@ -60,10 +69,15 @@ fn what_is_printed_loads_again_as_the_same() {
 fn every_key_is_printed_with_its_default() {
     let text = Config::default().describe();
     // A key that cannot be given is answered with the list of those that can.
-    for section in ["", "[limits]\n", "[namespace.x]\n"] {
+    for section in ["", "[limits]\n", "[register]\n", "[namespace.x]\n"] {
         let error = parse(&format!("{section}nonsense = 1")).unwrap_err().to_string();
         let keys = error.split_once("expected one of").unwrap().1;
-        for key in keys.split('`').skip(1).step_by(2).filter(|key| !["limits", "namespace"].contains(key)) {
+        for key in keys
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter(|key| !["limits", "register", "namespace"].contains(key))
+        {
             let line =
                 text.lines().position(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = ")));
             let line = line.unwrap_or_else(|| panic!("`{key}` is not printed"));
@@ -89,6 +103,8 @@ fn what_is_wrong_is_named_by_file_line_and_key() {
         ("poll = always", 1, "poll", ""),
         ("pin = true\npin = true", 2, "pin", "duplicate"),
         ("limits = 5", 1, "limits", ""),
+        ("[register]\nurls = \"etcd://h\"", 2, "urls", "unknown field"),
+        ("[register]\ntimeout = \"soon\"", 2, "timeout", "a duration is"),
         ("[namespace.a]\ndiscipline = \"fair\"", 2, "discipline", "\"phase\" or \"priority\""),
         ("[namespace.a]\nbudget = 3", 2, "budget", "unknown field"),
         ("[namespace.a]\nage_step = \"soon\"", 2, "age_step", "a duration is"),
@@ -129,6 +145,17 @@ fn values_out_of_range_are_refused_by_name() {
         ("limits.sessions = 0", "limits.sessions"),
         ("limits.locks_per_session = 4000000000", "limits.locks_per_session"),
         ("limits.write_backlog_bytes = 1000", "limits.write_backlog_bytes"),
+        ("register.url = \"http://h\"", "register.url"),
+        ("register.url = \"etcds://h\"", "register.ca"),
+        ("register.url = \"etcd://h\"\nregister.ca = \"/x\"", "register.ca"),
+        ("register.url = \"etcds://h\"\nregister.ca = \"/x\"\nregister.key = \"/x\"", "register.cert"),
+        ("register.url = \"etcds://h\"\nregister.ca = \"/x\"\nregister.cert = \"/x\"", "register.key"),
+        ("register.url = \"etcd://h\"\nregister.user = \"x\"", "register.password_file"),
+        ("register.url = \"etcd://h\"\nregister.password_file = \"/x\"", "register.user"),
+        ("register.url = \"file:/x\"\nregister.user = \"x\"", "register.user"),
+        ("register.user = \"x\"", "register.url"),
+        ("register.timeout = \"10ms\"", "register.timeout"),
+        ("register.timeout = \"2m\"", "register.timeout"),
     ];
     for (text, key) in table {
         let error = parse(text).unwrap().check().unwrap_err().to_string();
