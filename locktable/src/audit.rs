@@ -337,6 +337,7 @@ impl Table {
         let Some(crowd) = self.crowd_of(slot) else { return };
         sum.add(&[crowd.run_first, crowd.enqueued, crowd.served]);
         if let Some(closed) = &crowd.closed {
+            sum.add(&[closed.until.0]);
             sum.bytes(&closed.identity);
             sum.bytes(&closed.reclaim_key);
         }
@@ -344,7 +345,10 @@ impl Table {
             for slot in list::walk(&self.waiters, ends.head, |waiter| waiter.queue) {
                 let waiter = &self.waiters[slot];
                 sum.add(&[slot.into(), waiter.generation.into(), waiter.session.into(), waiter.request.0]);
-                sum.add(&[waiter.mode as u64, waiter.owner.0, waiter.grant.into(), waiter.number]);
+                sum.add(&[waiter.mode as u64, waiter.owner.0, waiter.grant.into()]);
+                if waiter.converts || !lock.has(Lock::DISCIPLINED) {
+                    sum.add(&[waiter.number]);
+                }
                 if !waiter.converts && lock.has(Lock::DISCIPLINED) {
                     // By class and age one is chosen before another, so here the moment counts.
                     let turn = &self.turns[self.turn_slot(slot)];

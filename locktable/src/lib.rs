@@ -36,6 +36,7 @@ pub mod operation;
 mod queue;
 mod record;
 mod release;
+mod rolling;
 mod rules;
 mod seat;
 mod sessions;

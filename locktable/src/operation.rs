@@ -19,27 +19,27 @@ use fairlock_protocol::{Digest, GrantId, Malformed, Resource, Tick};
 pub const OPERATIONS_LEVEL: u16 = 1;
 
 /// Numbers of the kinds. A number is never used for another kind.
-mod kind {
-    pub(super) const OPEN: u8 = 1;
-    pub(super) const RESUME: u8 = 2;
-    pub(super) const ACKNOWLEDGE: u8 = 3;
-    pub(super) const END: u8 = 4;
-    pub(super) const ACQUIRE: u8 = 5;
-    pub(super) const ACQUIRE_ALL: u8 = 6;
-    pub(super) const RELEASE: u8 = 7;
-    pub(super) const CONVERT: u8 = 8;
-    pub(super) const CANCEL: u8 = 9;
-    pub(super) const BREAK: u8 = 10;
-    pub(super) const KILL: u8 = 11;
-    pub(super) const CONFIRM: u8 = 12;
-    pub(super) const CACHE: u8 = 13;
-    pub(super) const GIVE_BACK: u8 = 14;
-    pub(super) const WAIT_OVER: u8 = 15;
-    pub(super) const HOLD_OVER: u8 = 16;
-    pub(super) const DELAY_OVER: u8 = 17;
-    pub(super) const DOOM: u8 = 18;
-    pub(super) const EPOCH: u8 = 19;
-    pub(super) const TAKE_OVER: u8 = 20;
+pub(crate) mod kind {
+    pub(crate) const OPEN: u8 = 1;
+    pub(crate) const RESUME: u8 = 2;
+    pub(crate) const ACKNOWLEDGE: u8 = 3;
+    pub(crate) const END: u8 = 4;
+    pub(crate) const ACQUIRE: u8 = 5;
+    pub(crate) const ACQUIRE_ALL: u8 = 6;
+    pub(crate) const RELEASE: u8 = 7;
+    pub(crate) const CONVERT: u8 = 8;
+    pub(crate) const CANCEL: u8 = 9;
+    pub(crate) const BREAK: u8 = 10;
+    pub(crate) const KILL: u8 = 11;
+    pub(crate) const CONFIRM: u8 = 12;
+    pub(crate) const CACHE: u8 = 13;
+    pub(crate) const GIVE_BACK: u8 = 14;
+    pub(crate) const WAIT_OVER: u8 = 15;
+    pub(crate) const HOLD_OVER: u8 = 16;
+    pub(crate) const DELAY_OVER: u8 = 17;
+    pub(crate) const DOOM: u8 = 18;
+    pub(crate) const EPOCH: u8 = 19;
+    pub(crate) const TAKE_OVER: u8 = 20;
 }
 
 /// Facts about an OPEN, one bit each.

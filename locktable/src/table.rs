@@ -12,6 +12,7 @@ use crate::index::{Index, IndexKey};
 use crate::marks::Marks;
 use crate::names::{Names, Namespaces};
 use crate::record::{Crowd, Extra, Grant, Lock, SESSION_SLOTS, Stake, Waiter};
+use crate::rolling::Rolling;
 use crate::rules::NamespaceRules;
 use crate::sessions::Session;
 use crate::slab::Slab;
@@ -107,6 +108,8 @@ pub struct Table {
     pub(crate) marks: Marks,
     pub(crate) generations: Generations,
     pub(crate) counts: Counts,
+    /// Present in a cell of several nodes.
+    pub(crate) rolling: Option<Rolling>,
     /// Locks to scan at the end of the present command; empty between commands.
     pub(crate) touched: Vec<u32>,
     /// Bundles that go on at the end of the present command, by age, with their slots; empty between commands.
@@ -162,6 +165,7 @@ impl Table {
             marks: Marks::new(limits.death_marks),
             generations: Generations::default(),
             counts: Counts::default(),
+            rolling: None,
             touched: Vec::new(),
             advancing: BTreeSet::new(),
         }
@@ -172,6 +176,7 @@ impl Table {
     /// `now` never goes back from one call to the next, of this and of the other methods that take it. A take-over alone
     /// may come from before what [`Table::due`] and [`Table::renew`] were told; not from before what this was told.
     pub fn apply(&mut self, now: Tick, command: Command<'_>, effects: &mut Effects) {
+        let before = effects.len();
         match command {
             Command::Open(open) => self.open(now, &open, effects),
             Command::Resume { session, received } => self.resume(session, received),
@@ -208,6 +213,9 @@ impl Table {
             self.finish(now, effects);
         }
         debug_assert!(self.touched.is_empty(), "a command leaves no scan undone");
+        if self.rolling.is_some() {
+            self.roll(now, &command, &effects[before..]);
+        }
     }
 
     /// The next thing that time has decided by `now`. Apply it, and ask again until there is nothing: the same

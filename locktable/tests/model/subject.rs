@@ -35,7 +35,8 @@ impl Subject {
         for (resource, told) in house.into_iter().enumerate().filter(|(_, told)| *told != Rules::STRICT) {
             rules.set(Namespace::new(namespace_of(house, resource)).unwrap(), told);
         }
-        let table = Table::new(Settings { epoch, shard: ShardId(0), index_key, limits, rules });
+        let mut table = Table::new(Settings { epoch, shard: ShardId(0), index_key, limits, rules });
+        table.begin_rolling();
         Subject { table, effects: Effects::new() }
     }
 
@@ -73,6 +74,10 @@ impl Subject {
 
     pub fn digest(&self) -> u128 {
         self.table.digest()
+    }
+
+    pub fn rolling(&self) -> u128 {
+        self.table.rolling()
     }
 
     pub fn audit(&self) {
