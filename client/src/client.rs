@@ -80,7 +80,21 @@ impl Client {
     /// How the bytes travel, or did before the connection broke; never [`Transport::Auto`], except in a forked child.
     pub fn transport(&self) -> Transport {
         let core = &self.anchor.core;
-        if core.mark.is_child() { Transport::Auto } else { core.session().transport(core) }
+        if core.mark.is_child() { Transport::Auto } else { core.session().transport() }
+    }
+
+    /// The node the session lives with, or did before the connection broke, as an endpoint; empty in a forked child.
+    pub fn node(&self) -> String {
+        let core = &self.anchor.core;
+        let at = if core.mark.is_child() { None } else { core.session().home().at() };
+        at.map(|at| at.to_string()).unwrap_or_default()
+    }
+
+    /// Every node the client knows, as endpoints: those the program named, then those that servers have told of.
+    pub fn members(&self) -> Vec<String> {
+        let mut members: Vec<String> = self.anchor.core.nodes.all().iter().map(ToString::to_string).collect();
+        members.dedup();
+        members
     }
 
     /// How the client stands with its server.

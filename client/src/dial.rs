@@ -10,7 +10,9 @@ use crate::session::Fault;
 use crate::transport::{self, Memory, Offer, Settled, Target};
 use fairlock_protocol::handshake::FEATURE_SHM;
 use fairlock_protocol::limits::FRAME_BYTES_MAX;
-use fairlock_protocol::{Class, Frame, Hello, Malformed, Reply, Request, RequestId, ShardId, Tick, Welcome};
+use fairlock_protocol::{
+    Class, Frame, Hello, Malformed, Refusal, Reply, Request, RequestId, ShardId, Tick, Welcome,
+};
 use fairlock_shm::bell::Waiting;
 use fairlock_shm::fork::ForkMark;
 use rustix::event::{PollFd, PollFlags};
@@ -21,6 +23,8 @@ use std::time::Duration;
 
 /// How often a wait looks whether it is still wanted.
 const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// Pause before the nodes of a cell are asked once more, none of which took us: one may be about to take over.
+const NEXT_NODE_PAUSE: Duration = Duration::from_millis(5);
 /// Bytes read at once at first; frames are mostly small, pages are not.
 const INBOX_BYTES: usize = 16 * 1024;
 
@@ -336,26 +340,35 @@ impl Wire {
 
 /// Tries the targets in their order until one of them takes us or `allowed` is over. One that cannot be reached, or
 /// that says it is not the one to ask, leads to the next; refusals for the moment are waited out as long as there is time.
+/// Before each round it is asked anew what the targets are: a node that was asked may have named another.
 pub(crate) fn first_that<R>(
-    targets: &[Target],
+    targets: &dyn Fn() -> Vec<Target>,
     allowed: Duration,
     wanted: &dyn Fn() -> bool,
-    mut attempt: impl FnMut(usize, &Target, Duration) -> Result<R, ConnectError>,
+    mut attempt: impl FnMut(&Target, Duration) -> Result<R, ConnectError>,
 ) -> Result<R, ConnectError> {
-    assert!(!targets.is_empty(), "an endpoint has a member");
+    let mut tried: Vec<String> = Vec::new();
     let until = clock::now().after(allowed);
     loop {
         let mut last = ConnectError::Closed;
         let mut pause = None;
-        for (index, target) in targets.iter().enumerate() {
-            let others = u32::try_from(targets.len() - index).unwrap_or(u32::MAX);
+        let round = targets();
+        assert!(!round.is_empty(), "an endpoint has a member");
+        for (index, target) in round.iter().enumerate() {
+            let name = target.to_string();
+            if !tried.contains(&name) {
+                tried.push(name);
+            }
+            let others = u32::try_from(round.len() - index).unwrap_or(u32::MAX);
             let share = until.since(clock::now()) / others;
-            match attempt(index, target, share.max(Duration::from_millis(1))) {
+            match attempt(target, share.max(Duration::from_millis(1))) {
                 Ok(done) => return Ok(done),
                 Err(error @ ConnectError::Closed) => return Err(error),
                 Err(error) => {
-                    if error.refusal().is_some_and(|refusal| refusal.class() == Class::Retry) {
-                        pause = Some(LOOK_AROUND / 2);
+                    match error.refusal().map(|refusal| (refusal, refusal.class())) {
+                        Some((Refusal::NotPrimary, _)) => pause = pause.or(Some(NEXT_NODE_PAUSE)),
+                        Some((_, Class::Retry)) => pause = Some(LOOK_AROUND / 2),
+                        _ => {}
                     }
                     last = error;
                 }
@@ -363,7 +376,7 @@ pub(crate) fn first_that<R>(
         }
         match pause {
             Some(pause) if clock::now().after(pause) < until && wanted() => std::thread::sleep(pause),
-            _ => return Err(last),
+            _ => return Err(last.among(&tried)),
         }
     }
 }

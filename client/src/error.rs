@@ -22,7 +22,7 @@ pub enum ConnectError {
     /// Nobody listens there, or the host cannot be reached.
     #[error("no server at {endpoint}; start one with `fairlock serve`, or name another endpoint")]
     Unreachable {
-        /// The last one that was tried.
+        /// The last one that was tried, and the others.
         endpoint: String,
         /// What the system said.
         #[source]
@@ -106,6 +106,24 @@ impl ConnectError {
             self,
             ConnectError::Unreachable { .. } | ConnectError::TimedOut { .. } | ConnectError::Broken { .. }
         )
+    }
+
+    /// The same, after all of these were tried: each is named, the last one first.
+    pub(crate) fn among(mut self, tried: &[String]) -> ConnectError {
+        use ConnectError::{Broken, NoSharedMemory, NotFairlock, OutOfTurn, Refused, TimedOut, Unreachable};
+        if let Unreachable { endpoint, .. }
+        | TimedOut { endpoint, .. }
+        | Refused { endpoint, .. }
+        | NotFairlock { endpoint, .. }
+        | OutOfTurn { endpoint, .. }
+        | Broken { endpoint, .. }
+        | NoSharedMemory { endpoint, .. } = &mut self
+            && tried.len() > 1
+        {
+            let others: Vec<&str> = tried.iter().map(String::as_str).filter(|it| it != endpoint).collect();
+            *endpoint = format!("{endpoint} (tried before: {})", others.join(", "));
+        }
+        self
     }
 
     /// What the server said, when it was the server that refused.

@@ -45,6 +45,44 @@ impl fmt::Display for Target {
     }
 }
 
+impl Target {
+    /// Whether the same connection is meant.
+    pub(crate) fn is_same_place(&self, other: &Target) -> bool {
+        match (self, other) {
+            (Target::Tcp(one, _), Target::Tcp(other, _)) => one == other,
+            (Target::Unix(one), Target::Unix(other)) => one == other,
+            _ => false,
+        }
+    }
+
+    /// Whether both are addresses of one host name, or the same.
+    pub(crate) fn is_same_node(&self, other: &Target) -> bool {
+        match (self, other) {
+            (Target::Tcp(here, one), Target::Tcp(there, other)) => one == other || here == there,
+            _ => self.is_same_place(other),
+        }
+    }
+
+    /// Whether this address leads here.
+    pub(crate) fn is_at(&self, address: &Address) -> bool {
+        match self {
+            Target::Tcp(_, named) => named == address,
+            Target::Unix(path) => matches!(address, Address::Unix(other) if other == path),
+        }
+    }
+}
+
+/// What one address of a list means now; names are looked up, which may take its time.
+pub(crate) fn places(address: &Address) -> io::Result<Vec<Target>> {
+    match address {
+        Address::Unix(path) => Ok(vec![Target::Unix(path.clone())]),
+        Address::Tcp { host, port } => {
+            let found = tcp::addresses(host, *port)?;
+            Ok(found.into_iter().map(|found| Target::Tcp(found, address.clone())).collect())
+        }
+    }
+}
+
 /// The places an endpoint means, in order.
 pub(crate) fn resolve(endpoint: &Endpoint, transport: Transport) -> Result<Vec<Target>, ConnectError> {
     let mut targets = Vec::new();
@@ -65,12 +103,12 @@ pub(crate) fn resolve(endpoint: &Endpoint, transport: Transport) -> Result<Vec<T
                 let text = "the transport unix does not fit a tcp: endpoint; name a unix: endpoint";
                 return Err(ConnectError::Unsupported(text));
             }
-            (Address::Tcp { host, port }, Transport::Auto | Transport::Tcp) => {
-                let found = tcp::addresses(host, *port).map_err(|source| ConnectError::Unreachable {
+            (Address::Tcp { .. }, Transport::Auto | Transport::Tcp) => {
+                let found = places(address).map_err(|source| ConnectError::Unreachable {
                     endpoint: address.to_string(),
                     source: Arc::new(source),
                 })?;
-                targets.extend(found.into_iter().map(|found| Target::Tcp(found, address.clone())));
+                targets.extend(found);
             }
         }
     }

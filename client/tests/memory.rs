@@ -289,7 +289,7 @@ fn the_end_of_the_socket_is_seen_by_one_who_sleeps_and_guards_live_until_their_d
         std::thread::sleep(Duration::from_millis(50));
         drop(peer);
         // It dials again, and nobody answers: the lease decides.
-        let peers: Vec<_> = (0..1).map(|_| server.greeted(true)).collect();
+        let peers: Vec<_> = (0..1).map(|_| server.greeted(false)).collect();
         std::thread::sleep(Duration::from_millis(700));
         drop(peers);
     });

@@ -157,6 +157,16 @@ impl Word {
         self.state.load(Ordering::Acquire) == pack(HELD, generation, holder)
     }
 
+    /// The client's own library lets nobody enter this tenure any more, because its connection is gone; whoever is inside
+    /// stays there until he leaves.
+    pub fn shut(&self, generation: Generation) -> Seen {
+        let free = pack(FREE, generation, Holder::GRANTED);
+        self.wanted.store(VOID, Ordering::SeqCst);
+        // SeqCst: as in `renounce`, and changes nothing either: of this and an exchange in `enter` one sees the other.
+        let found = self.state.compare_exchange(free, free, Ordering::SeqCst, Ordering::SeqCst);
+        seen(found.unwrap_or_else(|state| state), generation)
+    }
+
     /// The client's own library ends a tenure that an operator broke, before it confirms: nobody enters it any more, and
     /// whoever is inside finds out. A free word stays free, for the server to take; one that was held is [`Seen::Neither`]
     /// until its holder leaves, and then free.

@@ -53,7 +53,7 @@ impl Admin {
     {
         let endpoint: Endpoint = endpoint.try_into()?;
         let targets = transport::resolve(&endpoint, builder::Transport::Auto)?;
-        dial::first_that(&targets, deadline, &always, |_, target, allowed| {
+        dial::first_that(&|| targets.clone(), deadline, &always, |target, allowed| {
             Admin::connect_to(target, allowed, deadline)
         })
     }

@@ -1,15 +1,16 @@
 //! What one client shares among its handles, guards and its tender thread.
 
 use super::foreground::Wish;
+use super::nodes::Nodes;
 use super::opening;
 use super::session::Session;
 use super::slot::{Outcome, Slot};
 use super::tender::Tender;
-use crate::builder::{Builder, Notice, NoticeCallback};
+use crate::builder::{Builder, Notice, NoticeCallback, Transport};
 use crate::clock;
 use crate::endpoint::{Address, Endpoint};
 use crate::error::{AcquireError, ConnectError, LostCause};
-use crate::transport::{self, Bell, Target};
+use crate::transport::{self, Bell};
 use fairlock_protocol::Liveness;
 use fairlock_protocol::limits::{IDENTITY_BYTES_MAX, LABEL_BYTES_MAX, TTL_MAX};
 use fairlock_shm::fork::ForkMark;
@@ -30,7 +31,7 @@ const NOTICES_QUEUED_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) endpoint: Endpoint,
-    pub(crate) transport: crate::builder::Transport,
+    pub(crate) transport: Transport,
     pub(crate) ttl_ms: u32,
     pub(crate) label: String,
     pub(crate) identity: Vec<u8>,
@@ -58,9 +59,9 @@ pub(crate) struct Core {
     current: Mutex<Arc<Session>>,
     /// `None` once no session will be opened any more.
     orphans: Mutex<Option<Vec<Orphan>>>,
-    /// Where the nodes were found; refreshed when a session is opened.
-    targets: Mutex<Arc<[Target]>>,
-    bell: Bell,
+    /// Where the nodes are, as far as it is known.
+    pub(crate) nodes: Arc<Nodes>,
+    bell: Arc<Bell>,
     /// Release store in `close`, Acquire loads in the tender and on every path in.
     closing: AtomicBool,
     done: Mutex<bool>,
@@ -130,16 +131,17 @@ impl Core {
     pub(crate) fn start(builder: Builder, endpoint: &Endpoint) -> Result<Arc<Anchor>, ConnectError> {
         let (config, callback) = config(builder, endpoint)?;
         let mark = Arc::new(ForkMark::new().map_err(system("a page for the fork mark"))?);
-        let bell = Bell::new().map_err(system("a descriptor"))?;
-        let targets = transport::resolve(endpoint, config.transport)?;
-        let opened = opening::open(&config, &targets, &mark, &|| true)?;
+        let bell = Arc::new(Bell::new().map_err(system("a descriptor"))?);
+        let listens = matches!(config.transport, Transport::Auto | Transport::Tcp);
+        let nodes = Nodes::new(transport::resolve(endpoint, config.transport)?, listens, &bell);
+        let opened = opening::open(&config, &nodes, &mark, &|| true)?;
         let notices = callback.map(start_notices).transpose()?;
         let core = Arc::new(Core {
             mark,
             config,
             current: Mutex::new(Arc::clone(&opened)),
             orphans: Mutex::new(Some(Vec::new())),
-            targets: Mutex::new(targets.into()),
+            nodes,
             bell,
             closing: AtomicBool::new(false),
             done: Mutex::new(false),
@@ -162,14 +164,6 @@ impl Core {
 
     pub(super) fn set_session(&self, session: &Arc<Session>) {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(session);
-    }
-
-    pub(super) fn targets(&self) -> Arc<[Target]> {
-        Arc::clone(&self.targets.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub(super) fn set_targets(&self, targets: Vec<Target>) {
-        *self.targets.lock().unwrap_or_else(PoisonError::into_inner) = targets.into();
     }
 
     /// Wakes the tender.

@@ -7,10 +7,12 @@
 use super::core::Core;
 use super::session::Session;
 use super::slot::Slot;
+use super::spares::Owner;
+use super::tender::RESUME_TIME;
 use crate::clock;
 use crate::dial::Inbox;
 use crate::session::{Attempt, Hold, Jitter, Spec, Stream};
-use crate::transport::{Bell, Link, Memory};
+use crate::transport::{Bell, Link, Memory, Target};
 use fairlock_protocol::handshake::FEATURE_SHM;
 use fairlock_protocol::{Refusal, ShardId, Tick};
 use std::io;
@@ -58,6 +60,8 @@ pub(super) struct LaneState {
     pub(super) tries: u32,
     /// Which of the targets the next connection goes to, modulo their number.
     pub(super) target: usize,
+    /// Where the present connection leads, or the last one did.
+    at: Option<Target>,
     /// Memory was passed that cannot be used: the next connections do not ask for it.
     pub(super) without_memory: bool,
     /// A ring that was full is tried again at this moment.
@@ -101,6 +105,7 @@ impl Lane {
             redial: Tick::ZERO,
             tries: 0,
             target,
+            at: None,
             without_memory: false,
             retry: Tick::ZERO,
             links: 0,
@@ -121,8 +126,9 @@ impl Lane {
     }
 
     /// The home lane goes on with the connection on which the session was opened, and what came with its last answer.
-    pub(super) fn adopt(&self, core_link: impl FnOnce(u64) -> Link, inbox: Inbox) {
+    pub(super) fn adopt(&self, core_link: impl FnOnce(u64) -> Link, inbox: Inbox, target: &Target) {
         let mut state = self.state();
+        state.at = Some(target.clone());
         state.links += 1;
         let number = state.links;
         let link = Arc::new(core_link(number));
@@ -280,20 +286,61 @@ impl Lane {
             let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
             let mut state = self.state();
             if !take_apart(&mut state.stream, &mut inbox.1) {
-                let number = state.links;
-                break_link(&mut state, number, Duration::ZERO);
+                break_link(&mut state, inbox.0, Duration::ZERO);
             }
             state.stream.take_events()
         };
         session.follow(core, self, events, false);
     }
 
+    /// A connection on which RESUME was said, at this moment, takes the lane; its answer has arrived.
+    pub(super) fn take_over(
+        &self,
+        Owner { core, session, .. }: Owner<'_>,
+        link: Arc<Link>,
+        arrived: Inbox,
+        target: &Target,
+        sent: Tick,
+    ) {
+        let events = {
+            let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.state();
+            assert!(state.link.is_none(), "one connection at a time");
+            let number = link.number;
+            state.link = Some(link);
+            state.at = Some(target.clone());
+            state.outlet = Outlet::Open;
+            state.resume_by = clock::now().after(RESUME_TIME);
+            *inbox = (number, arrived);
+            state.stream.resumes(sent);
+            if !take_apart(&mut state.stream, &mut inbox.1) {
+                break_link(&mut state, number, Duration::ZERO);
+            }
+            state.stream.take_events()
+        };
+        self.flush(core);
+        session.follow(core, self, events, false);
+    }
+
+    /// Where the present connection leads, or the last one did.
+    pub(crate) fn at(&self) -> Option<Target> {
+        self.state().at.clone()
+    }
+
+    /// A number for a connection that may take the lane.
+    pub(super) fn next_number(&self) -> u64 {
+        let mut state = self.state();
+        state.links += 1;
+        state.links
+    }
+
     /// Breaks the present connection; another one is tried after the pause, `elsewhere` if there is a choice.
     pub(super) fn break_now(&self, core: &Core, pause: Duration, elsewhere: bool) {
         let mut state = self.state();
-        let number = state.links;
         state.target += usize::from(elsewhere);
-        break_link(&mut state, number, pause);
+        if let Some(number) = state.number() {
+            break_link(&mut state, number, pause);
+        }
         drop(state);
         core.ring();
     }
@@ -301,8 +348,9 @@ impl Lane {
     /// Ends the present connection for good.
     pub(super) fn hang_up(&self) {
         let mut state = self.state();
-        let number = state.links;
-        break_link(&mut state, number, Duration::ZERO);
+        if let Some(number) = state.number() {
+            break_link(&mut state, number, Duration::ZERO);
+        }
     }
 
     /// No connection could be begun; the next target is tried later.
@@ -320,6 +368,7 @@ impl Lane {
         &self,
         core: &Core,
         make: impl FnOnce(u64) -> Link,
+        target: &Target,
         stands: bool,
         resume_by: Tick,
     ) {
@@ -328,6 +377,7 @@ impl Lane {
         state.links += 1;
         let number = state.links;
         state.link = Some(Arc::new(make(number)));
+        state.at = Some(target.clone());
         state.outlet = if stands { Outlet::Open } else { Outlet::Connecting };
         state.resume_by = resume_by;
         if stands {
@@ -362,6 +412,16 @@ impl Lane {
 }
 
 impl LaneState {
+    /// The number of the present connection.
+    fn number(&self) -> Option<u64> {
+        self.link.as_ref().map(|link| link.number)
+    }
+
+    /// Whether the session has ever been tried to be reached here.
+    pub(super) fn was_tried(&self) -> bool {
+        self.links > 0 || self.tries > 0
+    }
+
     /// The present connection stands: HELLO is said.
     pub(super) fn greet(&mut self) {
         let asks = self.link.as_ref().is_some_and(|link| link.asks());

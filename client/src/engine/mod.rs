@@ -25,9 +25,11 @@
 pub(crate) mod core;
 mod foreground;
 mod lane;
+mod nodes;
 mod opening;
 mod session;
 mod slot;
+mod spares;
 mod tender;
 mod waiting;
 

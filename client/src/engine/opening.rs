@@ -2,12 +2,13 @@
 
 use super::core::Config;
 use super::lane::Lane;
+use super::nodes::Nodes;
 use super::session::Session;
 use crate::builder::Transport;
 use crate::clock;
 use crate::dial::{self, Wire};
 use crate::error::ConnectError;
-use crate::session::{Fault, Jitter, Lease, Passport, Stream};
+use crate::session::{Directions, Fault, Jitter, Lease, Passport, Stream};
 use crate::transport::{self, Link, Memory, Road, Target};
 use fairlock_protocol::limits::{ATTRIBUTE_BYTES_MAX, TTL_MAX, TTL_MIN};
 use fairlock_protocol::request::Open;
@@ -28,14 +29,14 @@ struct Opened {
     kept: bool,
 }
 
-/// Connects to the first of the targets that takes us, and opens a session there.
+/// Connects to the first of the nodes that takes us, and opens a session there.
 pub(super) fn open(
     config: &Config,
-    targets: &[Target],
+    nodes: &Arc<Nodes>,
     mark: &Arc<ForkMark>,
     wanted: &dyn Fn() -> bool,
 ) -> Result<Arc<Session>, ConnectError> {
-    dial::first_that(targets, config.deadline, wanted, |index, target, allowed| {
+    dial::first_that(&|| nodes.in_order(), config.deadline, wanted, |target, allowed| {
         let mut asks = transport::asks_for_memory(target, config.transport).then_some(mark);
         loop {
             let mut wire = Wire::connect(target, allowed, wanted)?;
@@ -55,7 +56,7 @@ pub(super) fn open(
                 }
                 tracing::info!(%reason, "no shared memory; the connection stays on the socket");
             }
-            return introduce(config, wire, &welcome, (index, mark), wanted);
+            return introduce(config, wire, &welcome, (nodes, target, mark), wanted);
         }
     })
 }
@@ -65,13 +66,13 @@ fn introduce(
     config: &Config,
     mut wire: Wire,
     welcome: &Welcome,
-    place: (usize, &Arc<ForkMark>),
+    place: (&Arc<Nodes>, &Target, &Arc<ForkMark>),
     wanted: &dyn Fn() -> bool,
 ) -> Result<Arc<Session>, ConnectError> {
     let shard = dial::shard_of(welcome).map_err(|fault| wire.fault(fault, "WELCOME"))?;
     // Read before the first byte of OPEN can be on its way: the lease counts from here.
     let sent = clock::now();
-    let opened = say_open(config, &mut wire, wanted)?;
+    let opened = say_open(config, &mut wire, place.0, wanted)?;
     if opened.home != shard {
         return Err(wire.fault(Fault::OutOfTurn("another home than the shard that was asked"), "OPENED"));
     }
@@ -91,14 +92,20 @@ fn introduce(
             (config.liveness != Liveness::Heartbeat, welcome.role == Role::Standalone);
         lease = lease.shown_in(Arc::clone(memory), stamps_renew, alone);
     }
-    let session = assemble((passport, lease), (wire, memory), &opened, place)?;
+    let in_cell = welcome.role != Role::Standalone;
+    let session = assemble((passport, lease, in_cell), (wire, memory), &opened, place)?;
     if config.confirm_when_released {
         session.lanes.iter().for_each(|lane| lane.state().stream.confirm_when_released());
     }
     Ok(session)
 }
 
-fn say_open(config: &Config, wire: &mut Wire, wanted: &dyn Fn() -> bool) -> Result<Opened, ConnectError> {
+fn say_open(
+    config: &Config,
+    wire: &mut Wire,
+    nodes: &Arc<Nodes>,
+    wanted: &dyn Fn() -> bool,
+) -> Result<Opened, ConnectError> {
     let host = rustix::system::uname();
     let exe = std::fs::read_link("/proc/self/exe").unwrap_or_default();
     let open = Open {
@@ -126,11 +133,13 @@ fn say_open(config: &Config, wire: &mut Wire, wanted: &dyn Fn() -> bool) -> Resu
             }
             Ok(Opened { session, secret, ttl, home, kept: flags & FLAG_KEPT != 0 })
         }
-        Reply::Refused(refused) => Err(ConnectError::Refused {
-            endpoint,
-            refusal: refused.refusal,
-            detail: refused.detail.to_owned(),
-        }),
+        Reply::Refused(refused) => {
+            if let Some(primary) = refused.primary {
+                nodes.learn(&Directions::from(primary), false);
+            }
+            let detail = refused.detail.to_owned();
+            Err(ConnectError::Refused { endpoint, refusal: refused.refusal, detail })
+        }
         _ => Err(ConnectError::OutOfTurn { endpoint, said: "something else", expected: "OPENED" }),
     })?
 }
@@ -142,10 +151,10 @@ fn cut(bytes: &[u8]) -> &[u8] {
 
 /// Builds the session around its first connection.
 fn assemble(
-    (passport, lease): (Passport, Lease),
+    (passport, lease, in_cell): (Passport, Lease, bool),
     (wire, memory): (Wire, Option<Arc<Memory>>),
     opened: &Opened,
-    (target, mark): (usize, &Arc<ForkMark>),
+    (nodes, target, mark): (&Arc<Nodes>, &Target, &Arc<ForkMark>),
 ) -> Result<Arc<Session>, ConnectError> {
     let mut seed = [0; 8];
     if getrandom::fill(&mut seed).is_err() {
@@ -154,17 +163,19 @@ fn assemble(
     }
     let seed = u64::from_le_bytes(seed);
     let (passport, lease) = (Arc::new(passport), Arc::new(lease));
+    let place = nodes.all().iter().position(|known| known.is_same_place(target)).unwrap_or(0);
     let lanes = (0..passport.shards).map(|index| {
         let (shard, jitter) = (ShardId(index), Jitter::new(seed.rotate_left(index.into())));
         let stream = Stream::new(shard, Arc::clone(&passport), Arc::clone(&lease), jitter.clone());
         let stream = if shard == opened.home { stream.opened(1, opened.kept.into()) } else { stream };
-        Lane::new(stream, shard, target, jitter)
+        Lane::new(stream, shard, place, jitter)
     });
     let lanes = lanes
         .collect::<Result<Vec<_>, _>>()
         .map_err(|source| ConnectError::System { what: "a descriptor", source: Arc::new(source) })?;
-    let session = Session::new(passport, lease, lanes);
+    let session = Session::new(passport, lease, lanes, in_cell);
     let road = memory.map_or(Road::Stream, Road::Memory);
-    session.home().adopt(|number| Link::new(wire.socket, road, opened.home, mark, number), wire.inbox);
+    let link = |number| Link::new(wire.socket, road, opened.home, mark, number);
+    session.home().adopt(link, wire.inbox, target);
     Ok(Arc::new(session))
 }

@@ -19,6 +19,8 @@ pub(crate) struct Session {
     pub(crate) passport: Arc<Passport>,
     pub(crate) lease: Arc<Lease>,
     pub(crate) lanes: Box<[Lane]>,
+    /// Its server is a node among several. Relaxed: it decides how soon another one is found.
+    pub(super) in_cell: AtomicBool,
     /// The home lane talks. Relaxed: a hint for people.
     pub(super) reachable: AtomicBool,
     /// `end` was begun. AcqRel swap: exactly one thread does the work.
@@ -28,12 +30,18 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(passport: Arc<Passport>, lease: Arc<Lease>, lanes: Vec<Lane>) -> Session {
+    pub(super) fn new(
+        passport: Arc<Passport>,
+        lease: Arc<Lease>,
+        lanes: Vec<Lane>,
+        in_cell: bool,
+    ) -> Session {
         assert_eq!(lanes.len(), usize::from(passport.shards), "a lane for every shard");
         Session {
             passport,
             lease,
             lanes: lanes.into_boxed_slice(),
+            in_cell: AtomicBool::new(in_cell),
             reachable: AtomicBool::new(true),
             ended: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -51,21 +59,20 @@ impl Session {
         self.lane(self.passport.digest_key.digest(resource).shard(self.passport.shards))
     }
 
-    pub(super) fn home(&self) -> &Lane {
+    pub(crate) fn home(&self) -> &Lane {
         self.lane(self.passport.home)
     }
 
     /// How the home lane's bytes travel, or did.
-    pub(crate) fn transport(&self, core: &Core) -> Transport {
-        let targets = core.targets();
-        let state = self.home().state();
-        let through_memory = state.link.as_ref().map(|link| link.memory().is_some());
-        if through_memory.unwrap_or_else(|| self.lease.is_shown()) {
+    pub(crate) fn transport(&self) -> Transport {
+        let home = self.home();
+        let through_memory = home.state().link.as_ref().map(|link| link.memory().is_some());
+        if through_memory.unwrap_or_else(|| self.lease.was_shown()) {
             return Transport::Shm;
         }
-        match targets[state.target % targets.len()] {
-            Target::Unix(_) => Transport::Unix,
-            Target::Tcp(..) => Transport::Tcp,
+        match home.at() {
+            Some(Target::Unix(_)) => Transport::Unix,
+            Some(Target::Tcp(..)) | None => Transport::Tcp,
         }
     }
 
@@ -103,7 +110,18 @@ impl Session {
                     self.closed.store(true, Ordering::Release);
                     core.ring();
                 }
-                Event::Elsewhere(ms) => lane.break_now(core, Duration::from_millis(ms.into()), true),
+                Event::Elsewhere(ms, primary) => {
+                    if let Some(primary) = primary {
+                        core.nodes.learn(&primary, false);
+                    }
+                    lane.break_now(core, Duration::from_millis(ms.into()), true);
+                }
+                Event::Members(nodes) => {
+                    self.in_cell.store(true, Ordering::Relaxed);
+                    core.nodes.learn(&nodes, true);
+                    // The tender has connections to make, or to let go.
+                    core.ring();
+                }
                 Event::Rearm => core.ring(),
             }
         }

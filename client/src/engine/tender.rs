@@ -10,6 +10,7 @@ use super::lane::{Cover, Lane, LaneState, Outlet, break_link};
 use super::opening;
 use super::session::Session;
 use super::slot::Outcome;
+use super::spares::{Owner, Spares, Want};
 use crate::clock;
 use crate::error::{AcquireError, LostCause};
 use crate::session::{Ask, Beat, Jitter, Pulse};
@@ -28,7 +29,7 @@ const NAP: Duration = Duration::from_millis(10);
 /// How soon a ring that was full is tried again.
 const RING_RETRY: Duration = Duration::from_millis(1);
 /// How long a connection may take until the session is resumed on it, before another one is tried.
-const RESUME_TIME: Duration = Duration::from_secs(1);
+pub(super) const RESUME_TIME: Duration = Duration::from_secs(1);
 /// How long a session that is over anyway may take to say so to its server.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
 
@@ -39,6 +40,8 @@ struct Tended {
     pulse: Pulse,
     /// Activity of each lane when its present nap began.
     seen: Vec<u64>,
+    /// What each lane has beside its connection.
+    spares: Vec<Spares>,
     /// Once the session is over: how long its last word may take.
     farewell: Option<Tick>,
     finished: bool,
@@ -55,6 +58,8 @@ pub(super) struct Tender {
 struct Watch {
     tended: usize,
     lane: usize,
+    /// Which of the lane's spares; `None`: the lane's own.
+    spare: Option<usize>,
     link: Arc<Link>,
     flags: PollFlags,
 }
@@ -65,7 +70,10 @@ impl Tended {
         let jitter = Jitter::new(session.passport.session.get().rotate_left(17));
         let pulse = Pulse::new(session.lease.ttl(), confirmed, jitter);
         let seen = vec![0; session.lanes.len()];
-        Tended { session, pulse, seen, farewell: None, finished: false }
+        let seed = session.passport.session.get().rotate_left(29);
+        let spares = (0..session.lanes.len()).map(|lane| Spares::new(Jitter::new(seed ^ lane as u64)));
+        let spares = spares.collect();
+        Tended { session, pulse, seen, spares, farewell: None, finished: false }
     }
 
     /// Looks at everything; the earliest moment at which something is due.
@@ -83,8 +91,13 @@ impl Tended {
             }
         }
         let may_dial = !session.is_ended() || core.is_closing();
-        for (lane, seen) in session.lanes.iter().zip(&mut self.seen) {
-            due = due.min(look_after(core, &session, lane, now, seen, may_dial));
+        let several = core.nodes.are_several();
+        for (index, lane) in session.lanes.iter().enumerate() {
+            let want = if several { wants(&session, lane, may_dial) } else { Want::Nothing };
+            let owner = Owner { core, session: &session, lane };
+            due = due.min(self.spares[index].pass(owner, want, now));
+            let may_dial = may_dial && want != Want::Home;
+            due = due.min(look_after(core, &session, lane, now, &mut self.seen[index], may_dial));
         }
         let live = session.home().state().stream.is_live();
         session.reachable.store(live, Ordering::Relaxed);
@@ -130,6 +143,22 @@ impl Tended {
             self.finished = true;
         }
         until
+    }
+}
+
+/// What a lane needs beside its connection, where there are several nodes. A lane that was never tried begins where the home
+/// lane is.
+fn wants(session: &Session, lane: &Lane, may_dial: bool) -> Want {
+    let is_home = lane.shard == session.passport.home;
+    let home_stands = is_home || session.home().state().stream.is_live();
+    let state = lane.state();
+    let in_cell = session.in_cell.load(Ordering::Relaxed) && !session.is_ended();
+    match &state.link {
+        Some(_) if in_cell => Want::Standby,
+        None if may_dial && (is_home || state.stream.is_wanted()) && (state.was_tried() || !home_stands) => {
+            Want::Home
+        }
+        _ => Want::Nothing,
     }
 }
 
@@ -231,21 +260,23 @@ fn cover(state: &LaneState, now: Tick, seen: &mut u64) -> Cover {
 
 /// Begins a new connection for a lane that has none. When to look again.
 fn dial_now(core: &Core, session: &Session, lane: &Lane, now: Tick) -> Tick {
-    let targets = core.targets();
+    let targets = core.nodes.all();
+    let home_at = session.home().at().filter(|_| lane.shard != session.passport.home);
     let (target, without_memory) = {
         let state = lane.state();
-        (&targets[state.target % targets.len()], state.without_memory)
+        let next = &targets[state.target % targets.len()];
+        (if state.was_tried() { next.clone() } else { home_at.unwrap_or(next.clone()) }, state.without_memory)
     };
     // A server ends a session together with the socket of its memory, and shows that in the memory; guards look there only
     // if the session was opened through it.
     let may_share = session.lease.is_shown() && !without_memory;
-    let asks = may_share && transport::asks_for_memory(target, core.config.transport);
-    match transport::begin(target) {
+    let asks = may_share && transport::asks_for_memory(&target, core.config.transport);
+    match transport::begin(&target) {
         Ok((socket, stands)) => {
             let resume_by = now.after(RESUME_TIME.min(core.config.deadline));
             let road = if asks { Road::Asking } else { Road::Stream };
             let make = |number| Link::new(socket, road, lane.shard, &core.mark, number);
-            lane.connected(core, make, stands, resume_by);
+            lane.connected(core, make, &target, stands, resume_by);
             // The poll set is built after this; it has the new descriptor.
             resume_by
         }
@@ -279,7 +310,7 @@ impl Tender {
     }
 
     /// Waits for what is due, or for what the lanes it watches have to say.
-    fn poll(&self, left: Option<Duration>) {
+    fn poll(&mut self, left: Option<Duration>) {
         let watches = self.watches();
         let mut fds = Vec::with_capacity(watches.len() + 1);
         fds.push(PollFd::new(self.core.bell(), PollFlags::IN));
@@ -296,14 +327,25 @@ impl Tender {
             self.core.bell().hear();
         }
         for (watch, flags) in watches.iter().zip(ready).filter(|(_, flags)| !flags.is_empty()) {
-            let Some(tended) = self.tended.get(watch.tended) else { continue };
-            react(&self.core, &tended.session, &tended.session.lanes[watch.lane], &watch.link, *flags);
+            let Some(tended) = self.tended.get_mut(watch.tended) else { continue };
+            let (session, lane) = (&tended.session, &tended.session.lanes[watch.lane]);
+            match watch.spare {
+                None => react(&self.core, session, lane, &watch.link, *flags),
+                Some(spare) => {
+                    let owner = Owner { core: &self.core, session, lane };
+                    tended.spares[watch.lane].react(owner, spare, &watch.link);
+                }
+            }
         }
     }
 
     fn watches(&self) -> Vec<Watch> {
         let mut watches = Vec::new();
         for (tended, of) in self.tended.iter().enumerate() {
+            for (lane, spares) in of.spares.iter().enumerate() {
+                let watch = |(spare, link, flags)| Watch { tended, lane, spare: Some(spare), link, flags };
+                watches.extend(spares.watches().map(watch));
+            }
             for (index, lane) in of.session.lanes.iter().enumerate() {
                 let state = lane.state();
                 let Some(link) = &state.link else { continue };
@@ -319,7 +361,8 @@ impl Tender {
                     flags |= PollFlags::IN;
                 }
                 if !flags.is_empty() {
-                    watches.push(Watch { tended, lane: index, link: Arc::clone(link), flags });
+                    let link = Arc::clone(link);
+                    watches.push(Watch { tended, lane: index, spare: None, link, flags });
                 }
             }
         }
@@ -336,9 +379,9 @@ impl Tender {
         }
         if session.is_ended() {
             if let Ok(targets) = transport::resolve(&core.config.endpoint, core.config.transport) {
-                core.set_targets(targets);
+                core.nodes.set_named(targets);
             }
-            match opening::open(&core.config, &core.targets(), &core.mark, &|| !core.is_closing()) {
+            match opening::open(&core.config, &core.nodes, &core.mark, &|| !core.is_closing()) {
                 Ok(opened) => {
                     core.set_session(&opened);
                     opened.home().take_first(&opened, &core);

@@ -40,6 +40,11 @@ struct Witness {
     /// Its stamps renew, because the server ends the session for other reasons than silence. False once the connection is
     /// gone: nothing would show there that the session has ended. Release store in `look_away`, Acquire loads here.
     stamps_renew: AtomicBool,
+    /// The connection is gone. Release store in `look_away`, Acquire loads here.
+    is_away: AtomicBool,
+    /// The session lives with another connection since, so that what is shown of its end here means nothing. Release store
+    /// in `moved`, Acquire load in `check`.
+    is_moved: AtomicBool,
     /// What is certain of a lease on the coarse clock, in nanoseconds, where that is enough: see
     /// [`Lease::coarse_witness`].
     coarsely_certain_ns: Option<u64>,
@@ -67,8 +72,13 @@ impl Lease {
         let certain_ns = u64::try_from(certain.as_nanos()).unwrap_or(u64::MAX);
         let is_enough = alone && stamps_renew && memory.reads_our_clocks(clock::now(), clock::steady_ns());
         let coarsely_certain_ns = is_enough.then_some(certain_ns);
-        self.witness =
-            Some(Witness { memory, stamps_renew: AtomicBool::new(stamps_renew), coarsely_certain_ns });
+        self.witness = Some(Witness {
+            memory,
+            stamps_renew: AtomicBool::new(stamps_renew),
+            is_away: AtomicBool::new(false),
+            is_moved: AtomicBool::new(false),
+            coarsely_certain_ns,
+        });
         self
     }
 
@@ -103,11 +113,25 @@ impl Lease {
             let _ = self.deadline.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
         }
         witness.stamps_renew.store(false, Ordering::Release);
+        witness.is_away.store(true, Ordering::Release);
     }
 
-    /// Whether the session was opened through memory, in which the server shows itself.
+    /// A server took the session up after the connection with the memory was gone: from now on that one says when it ends,
+    /// and the former one, which may be no part of the cell any more, nothing.
+    pub(crate) fn moved(&self) {
+        if let Some(witness) = self.witness.as_ref().filter(|it| it.is_away.load(Ordering::Acquire)) {
+            witness.is_moved.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether the session goes through memory, in which the server shows itself.
     pub(crate) fn is_shown(&self) -> bool {
-        self.witness.is_some()
+        self.witness.as_ref().is_some_and(|witness| !witness.is_away.load(Ordering::Acquire))
+    }
+
+    /// The same, or did and no server has taken it up on another connection since.
+    pub(crate) fn was_shown(&self) -> bool {
+        self.witness.as_ref().is_some_and(|witness| !witness.is_moved.load(Ordering::Acquire))
     }
 
     /// Its length.
@@ -125,7 +149,7 @@ impl Lease {
             }
             let mut until = deadline;
             if let Some(witness) = &self.witness {
-                if witness.memory.has_ended() {
+                if witness.memory.has_ended() && !witness.is_moved.load(Ordering::Acquire) {
                     self.end(LostCause::Session(Refusal::SessionExpired));
                     return Err(self.cause());
                 }
@@ -321,6 +345,24 @@ mod tests {
         lease.end(LostCause::Killed);
         lease.look_away();
         assert_eq!(lease.check(at(2480)), Err(LostCause::Killed));
+    }
+
+    #[test]
+    fn a_former_server_ends_nothing_once_another_one_has_taken_the_session_up() {
+        let (lease, former) = shown(true, 1500);
+        lease.moved();
+        lease.look_away();
+        assert!(lease.renew(at(2000), at(1900)));
+        lease.moved();
+        former.segment.status().end();
+        former.stamp(at(9000));
+        assert_eq!(lease.check(at(2001)), Ok(at(2880)), "renewed by confirmations alone");
+        let (lease, former) = shown(true, 1500);
+        lease.moved();
+        lease.look_away();
+        former.segment.status().end();
+        let ended = Err(LostCause::Session(Refusal::SessionExpired));
+        assert_eq!(lease.check(at(1501)), ended, "nobody has taken it up yet");
     }
 
     #[test]

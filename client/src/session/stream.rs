@@ -11,36 +11,19 @@ use super::ask::{Ask, Bundle};
 use super::hold::Hold;
 use super::jitter::Jitter;
 use super::lease::Lease;
+use super::passport::{Directions, Passport};
 use super::tenure::{Tenure, Tenures};
 use crate::builder::Notice;
 use crate::error::{Cycle, LostCause};
 use crate::transport::Memory;
-use fairlock_protocol::{
-    CellId, DigestKey, GrantId, Hello, Malformed, OwnerId, Refusal, Request, RequestId, Secret, SessionId,
-    ShardId, Tick, Wait,
-};
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use fairlock_protocol::{GrantId, Malformed, OwnerId, Refusal, RequestId, ShardId, Tick, Wait};
+use std::collections::{BTreeSet, HashMap, HashSet, hash_map::Entry};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(crate) use cache::Attempt;
 
 /// Kept replies that may stay unacknowledged while nothing else is said: a quarter of what the server keeps.
 const SILENT_KEPT_MAX: u64 = 256;
-
-/// What a stream shows to take its session up again.
-#[derive(Debug)]
-pub(crate) struct Passport {
-    pub(crate) session: SessionId,
-    pub(crate) secret: Secret,
-    pub(crate) home: ShardId,
-    pub(crate) shards: u16,
-    pub(crate) digest_key: DigestKey,
-    pub(crate) cell: CellId,
-    /// Highest epoch seen; a server that knows only an earlier one has lost its memory. Relaxed: a number alone.
-    pub(crate) epoch: AtomicU32,
-}
 
 /// How a request came out.
 #[derive(Debug)]
@@ -70,8 +53,10 @@ pub(crate) enum Event<T> {
     Over(LostCause),
     /// The CLOSE was answered.
     Closed,
-    /// This connection leads nowhere: break it and try another address, after this many milliseconds.
-    Elsewhere(u32),
+    /// This connection leads nowhere: break it and try another address, after this many milliseconds; perhaps this one.
+    Elsewhere(u32, Option<Directions>),
+    /// The nodes of the cell, the primary first.
+    Members(Directions),
     /// Something is to be done at an earlier moment than before: ask `due` again.
     Rearm,
 }
@@ -168,6 +153,8 @@ pub(crate) struct Stream<T> {
     /// Broken ones that somebody is still inside whom only the word knows, and when to look.
     broken_inside: Vec<Arc<Tenure>>,
     broken_due: Option<Tick>,
+    /// The same of former connections: somebody is still inside.
+    left_behind: Vec<Arc<Tenure>>,
     /// Earliest moment at which a resting request is to be sent again.
     retry_due: Option<Tick>,
     /// Over: nothing is asked any more, except CLOSE.
@@ -207,6 +194,7 @@ impl<T> Stream<T> {
             tenures: Tenures::default(),
             broken_inside: Vec::new(),
             broken_due: None,
+            left_behind: Vec::new(),
             retry_due: None,
             ended: false,
             jitter,
@@ -245,11 +233,11 @@ impl<T> Stream<T> {
         self.phase == Phase::Live
     }
 
-    pub(crate) fn is_down(&self) -> bool {
+    fn is_down(&self) -> bool {
         self.phase == Phase::Down
     }
 
-    /// How many pending requests have nobody who reads for them.
+    /// Pending requests that nobody reads for.
     pub(crate) fn tended(&self) -> usize {
         self.tended
     }
@@ -359,15 +347,26 @@ impl<T> Stream<T> {
     pub(crate) fn connected(&mut self, features: u64) {
         assert!(self.is_down(), "one connection at a time");
         self.out.clear();
-        let plain = Hello::to(self.shard);
-        let hello = Hello {
-            features: plain.features | features,
-            cell: self.passport.cell,
-            epoch: self.passport.epoch.load(Ordering::Relaxed),
-            ..plain
-        };
-        Request::Hello(hello).encode(RequestId::NOTICE, 0, &mut self.out);
+        let hello = self.passport.hello(self.shard, features);
+        hello.encode(RequestId::NOTICE, 0, &mut self.out);
         self.phase = Phase::Greeting;
+    }
+
+    /// A RESUME to be said on a connection that is not this stream's yet, and was welcomed. Gives its number.
+    pub(crate) fn ask_to_resume(&mut self, out: &mut Vec<u8>) -> RequestId {
+        assert!(self.is_down(), "one connection at a time");
+        let id = RequestId(self.next);
+        self.next += 1;
+        self.acknowledged = self.received;
+        self.passport.resume(self.received).encode(id, low_half(self.received), out);
+        id
+    }
+
+    /// That connection takes the stream: the RESUME was said on it at this moment, and its answer is to be received next.
+    pub(crate) fn resumes(&mut self, sent: Tick) {
+        assert!(self.is_down(), "one connection at a time");
+        self.out.clear();
+        self.phase = Phase::Resuming(sent);
     }
 
     /// The connection is gone; everything pending stays so.
@@ -445,6 +444,7 @@ impl<T> Stream<T> {
         }
         self.ends.clear();
         self.tenures.clear();
+        self.left_behind.clear();
         self.broken_due = None;
         self.retry_due = None;
         self.tended = 0;

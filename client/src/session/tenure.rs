@@ -63,6 +63,11 @@ impl Tenure {
         self.word().look(self.generation)
     }
 
+    /// Nobody enters any more; what the word said last.
+    pub(crate) fn shut(&self) -> Seen {
+        self.word().shut(self.generation)
+    }
+
     /// Nobody enters any more, and whoever is inside finds out.
     pub(crate) fn renounce(&self) {
         self.word().renounce(self.generation);

@@ -3,7 +3,7 @@
 
 use super::{PATIENCE, Peer, Said, granted};
 use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
-use fairlock_protocol::{Hello, Reply, Request, RequestId};
+use fairlock_protocol::{Reply, RequestId};
 use fairlock_shm::beacon::Beacon;
 use fairlock_shm::bell::{Waiting, publish_fence};
 use fairlock_shm::ring::{Receiver, SLOT_BYTES, Sender};
@@ -165,12 +165,6 @@ impl Write for Rings {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Whether a HELLO asks for memory.
-pub(super) fn asks(request: &Request<'_>) -> bool {
-    let bit = fairlock_protocol::handshake::FEATURE_SHM;
-    matches!(request, Request::Hello(Hello { features, .. }) if features & bit != 0)
 }
 
 impl Peer<Rings> {

@@ -8,12 +8,12 @@
 
 pub(crate) mod memory;
 
-use fairlock_protocol::handshake::HELLO;
-use fairlock_protocol::reply::Grant;
+use fairlock_protocol::handshake::{FEATURE_SHM, FEATURE_STANDBY, HELLO};
+use fairlock_protocol::reply::{Grant, Refused};
 use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
 use fairlock_protocol::{
     CellId, DigestKey, FencingToken, Frame, GrantId, Mode, Refusal, Reply, Request, RequestId, Role, Secret,
-    SessionId, ShardId, Wait, Welcome,
+    SessionId, ShardId, Wait, Welcome, Whereabouts,
 };
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -65,16 +65,48 @@ pub(crate) struct Peer<S> {
     early: Vec<Heard>,
     /// The last HELLO asked for memory.
     pub(crate) asked: bool,
+    /// It said that it stands by.
+    pub(crate) stands_by: bool,
 }
 
 /// Starts a server that follows the script on a thread of its own.
 pub(crate) fn serve(script: impl FnOnce(Server) + Send + 'static) -> (String, JoinHandle<()>) {
+    let (server, endpoint) = listen();
+    (endpoint, std::thread::spawn(move || script(server)))
+}
+
+/// A server that has yet to be given a script, and where it listens.
+pub(crate) fn listen() -> (Server, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("tcp://{}", listener.local_addr().unwrap());
-    (endpoint, std::thread::spawn(move || script(Server { listener })))
+    (Server { listener }, endpoint)
 }
 
 impl Server {
+    /// Accepts a connection, and welcomes it as a node of this role and epoch.
+    pub(crate) fn greeted_as(&self, role: Role, epoch: u32) -> Peer<TcpStream> {
+        let mut peer = self.accept();
+        let hello = peer.hear().unwrap();
+        assert!(matches!(hello.said, Said::Hello { .. }), "{hello:?}");
+        peer.say(0, 0, &Reply::Welcome(welcome_as(role, epoch, peer.stands_by)));
+        peer
+    }
+
+    /// Accepts a connection that opens a session at the primary.
+    pub(crate) fn opened_as_primary(&self, ttl_ms: u32) -> Peer<TcpStream> {
+        let mut peer = self.greeted_as(Role::Primary, 5);
+        peer.opened(ttl_ms);
+        peer
+    }
+
+    /// Whether somebody has connected whom nobody has accepted.
+    pub(crate) fn has_caller(&self) -> bool {
+        self.listener.set_nonblocking(true).unwrap();
+        let found = self.listener.accept().is_ok();
+        self.listener.set_nonblocking(false).unwrap();
+        found
+    }
+
     pub(crate) fn accept(&self) -> Peer<TcpStream> {
         let (stream, _) = self.listener.accept().unwrap();
         stream.set_nodelay(true).unwrap();
@@ -116,6 +148,23 @@ pub(crate) fn welcome(shard: u16, shards: u16) -> Welcome {
     }
 }
 
+/// What a node of a cell says.
+pub(crate) fn welcome_as(role: Role, epoch: u32, stands_by: bool) -> Welcome {
+    let features = if stands_by { FEATURE_STANDBY } else { 0 };
+    Welcome { role, epoch, features, ..welcome(0, 1) }
+}
+
+/// NOT_PRIMARY, and who is.
+pub(crate) fn not_primary(epoch: u32, endpoints: &str) -> Reply<'_> {
+    let primary = Some(Whereabouts { epoch, endpoints });
+    Reply::Refused(Refused { primary, ..Refusal::NotPrimary.into() })
+}
+
+/// Whether this is a HELLO with this feature bit.
+fn has_bit(frame: &Frame<'_>, bit: u64) -> bool {
+    matches!(Request::decode(frame).unwrap(), Request::Hello(hello) if hello.features & bit != 0)
+}
+
 pub(crate) fn granted(slot: u32) -> Reply<'static> {
     Reply::Granted(Grant {
         grant: GrantId::from_parts(slot, NonZeroU32::MIN),
@@ -134,7 +183,7 @@ pub(crate) fn refused(refusal: Refusal) -> Reply<'static> {
 
 impl<S: Read + Write> Peer<S> {
     pub(crate) fn new(stream: S) -> Peer<S> {
-        Peer { stream, inbox: Vec::new(), grants: 0, early: Vec::new(), asked: false }
+        Peer { stream, inbox: Vec::new(), grants: 0, early: Vec::new(), asked: false, stands_by: false }
     }
 
     /// HELLO, WELCOME, OPEN, OPENED, on shard 0 of `shards`.
@@ -146,6 +195,11 @@ impl<S: Read + Write> Peer<S> {
     /// WELCOME, OPEN, OPENED.
     pub(crate) fn welcome_and_open(&mut self, ttl_ms: u32, shards: u16) {
         self.say(0, 0, &Reply::Welcome(welcome(0, shards)));
+        self.opened(ttl_ms);
+    }
+
+    /// OPEN, OPENED.
+    pub(crate) fn opened(&mut self, ttl_ms: u32) {
         let open = self.hear().unwrap();
         assert!(matches!(open.said, Said::Open { .. }), "{open:?}");
         let session = SessionId::from_raw(0x0500_0000_0001).unwrap();
@@ -168,7 +222,8 @@ impl<S: Read + Write> Peer<S> {
     fn hear_next(&mut self) -> Option<Heard> {
         loop {
             if let Some((frame, length)) = Frame::split(&self.inbox).unwrap() {
-                self.asked |= memory::asks(&Request::decode(&frame).unwrap());
+                self.asked |= has_bit(&frame, FEATURE_SHM);
+                self.stands_by |= has_bit(&frame, FEATURE_STANDBY);
                 let heard = Heard { id: frame.request.0, ack: frame.ack, said: said(&frame) };
                 self.inbox.drain(..length);
                 return Some(heard);

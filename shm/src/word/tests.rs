@@ -84,6 +84,17 @@ fn a_word_that_was_free_when_it_was_renounced_is_taken_or_voided_like_any_other(
 }
 
 #[test]
+fn a_tenure_that_was_shut_keeps_its_holder_and_lets_nobody_in_after_him() {
+    let word = Word::default();
+    word.grant(G, false);
+    assert_eq!(word.shut(G), Seen::Held);
+    assert!(word.is_held(G, Holder::GRANTED));
+    assert!(word.leave(G, Leaving::Barrier), "with a hint");
+    assert_eq!(word.enter(G, ME, Leaving::Barrier), Entry::Refused);
+    assert_eq!((word.shut(G), word.shut(Generation(8))), (Seen::Free, Seen::Neither));
+}
+
+#[test]
 fn a_free_word_with_a_holder_is_neither_taken_nor_seen_as_free() {
     let word = Word::default();
     word.grant(G, false);

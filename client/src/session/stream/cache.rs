@@ -217,7 +217,7 @@ impl<T> Stream<T> {
         unseen
     }
 
-    /// Confirms broken tenures that were left.
+    /// Confirms broken tenures that were left, and releases those of a connection that is gone.
     pub(super) fn confirm_left(&mut self, now: Tick) {
         if self.broken_due.is_none_or(|due| now < due) {
             return;
@@ -229,7 +229,14 @@ impl<T> Stream<T> {
         for tenure in left {
             self.confirm(tenure.grant);
         }
-        self.broken_due = (!self.broken_inside.is_empty()).then(|| now.after(BROKEN_LOOK));
+        let all = std::mem::take(&mut self.left_behind);
+        let (inside, left): (Vec<_>, Vec<_>) = all.into_iter().partition(|it| it.look() == Seen::Held);
+        self.left_behind = inside;
+        for tenure in left {
+            self.submit(Tick::ZERO, Ask::Release(tenure.grant), None, false);
+        }
+        let waits = !self.broken_inside.is_empty() || !self.left_behind.is_empty();
+        self.broken_due = waits.then(|| now.after(BROKEN_LOOK));
     }
 
     /// The connection is gone, and with it its words; whoever is inside keeps his guard until the lease ends.
@@ -239,16 +246,23 @@ impl<T> Stream<T> {
         for hold in self.holds.values() {
             let _ = hold.go_on_by_messages();
         }
-        // Those that no hold stands for, too: it takes back only what it finds free, but somebody may have been inside when
-        // it looked. By the time it is told, it has ended all of them. Nothing is to be renewed by the answers.
+        // Those that no hold stands for, too, once nobody is inside whom only the word knows; none is entered again. Nothing
+        // is to be renewed by the answers.
         for tenure in self.tenures.all() {
-            if !self.holds.contains_key(&tenure.grant) {
+            let seen = tenure.shut();
+            if self.holds.contains_key(&tenure.grant) {
+                continue;
+            }
+            if seen == Seen::Held {
+                self.left_behind.push(tenure);
+            } else {
                 self.submit(Tick::ZERO, Ask::Release(tenure.grant), None, false);
             }
         }
         self.tenures.clear();
         self.broken_inside.clear();
-        self.broken_due = None;
+        self.broken_due = (!self.left_behind.is_empty()).then_some(Tick::ZERO);
+        self.events.extend(self.broken_due.map(|_| Event::Rearm));
     }
 
     /// Why a hold that was taken away is over.

@@ -3,12 +3,14 @@
 //! The order inside one frame matters: whether the lease lives is looked at before its renewal is counted, so a grant
 //! that arrives after the deadline goes back even when it carries the confirmation that came too late.
 
-use super::{Answer, Ask, Bundle, Event, Fault, Hold, Phase, SILENT_KEPT_MAX, Stream, Whereabouts};
+use super::{
+    Answer, Ask, Bundle, Directions, Event, Fault, Hold, Phase, SILENT_KEPT_MAX, Stream, Whereabouts,
+};
 use crate::builder::Notice;
 use crate::error::{Cycle, LostCause};
 use fairlock_protocol::reply::{CycleEdge, Grant, Refused};
 use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
-use fairlock_protocol::{Class, Frame, GrantId, Refusal, Reply, Request, RequestId, Tick, Wait, Welcome};
+use fairlock_protocol::{Class, Frame, GrantId, Refusal, Reply, Request, RequestId, Tick, Wait};
 use fairlock_shm::word::Generation;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,18 +43,12 @@ impl<T> Stream<T> {
 
     fn greeted(&mut self, now: Tick, reply: &Reply<'_>) -> Result<(), Fault> {
         match reply {
-            Reply::Welcome(welcome) if self.is_ours(welcome) => {
-                let passport = Arc::clone(&self.passport);
-                passport.epoch.fetch_max(welcome.epoch, Ordering::Relaxed);
-                let id = RequestId(self.next);
-                self.next += 1;
-                self.acknowledged = self.received;
-                let resume = Request::Resume {
-                    session: passport.session,
-                    secret: passport.secret,
-                    received: self.received,
-                };
-                resume.encode(id, super::low_half(self.received), &mut self.out);
+            Reply::Welcome(welcome) if self.passport.fits(self.shard, welcome) => {
+                self.passport.epoch.fetch_max(welcome.epoch, Ordering::Relaxed);
+                self.phase = Phase::Down;
+                let mut out = std::mem::take(&mut self.out);
+                self.ask_to_resume(&mut out);
+                self.out = out;
                 self.phase = Phase::Resuming(now);
                 Ok(())
             }
@@ -69,20 +65,12 @@ impl<T> Stream<T> {
         }
     }
 
-    fn is_ours(&self, welcome: &Welcome) -> bool {
-        let ours = &self.passport;
-        welcome.shard == self.shard
-            && welcome.shards == ours.shards
-            && welcome.digest_key == ours.digest_key
-            && welcome.cell == ours.cell
-    }
-
     fn resumed(&mut self, now: Tick, frame: &Frame<'_>, reply: &Reply<'_>, sent: Tick) -> Result<(), Fault> {
         match reply {
             Reply::Resumed { following, .. } => {
                 self.count_kept(frame);
-                if frame.flags & FLAG_RENEWED != 0 {
-                    self.lease.renew(now, sent);
+                if frame.flags & FLAG_RENEWED != 0 && self.lease.renew(now, sent) && self.is_remote_home() {
+                    self.lease.moved();
                 }
                 self.phase = Phase::Replaying(*following);
                 if *following == 0 {
@@ -102,14 +90,24 @@ impl<T> Stream<T> {
                 self.events.push(Event::Over(LostCause::Killed));
                 Ok(())
             }
+            Reply::Members(nodes) => {
+                self.events.push(Event::Members((*nodes).into()));
+                Ok(())
+            }
+            Reply::Draining => Ok(()),
             _ => Err(Fault::OutOfTurn("something else than RESUMED")),
         }
+    }
+
+    /// The session is served by its home over a stream.
+    fn is_remote_home(&self) -> bool {
+        self.shard == self.passport.home && self.memory.is_none()
     }
 
     /// The server will not take the stream up here: for ever, or for now.
     fn turned_away(&mut self, refused: &Refused<'_>) {
         self.events.push(match refused.refusal.class() {
-            Class::Retry | Class::Local => Event::Elsewhere(refused.retry_after_ms),
+            Class::Retry | Class::Local => elsewhere(refused),
             Class::Final | Class::SessionOver => Event::Over(LostCause::Session(refused.refusal)),
         });
     }
@@ -294,6 +292,7 @@ impl<T> Stream<T> {
                 self.events.push(Event::Over(LostCause::Session(refusal)));
                 return;
             }
+            Class::Retry if leads_elsewhere(refused) && self.waits_for_another_node(id, refused) => return,
             Class::Retry if self.rests(now, id, refused) => return,
             Class::Final if refusal == Refusal::AlreadyHeld && self.gives_way(now, id) => return,
             _ => {}
@@ -326,6 +325,15 @@ impl<T> Stream<T> {
         true
     }
 
+    /// Another node is to be asked. Nothing was done here, so the request is kept and said again there, after the RESUME,
+    /// unless nobody wants it any more.
+    fn waits_for_another_node(&mut self, id: u64, refused: &Refused<'_>) -> bool {
+        self.events.push(elsewhere(refused));
+        let Some(pending) = self.pending.get_mut(&id) else { return false };
+        pending.whereabouts = Whereabouts::Sent;
+        !(pending.abandoned || matches!(pending.ask, Ask::Keepalive))
+    }
+
     /// Whether a request that was refused for the moment is kept, to be sent again.
     fn rests(&mut self, now: Tick, id: u64, refused: &Refused<'_>) -> bool {
         let Some(pending) = self.pending.get_mut(&id) else { return false };
@@ -352,9 +360,6 @@ impl<T> Stream<T> {
         pending.whereabouts = Whereabouts::Resting(until);
         self.retry_due = Some(self.retry_due.map_or(until, |due| due.min(until)));
         self.events.push(Event::Rearm);
-        if matches!(refused.refusal, Refusal::NotPrimary | Refusal::EpochChanged) {
-            self.events.push(Event::Elsewhere(refused.retry_after_ms));
-        }
         true
     }
 
@@ -388,7 +393,8 @@ impl<T> Stream<T> {
             Reply::Refused(ref refused) if refused.refusal.class() == Class::SessionOver => {
                 self.events.push(Event::Over(LostCause::Session(refused.refusal)));
             }
-            Reply::Refused(ref refused) => self.events.push(Event::Elsewhere(refused.retry_after_ms)),
+            Reply::Refused(ref refused) => self.events.push(elsewhere(refused)),
+            Reply::Members(nodes) => self.events.push(Event::Members(nodes.into())),
             _ => return Err(Fault::OutOfTurn("an answer without its request")),
         }
         Ok(())
@@ -415,6 +421,16 @@ impl<T> Stream<T> {
         self.acknowledged = self.received;
         Request::Confirm(grant).encode(RequestId(id), super::low_half(self.received), &mut self.out);
     }
+}
+
+/// Whether the session lives at another node by now, or will at once.
+fn leads_elsewhere(refused: &Refused<'_>) -> bool {
+    matches!(refused.refusal, Refusal::NotPrimary | Refusal::EpochChanged)
+        || refused.primary.is_some_and(|primary| !primary.endpoints.is_empty())
+}
+
+fn elsewhere<T>(refused: &Refused<'_>) -> Event<T> {
+    Event::Elsewhere(refused.retry_after_ms, refused.primary.map(Directions::from))
 }
 
 fn owned(edge: &CycleEdge<'_>) -> Cycle {

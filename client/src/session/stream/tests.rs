@@ -7,7 +7,10 @@ use crate::session::Spec;
 use crate::session::hold::tests::spec;
 use fairlock_protocol::reply::{self, Refused};
 use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
-use fairlock_protocol::{Epoch, FencingToken, Frame, Reply, Role, Welcome};
+use fairlock_protocol::{
+    CellId, DigestKey, Epoch, FencingToken, Frame, Reply, Request, Role, Secret, SessionId, Welcome,
+};
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 const TTL: Duration = Duration::from_secs(5);
@@ -343,7 +346,7 @@ fn another_number_of_shards_cannot_be_our_session_and_another_primary_is_asked_e
     talk.stream.disconnected();
     talk.stream.connected(0);
     talk.hear_ok(1400, RequestId::NOTICE, 0, &refused(Refusal::NotPrimary, 20));
-    assert_eq!(talk.told(), ["Elsewhere(20)"]);
+    assert_eq!(talk.told(), ["Elsewhere(20, None)"]);
 }
 
 #[test]

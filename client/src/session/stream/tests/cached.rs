@@ -294,6 +294,29 @@ fn what_only_a_word_knew_is_given_back_by_a_message_when_the_session_goes_on_wit
 }
 
 #[test]
+fn one_whom_only_a_word_knew_keeps_it_on_another_node_until_he_leaves() {
+    let (mut cached, hold) = Cached::kept();
+    cached.talk.stream.release(at(1003), &hold);
+    let holder = Holder::new(9);
+    assert_eq!(cached.word().enter(FIRST, holder, Leaving::Barrier), Entry::Entered);
+    cached.talk.said();
+    cached.talk.resume(1010, 0);
+    cached.talk.said();
+    cached.talk.stream.tick(at(1011));
+    assert!(cached.word().is_held(FIRST, holder), "he is inside and notices nothing");
+    assert_eq!(cached.talk.said(), Vec::<String>::new(), "what he is inside is not given back");
+    assert!(cached.word().leave(FIRST, Leaving::Barrier));
+    assert_eq!(
+        cached.word().enter(FIRST, holder, Leaving::Barrier),
+        Entry::Refused,
+        "nobody enters it again"
+    );
+    cached.talk.stream.tick(cached.talk.stream.due().unwrap());
+    assert_eq!(cached.talk.said(), ["4: release 1 ack 1"]);
+    assert_eq!(cached.talk.stream.due(), None);
+}
+
+#[test]
 fn an_end_that_waits_for_the_program_ends_what_only_words_know_and_opens_no_word_again() {
     for someone in [true, false] {
         let (mut cached, hold) = Cached::kept();
