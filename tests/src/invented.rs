@@ -18,10 +18,16 @@ pub enum Fault {
     Overtakes,
     /// Now and then it never answers.
     FallsSilent,
+    /// It takes silence for an end before the lease is over.
+    Impatient,
+    /// Now and then it issues a token again.
+    RepeatsTokens,
+    /// Its fences let older writers in.
+    LaxFences,
 }
 
-/// D of every guard: nothing ends by time here.
-const FOREVER_NS: u64 = 1 << 50;
+/// From a grant to its D: longer than anybody here holds who lives.
+const LEASE_NS: u64 = 200;
 const CLIENTS: usize = 6;
 const LOCKS: usize = 2;
 /// Once in so many times a fault shows.
@@ -63,6 +69,12 @@ struct Lock {
 #[derive(Clone, Debug)]
 struct Client {
     run: u64,
+    /// Only silence ends its session.
+    heartbeat: bool,
+    /// Nothing was heard of it since.
+    dead: bool,
+    /// D of what it holds.
+    until_ns: u64,
     request: u64,
     lock: usize,
     mode: Mode,
@@ -86,7 +98,16 @@ struct World<'a> {
 
 /// A history of about so many events.
 pub fn history(random: &mut Random, fault: Fault, length: usize) -> Vec<Event<'static>> {
-    let client = Client { run: 0, request: 0, lock: 0, mode: Mode::EX, grant: None };
+    let client = Client {
+        run: 0,
+        heartbeat: false,
+        dead: false,
+        until_ns: 0,
+        request: 0,
+        lock: 0,
+        mode: Mode::EX,
+        grant: None,
+    };
     let lock = Lock { token: 1 << 39, ..Lock::default() };
     let mut world = World {
         random,
@@ -98,7 +119,7 @@ pub fn history(random: &mut Random, fault: Fault, length: usize) -> Vec<Event<'s
         clients: vec![client; CLIENTS],
     };
     for client in 0..CLIENTS {
-        world.plan(100, client, Step::Asks);
+        world.begin(100, client);
     }
     while let Some(Reverse((now_ns, _, client, request, step))) = world.due.pop() {
         if world.clients[client].request == request && (step != Step::Asks || world.events.len() < length) {
@@ -148,12 +169,14 @@ impl World<'_> {
             }
             Step::Learns => {
                 let (token, fence, waited_ns) = grant.expect("it was granted");
+                let until_ns = now_ns + LEASE_NS;
+                self.clients[client].until_ns = until_ns;
                 let what = What::Granted {
                     request,
                     token: (token > 0).then_some(token),
                     fence: mode.is_fenced().then_some(fence),
                     waited_ns,
-                    until_ns: FOREVER_NS,
+                    until_ns,
                     session: "".into(),
                 };
                 self.note(now_ns, client, what);
@@ -161,13 +184,17 @@ impl World<'_> {
             }
             Step::Releases if self.random.once_in(20) => self.die(now_ns, client),
             Step::Releases => {
-                self.note(now_ns - 1, client, What::Valid { request, until_ns: FOREVER_NS });
+                self.note(now_ns - 1, client, What::Valid { request, until_ns: now_ns + LEASE_NS });
                 self.note(now_ns, client, What::Release { request });
                 self.plan(now_ns, client, Step::Freed);
             }
             Step::Freed => {
                 self.free(now_ns, client);
-                self.plan(now_ns, client, Step::Asks);
+                if self.clients[client].dead {
+                    self.begin(now_ns, client);
+                } else {
+                    self.plan(now_ns, client, Step::Asks);
+                }
             }
         }
     }
@@ -198,12 +225,24 @@ impl World<'_> {
         }
     }
 
-    /// Killed while it holds: a client with another name takes its place.
+    /// A client that was not there before takes this place.
+    fn begin(&mut self, now_ns: u64, client: usize) {
+        let heartbeat = self.random.once_in(2);
+        let own = &mut self.clients[client];
+        own.run += 1;
+        (own.dead, own.heartbeat) = (false, heartbeat);
+        self.note(now_ns, client, What::Open { heartbeat });
+        self.plan(now_ns, client, Step::Asks);
+    }
+
+    /// Killed while it holds. The service sees that at once, or waits for the lease's end.
     fn die(&mut self, now_ns: u64, client: usize) {
         self.note(now_ns, client, What::Killed);
-        self.free(now_ns, client);
-        self.clients[client].run += 1;
-        self.plan(now_ns, client, Step::Asks);
+        let own = &mut self.clients[client];
+        own.dead = true;
+        let waits = own.heartbeat && self.fault != Fault::Impatient;
+        let until_ns = own.until_ns;
+        self.plan(if waits { until_ns } else { now_ns }, client, Step::Freed);
     }
 
     fn free(&mut self, now_ns: u64, client: usize) {
@@ -227,7 +266,13 @@ impl World<'_> {
                 return;
             }
             let place = lock.waiters.remove(0);
-            let (token, fence) = lock.issue(place.mode);
+            let (mut token, mut fence) = lock.issue(place.mode);
+            if token > 0 && self.strikes(Fault::RepeatsTokens) {
+                token -= 1;
+            }
+            if place.mode == Mode::PR && self.strikes(Fault::LaxFences) {
+                fence = 1 << 39;
+            }
             self.clients[place.client].grant = Some((token, fence, now_ns - place.queued_ns));
             self.plan(now_ns, place.client, Step::Learns);
             self.locks[at].holders.push(place);
@@ -296,9 +341,15 @@ pub fn overlap_two(random: &mut Random, mut events: Vec<Event<'static>>) -> Opti
     let from_ns = events[later].at_ns;
     let What::Granted { request, .. } = events[earlier].what else { return None };
     let client = events[earlier].client.clone();
-    let is_release =
-        |event: &&mut Event<'_>| event.client == client && event.what == What::Release { request };
-    events.iter_mut().find(is_release)?.at_ns = from_ns + 1;
+    for event in events.iter_mut().filter(|event| event.client == client) {
+        match &mut event.what {
+            What::Valid { request: number, until_ns } if *number == request => {
+                *until_ns = (*until_ns).max(from_ns + LEASE_NS);
+            }
+            What::Release { request: number } if *number == request => event.at_ns = from_ns + 1,
+            _ => {}
+        }
+    }
     Some(events)
 }
 
