@@ -14,7 +14,6 @@ use crate::serve::OwnServer;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::fs;
-use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -153,32 +152,6 @@ fn text(measured: &Measured, own: bool, style: Style) -> String {
         measured.ops_per_s,
         held.unwrap_or_default()
     )
-}
-
-/// A line on a terminal that says how far it is.
-struct Progress {
-    shown: bool,
-}
-
-impl Progress {
-    fn new() -> Progress {
-        Progress { shown: std::io::stderr().is_terminal() }
-    }
-
-    fn show(&self, text: &str) {
-        if self.shown {
-            let mut stderr = std::io::stderr().lock();
-            // Progress that cannot be shown is no reason to stop.
-            let _ = write!(stderr, "\r\x1b[K{text}");
-            let _ = stderr.flush();
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.show("");
-    }
 }
 
 #[cfg(test)]

@@ -6,8 +6,12 @@ use fairlock_protocol::Refusal;
 use std::fmt;
 use std::process::ExitCode;
 
+/// A history shows a broken promise.
+pub(crate) const BROKEN_PROMISE: u8 = 1;
 /// The command line was not understood, or a name or number on it is not one.
 pub(crate) const USAGE: u8 = 64;
+/// A history cannot be read.
+pub(crate) const UNREADABLE: u8 = 65;
 /// No such lock or session.
 pub(crate) const NOTHING_THERE: u8 = 66;
 /// No server answers, or `serve` cannot listen.

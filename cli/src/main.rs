@@ -19,6 +19,7 @@ mod sessions;
 mod show;
 mod status;
 mod takeaway;
+mod verify;
 mod why;
 
 use args::{Command, Invocation, Role, SessionCommand};
@@ -60,6 +61,7 @@ fn dispatch(invocation: &Invocation) -> Result<u8, Failure> {
         },
         (Command::Doctor(order), _) => doctor::doctor(order, reach),
         (Command::Bench(order), _) => bench::bench(order, reach),
+        (Command::Verify(order), _) => verify::verify(order, reach),
         (Command::Completions(order), _) => completions::completions(order),
         (Command::Terminal { group }, _) => Ok(run::terminal::give(*group)),
     }

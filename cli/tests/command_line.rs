@@ -21,7 +21,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-const COMMANDS: [&[&str]; 14] = [
+const COMMANDS: [&[&str]; 15] = [
     &["serve"],
     &["run"],
     &["hold"],
@@ -35,6 +35,7 @@ const COMMANDS: [&[&str]; 14] = [
     &["session", "kill"],
     &["doctor"],
     &["bench"],
+    &["verify"],
     &["completions"],
 ];
 
@@ -60,7 +61,7 @@ fn version_is_an_answer() {
 
 #[test]
 fn what_is_not_understood_exits_with_64() {
-    let wrong: [&[&str]; 17] = [
+    let wrong: [&[&str]; 18] = [
         &[],
         &["nonsense"],
         &["run"],
@@ -77,6 +78,7 @@ fn what_is_not_understood_exits_with_64() {
         &["serve", "--io", "magic"],
         &["serve", "--listen", "nowhere"],
         &["bench", "--clients", "0"],
+        &["verify"],
         &["completions", "tcl"],
     ];
     for arguments in wrong {

@@ -2,14 +2,16 @@
 //! come back, and what a guard knows when its server is killed or frozen.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use fairlock::{Client, ClientState, GuardState, Transport};
-use fairlock_tests::history::{Hold, contradictions};
+use fairlock::{Client, ClientState, GuardState, Mode, Transport};
+use fairlock_tests::history::judge_clean;
 use fairlock_tests::metrics::{get, metric};
+use fairlock_tests::recorder::{Recorder, Wish};
+use fairlock_tests::scratch::Scratch;
 use fairlock_tests::server::{Plan, Server};
 use fairlock_tests::ways::drivers;
 use fairlock_tests::{boottime_ns, eventually};
 use rustix::process::Signal;
-use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Acquires of each client.
@@ -31,46 +33,20 @@ fn clients(server: &Server) -> Vec<Client> {
 }
 
 /// One client's turns: now at the lock everybody wants, now and then at that of a neighbour, mostly at its own.
-fn turns(client: &Client, number: u32) -> Vec<(u32, Hold)> {
-    let mut holds = Vec::new();
+fn turns(client: &Client, number: u32, history: &Path) {
+    let recorder = Recorder::new(history, format!("client {number}"));
     for round in 0..ROUNDS {
         let name = match round % 16 {
             0..5 => "wanted".to_owned(),
             5 => format!("calm/{}", (number + 1) % 5),
             _ => format!("calm/{number}"),
         };
-        let asked_ns = boottime_ns();
-        let guard = client.lock(&name).acquire().unwrap();
-        let from_ns = boottime_ns();
-        let waited_ns = u64::try_from(guard.waited().as_nanos()).unwrap();
-        // The clock is read before the check: what is found valid was held at that moment.
-        let (until_ns, valid) = (boottime_ns(), guard.check());
-        valid.unwrap();
-        let token = guard.token().get();
-        guard.release().unwrap();
-        holds.push((number, Hold { name, token, asked_ns, waited_ns, from_ns, until_ns }));
+        let wish = Wish { name: &name, mode: Mode::EX, owner: 0, wait: None };
+        let held = recorder.acquire(wish, || client.lock(&name).acquire()).unwrap();
+        assert!(held.check());
+        held.release();
     }
-    holds
-}
-
-/// Entries of one tenure as one hold: they bear one token, belong to one client and follow each other.
-fn tenures(holds: Vec<(u32, Hold)>) -> (Vec<Hold>, usize) {
-    let mut by_token: BTreeMap<(String, u64), Vec<(u32, Hold)>> = BTreeMap::new();
-    for (number, hold) in holds {
-        by_token.entry((hold.name.clone(), hold.token)).or_default().push((number, hold));
-    }
-    let mut again = 0;
-    let merged = by_token.into_values().map(|mut entries| {
-        entries.sort_by_key(|(_, hold)| hold.from_ns);
-        for pair in entries.windows(2) {
-            assert_eq!(pair[0].0, pair[1].0, "one tenure is one client's: {pair:?}");
-            assert!(pair[0].1.until_ns < pair[1].1.from_ns, "entries follow each other: {pair:?}");
-        }
-        again += entries.len() - 1;
-        let last = entries.last().unwrap().1.until_ns;
-        Hold { until_ns: last, ..entries.swap_remove(0).1 }
-    });
-    (merged.collect(), again)
+    recorder.closed();
 }
 
 // G42, G43: thousands of hand-overs between shared memory, Unix sockets and TCP; nobody overtakes, no two hold at once.
@@ -79,24 +55,16 @@ fn one_queue_serves_clients_of_every_transport() {
     for &io in drivers() {
         let server = Plan::new(io).admin().start();
         let clients = clients(&server);
-        let holds = std::thread::scope(|scope| {
-            let turns: Vec<_> = clients
-                .iter()
-                .zip(0..)
-                .map(|(client, number)| scope.spawn(move || turns(client, number)))
-                .collect();
-            turns.into_iter().flat_map(|turns| turns.join().unwrap()).collect::<Vec<_>>()
+        let scratch = Scratch::new();
+        let files: Vec<PathBuf> = (0..5).map(|number| scratch.join(&format!("client-{number}"))).collect();
+        std::thread::scope(|scope| {
+            for ((client, number), file) in clients.iter().zip(0..).zip(&files) {
+                scope.spawn(move || turns(client, number, file));
+            }
         });
-        assert_eq!(holds.len(), 5 * ROUNDS as usize);
-        let (tenures, again) = tenures(holds);
-        let found = contradictions(&tenures);
-        assert!(
-            found.is_empty(),
-            "{io:?}: {} of {}: {:?}",
-            found.len(),
-            tenures.len(),
-            &found[..found.len().min(5)]
-        );
+        let counts = judge_clean(&files, &format!("{io:?}")).counts;
+        assert_eq!(counts.certain_holds, 5 * u64::from(ROUNDS), "{counts:?}");
+        let again = counts.granted - counts.tenures;
         let page = get(server.admin(), "/metrics").1;
         assert_eq!(metric(&page, "overtakes_total"), Some(0.0), "{page}");
         assert!(again > 0, "some locks were entered again without a message");

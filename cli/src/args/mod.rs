@@ -26,7 +26,7 @@ Examples:
   fairlock why deploy                          who holds it, who waits, and why
 
 Exit codes:
-  0 done   64 usage   66 no such lock or session   69 no server   75 not acquired in time
+  0 done   1 `verify` found a broken promise   64 usage   65 unreadable history   66 no such lock or session   69 no server   75 not acquired in time
   76 lost while running   77 denied   78 bad configuration   126 not executable   127 not found
   128+N ended by signal N   130/143 cancelled by INT/TERM; `run` gives the code of its command";
 
@@ -112,6 +112,8 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Measure acquire times
     Bench(BenchArgs),
+    /// Judge what clients saw, from the histories they wrote
+    Verify(VerifyArgs),
     /// Print a shell's completion script
     Completions(CompletionsArgs),
     /// Gives the terminal to a process group; only `run` calls it.
@@ -238,6 +240,20 @@ pub(crate) struct BenchArgs {
     /// How long to measure
     #[arg(long, default_value = "3", value_parser = duration, value_name = "SECONDS")]
     pub(crate) seconds: Duration,
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  fairlock verify client-*.jsonl         one history in many files: mutual exclusion, leases, tokens, order, fences, outcomes
+  fairlock verify run.jsonl --json | jq '.violations[0]'
+
+Exit codes:
+  0 nothing is wrong   1 a promise was broken   64 usage   65 a history that cannot be read")]
+pub(crate) struct VerifyArgs {
+    /// Files of events, one JSON object a line (docs/histories.md)
+    #[arg(required = true, value_name = "HISTORY")]
+    pub(crate) histories: Vec<PathBuf>,
 }
 
 /// `completions`.

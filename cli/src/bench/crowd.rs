@@ -1,9 +1,9 @@
 //! The clients of a measurement: some that acquire and release, and one that merely holds.
 
-use super::Progress;
 use crate::args::Reach;
 use crate::failure::Failure;
 use crate::print::duration::human;
+use crate::print::progress::Progress;
 use crate::remote;
 use fairlock::{Client, Guard, OwnerId};
 use hdrhistogram::Histogram;

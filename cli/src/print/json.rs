@@ -4,8 +4,10 @@
 
 use fairlock::admin::{LockLine, SessionLine, Show, ShowLine, StatusReport};
 use fairlock::{Discipline, Mode};
+use fairlock_cli::history::{Place, Report, Rule, Violation};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// A name: exact when it is UTF-8, else escaped with its bytes beside it.
 #[derive(Debug, Serialize)]
@@ -261,6 +263,85 @@ impl Status {
             },
             transports,
             alarms: report.alarms.clone(),
+        }
+    }
+}
+
+/// `verify`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Judgement {
+    clean: bool,
+    files: usize,
+    lines: u64,
+    cut: u64,
+    other: u64,
+    clients: u64,
+    killed: u64,
+    locks: u64,
+    requests: u64,
+    granted: u64,
+    refused: u64,
+    in_doubt: u64,
+    tenures: u64,
+    certain_holds: u64,
+    overtaken_pairs: u64,
+    violations_total: u64,
+    /// How often each rule was broken.
+    broken: BTreeMap<&'static str, u64>,
+    /// The first of them.
+    violations: Vec<Broken>,
+}
+
+#[derive(Debug, Serialize)]
+struct Broken {
+    rule: &'static str,
+    #[serde(flatten)]
+    name: Named,
+    namespace: String,
+    text: String,
+    events: Vec<EventPlace>,
+}
+
+#[derive(Debug, Serialize)]
+struct EventPlace {
+    file: String,
+    line: u32,
+}
+
+impl Judgement {
+    /// The document of a report on these files, with at most so many violations.
+    pub(crate) fn new(report: &Report, files: &[PathBuf], shown_max: usize) -> Judgement {
+        let counts = report.counts;
+        let event = |place: &Place| EventPlace {
+            file: files.get(place.file as usize).map(|path| path.display().to_string()).unwrap_or_default(),
+            line: place.line,
+        };
+        let broken = |violation: &Violation| Broken {
+            rule: violation.rule.name(),
+            name: Named::new(&violation.name),
+            namespace: violation.namespace.clone(),
+            text: violation.text.clone(),
+            events: violation.places.iter().map(event).collect(),
+        };
+        Judgement {
+            clean: report.is_clean(),
+            files: files.len(),
+            lines: counts.lines,
+            cut: counts.cut,
+            other: counts.other,
+            clients: counts.clients,
+            killed: counts.killed,
+            locks: counts.resources,
+            requests: counts.requests,
+            granted: counts.granted,
+            refused: counts.refused,
+            in_doubt: counts.in_doubt,
+            tenures: counts.tenures,
+            certain_holds: counts.certain_holds,
+            overtaken_pairs: counts.overtaken_pairs,
+            violations_total: report.total(),
+            broken: Rule::ALL.into_iter().map(|rule| (rule.name(), report.broken(rule))).collect(),
+            violations: report.violations.iter().take(shown_max).map(broken).collect(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod duration;
 pub(crate) mod json;
+pub(crate) mod progress;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod text;

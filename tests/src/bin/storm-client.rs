@@ -1,20 +1,28 @@
-//! One client of a storm: takes, tries, waits for, cancels and holds random locks through the Rust client until its
-//! time is over or it crashes, and writes down every hold that was certain.
+//! One client of a storm: takes, tries, waits for, cancels, converts and holds random locks in random modes through the Rust
+//! client until its time is over or it crashes, and writes the history of it. Its name is that of the file.
 //!
-//! `storm-client ENDPOINT SEED LOG MILLISECONDS CRASH_ONE_IN TTL_MS`
+//! `storm-client ENDPOINT[,ENDPOINT…] SEED HISTORY MILLISECONDS CRASH_ONE_IN TTL_MS [NAMES]`
 
-use fairlock::{Client, Guard, OwnerId, Refusal};
-use fairlock_tests::boottime_ns;
-use fairlock_tests::history::Hold;
+use fairlock::{AcquireError, Client, Guard, LockRequest, Mode, OwnerId, Refusal};
 use fairlock_tests::random::Random;
-use std::fs::File;
-use std::io::Write;
+use fairlock_tests::recorder::{Recorded, Recorder, Wish};
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+/// How a lock is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Try,
+    Wait(Duration),
+    Cancel(Duration),
+    Forever,
+}
 
 struct Storm {
     random: Random,
-    log: File,
+    recorder: Recorder,
     crash_one_in: u64,
+    names: u64,
     turns: u64,
 }
 
@@ -22,87 +30,117 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize| arguments[at].parse::<u64>().expect("a number");
     let length = Duration::from_millis(number(3));
-    let log = File::options().create(true).append(true).open(&arguments[2]).expect("the log can be written");
-    let mut storm = Storm { random: Random::from_seed(number(1)), log, crash_one_in: number(4), turns: 0 };
-    let builder =
-        Client::builder().ttl(Duration::from_millis(number(5))).label(format!("storm {}", number(1)));
+    let path = Path::new(&arguments[2]);
+    let own_name = path.file_name().expect("the history is a file").to_string_lossy();
+    let mut storm = Storm {
+        random: Random::from_seed(number(1)),
+        recorder: Recorder::new(path, own_name.clone()),
+        crash_one_in: number(4),
+        names: if arguments.len() > 6 { number(6) } else { 3 },
+        turns: 0,
+    };
+    let builder = Client::builder().ttl(Duration::from_millis(number(5))).label(format!("storm {own_name}"));
     let client = builder.connect(arguments[0].as_str()).expect("the server is there");
+    // Over a Unix socket the server watches the process, and its death passes the locks on.
+    storm.recorder.open(arguments[0].starts_with("tcp"));
     let begun = Instant::now();
     while begun.elapsed() < length {
         storm.turn(&client);
     }
+    storm.recorder.closed();
 }
 
 impl Storm {
+    /// Half of them exclusive, the others anything.
+    fn mode(&mut self) -> Mode {
+        if self.random.once_in(2) { Mode::EX } else { Mode::ALL[self.random.index(Mode::ALL.len())] }
+    }
+
+    fn way(&mut self) -> Way {
+        match self.random.below(4) {
+            0 => Way::Try,
+            1 => Way::Wait(Duration::from_millis(1 + self.random.below(30))),
+            2 => Way::Cancel(Duration::from_micros(self.random.below(5_000))),
+            _ => Way::Forever,
+        }
+    }
+
     /// One lock, one way of asking for it.
     fn turn(&mut self, client: &Client) {
-        let name = format!("storm/{}", self.random.below(3));
-        let asked_ns = boottime_ns();
-        // An owner of its own for each turn: nobody meets a grant of his own that is still on its way back.
+        let name = format!("storm/{}", self.random.below(self.names));
+        let (mode, way) = (self.mode(), self.way());
         self.turns += 1;
-        let request = client.lock(name.as_str()).owner(OwnerId(self.turns));
-        let outcome = match self.random.below(4) {
-            0 => request.try_acquire(),
-            1 => request.wait(Duration::from_millis(1 + self.random.below(30))).acquire(),
-            2 => {
-                let canceller = request.canceller();
-                let after = Duration::from_micros(self.random.below(5_000));
-                let thread = std::thread::spawn(move || {
-                    std::thread::sleep(after);
-                    canceller.cancel();
-                });
-                let outcome = request.acquire();
-                thread.join().expect("cancelling does not panic");
-                outcome
-            }
-            _ => request.acquire(),
+        // Now and then nobody's in particular, so that the grant may stay with the client. Else an owner of its own for
+        // each turn: nobody meets a grant of his own that is still on its way back.
+        let owner = if way == Way::Forever && self.random.once_in(2) { 0 } else { self.turns };
+        let wait = match way {
+            Way::Try => Some(Duration::ZERO),
+            Way::Wait(wait) => Some(wait),
+            Way::Cancel(_) | Way::Forever => None,
         };
-        match outcome {
-            Ok(guard) => self.hold(&name, asked_ns, guard),
+        let request = client.lock(name.as_str()).mode(mode);
+        let request = if owner == 0 { request } else { request.owner(OwnerId(owner)) };
+        let recorder = &self.recorder;
+        match recorder.acquire(Wish { name: &name, mode, owner, wait }, || ask(request, way)) {
+            Ok(held) => hold(&mut self.random, recorder, self.crash_one_in, held),
             Err(error) => {
-                let refusal = error.refusal();
-                let expected = [
-                    Refusal::WouldBlock,
-                    Refusal::Timeout,
-                    Refusal::Cancelled,
-                    Refusal::SessionExpired,
-                    Refusal::SessionUnknown,
-                    Refusal::LeaseGuard,
-                    Refusal::Unavailable,
-                    Refusal::Recovering,
-                ];
-                assert!(expected.contains(&refusal), "{error}");
+                is_expected(&error);
                 std::thread::sleep(Duration::from_micros(self.random.below(2_000)));
             }
         }
     }
+}
 
-    fn hold(&mut self, name: &str, asked_ns: u64, guard: Guard) {
-        let from_ns = boottime_ns();
-        if guard.check().is_err() {
-            return;
-        }
-        std::thread::sleep(Duration::from_micros(self.random.below(3_000)));
-        let now_ns = boottime_ns();
-        // Valid now, so certainly valid at the moment read just before.
-        let until_ns = if guard.check().is_ok() { now_ns } else { from_ns };
-        let waited_ns = u64::try_from(guard.waited().as_nanos()).expect("less than 584 years");
-        let hold = Hold {
-            name: name.to_owned(),
-            token: guard.token().get(),
-            asked_ns,
-            waited_ns,
-            from_ns,
-            until_ns,
-        };
-        self.log.write_all(hold.line().as_bytes()).expect("the log can be written");
-        if self.crash_one_in > 0 && self.random.once_in(self.crash_one_in) {
-            std::process::abort();
-        }
-        if self.random.once_in(8) {
-            drop(guard);
-        } else {
-            let _ = guard.release();
+fn ask(request: LockRequest, way: Way) -> Result<Guard, AcquireError> {
+    match way {
+        Way::Try => request.try_acquire(),
+        Way::Wait(wait) => request.wait(wait).acquire(),
+        Way::Forever => request.acquire(),
+        Way::Cancel(after) => {
+            let canceller = request.canceller();
+            let thread = std::thread::spawn(move || {
+                std::thread::sleep(after);
+                canceller.cancel();
+            });
+            let outcome = request.acquire();
+            thread.join().expect("cancelling does not panic");
+            outcome
         }
     }
+}
+
+fn is_expected(error: &AcquireError) {
+    let expected = [
+        Refusal::WouldBlock,
+        Refusal::Timeout,
+        Refusal::Cancelled,
+        Refusal::SessionExpired,
+        Refusal::SessionUnknown,
+        Refusal::LeaseGuard,
+        Refusal::Unavailable,
+        Refusal::Recovering,
+    ];
+    assert!(expected.contains(&error.refusal()), "{error}");
+}
+
+/// Holds it for a while, in another mode for a part of it perhaps, and looks at it often.
+fn hold(random: &mut Random, recorder: &Recorder, crash_one_in: u64, mut held: Recorded<'_>) {
+    let looks = 1 + random.below(3);
+    for _ in 0..looks {
+        std::thread::sleep(Duration::from_micros(random.below(1_200)));
+        if !held.check() {
+            return;
+        }
+    }
+    if random.once_in(8) {
+        let mode = Mode::ALL[random.index(Mode::ALL.len())];
+        if held.convert(mode, Duration::from_millis(random.below(10))) {
+            held.check();
+        }
+    }
+    if crash_one_in > 0 && random.once_in(crash_one_in) {
+        recorder.crashing();
+        std::process::abort();
+    }
+    held.release();
 }
