@@ -29,7 +29,7 @@ use fairlock_shm::beacon::Beacon;
 
 use crate::config::Config;
 use crate::error::StartError;
-use crate::lanes::{ShardLane, ToControl};
+use crate::lanes::{ControlLane, ShardLane, ToControl};
 use crate::server::Ready;
 use crate::stats::ShardStats;
 
@@ -90,6 +90,8 @@ pub(crate) struct ControlParts {
     pub(crate) alarms: Alarms,
     /// What clients on this host see of the shards' threads; without it no memory is shared.
     pub(crate) beacon: Option<Arc<Beacon>>,
+    /// The way to the control thread, for threads beside the shards.
+    pub(crate) control: ControlLane,
 }
 
 /// The running control thread. Dropping it does not stop the server.

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::config::ConfigError;
 use crate::control::BindError;
+use crate::control::register::OpenError;
 use crate::state::StateError;
 
 /// A server did not start. Nothing of it is left running.
@@ -25,6 +26,12 @@ pub enum StartError {
     /// Threads, descriptors or randomness ran out.
     #[error("the system is out of a resource: {0}; raise the limits of processes or descriptors")]
     Resources(#[source] io::Error),
+    /// The register of the cell cannot be used as it is configured.
+    #[error("{0}")]
+    Register(#[source] OpenError),
+    /// It was stopped before it found its place in the cell.
+    #[error("stopped before this node found its place in the cell; its log lines say what it waited for")]
+    NoPlace,
     /// A thread ended before it served.
     #[error("a shard's thread ended before it served; its log lines say why")]
     ThreadDied,
@@ -35,8 +42,12 @@ impl StartError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             StartError::Config(_) | StartError::State(_) => 78,
+            StartError::Register(error) => error.exit_code(),
             StartError::Door(error) => error.exit_code(),
-            StartError::Driver(_) | StartError::Resources(_) | StartError::ThreadDied => 69,
+            StartError::Driver(_)
+            | StartError::Resources(_)
+            | StartError::NoPlace
+            | StartError::ThreadDied => 69,
         }
     }
 }

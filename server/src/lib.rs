@@ -14,6 +14,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod cell;
 mod clock;
 pub mod config;
 mod connection;

@@ -12,13 +12,15 @@ use std::thread::JoinHandle;
 
 use fairlock_locktable::{Limits, NamespaceRules, Settings as TableSettings, Table};
 use fairlock_protocol::{CellId, DigestKey, ShardId, Tick};
+use fairlock_replication::profile::Profile;
+use fairlock_replication::replica::Replica;
 use fairlock_shm::beacon::{BEACON_SHARDS, Beacon};
 use fairlock_shm::robust::LastWord;
 use fairlock_shm::word::Leaving;
 
 use crate::clock;
 use crate::config::{Config, IoChoice, SHARDS_MAX};
-use crate::control::{Alarms, Control, ControlParts, ExitReport, Stopper, bind_tcp};
+use crate::control::{Alarms, Control, ControlParts, ExitReport, Keeping, Stopper, bind_tcp};
 use crate::driver::{self, Waker};
 use crate::error::StartError;
 use crate::lanes::{ControlLane, ShardLane};
@@ -75,6 +77,7 @@ struct Start {
     temper: Temper,
     write_backlog_bytes: usize,
     beacon: Option<Arc<Beacon>>,
+    profile: Option<Profile>,
 }
 
 const _: () = assert!(SHARDS_MAX as usize <= BEACON_SHARDS, "every shard has a line in the beacon");
@@ -106,27 +109,54 @@ impl Server {
         };
         let directory = StateDirectory::open(&path)?;
         let tcp = config.listen.iter().map(|&address| bind_tcp(address)).collect::<Result<Vec<_>, _>>()?;
-        let addresses = tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let addresses: Vec<SocketAddr> = tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let doors = crate::control::Doors::open(&config)?;
         let count = shard_count(&config);
         let workers = spawn_workers(count, &config)?;
         let io = workers.first().map_or("none", |worker| worker.io);
-        let (state, beginning) = NodeState::begin(directory, unix_seconds(), CellId(random()?), clock::now)?;
-        let ready = Ready {
+        let founding = match &config.cell {
+            Some(cell) => Some(crate::cell::found(&config, cell, &addresses, count, &path)?),
+            None => None,
+        };
+        let profile = founding.as_ref().map(|founding| founding.profile);
+        let (mut alone, mut lock) = (None, None);
+        let beginning = if founding.is_some() {
+            lock = Some(directory);
+            Beginning::unknown()
+        } else {
+            let (state, beginning) = NodeState::begin(directory, unix_seconds(), CellId(random()?), clock::now)?;
+            alone = Some(state);
+            beginning
+        };
+        let mut ready = Ready {
             tcp: addresses,
             socket: doors.socket_path(),
             admin: doors.admin_address(),
             shards: count,
             io,
-            role: "standalone",
+            role: if profile.is_some() { "joining" } else { "standalone" },
             epoch: beginning.epoch.get(),
             recovering_ms: milliseconds_until(beginning.recovering_until),
             pid: std::process::id(),
         };
-        let cell = Cell { beginning, started, digest_key: random_key()?, index_key: random_key()?.0[0] };
+        let cell = Cell { beginning, started, profile, digest_key: random_key()?, index_key: random_key()?.0[0] };
         let listeners = tcp.into_iter().map(OwnedFd::from).collect();
         let parts = set_off(&config, &cell, workers, listeners)?;
-        let control = Control::start(&config, &ready, doors, state, parts)?;
+        let (told, settled) = mpsc::channel();
+        let keeping = match (founding, alone, lock) {
+            (Some(founding), _, Some(lock)) => {
+                Keeping::Cell(Box::new(founding.begin(&parts.control)?), lock)
+            }
+            (_, Some(state), _) => Keeping::Alone(state),
+            _ => unreachable!("a node is alone or has a cell"),
+        };
+        let waits = profile.is_some().then_some(told);
+        let control = Control::start(&config, &ready, doors, keeping, parts, waits)?;
+        if profile.is_some() {
+            let place = settled.recv().map_err(|_| StartError::NoPlace)?;
+            (ready.role, ready.epoch) = (place.role, place.epoch);
+            ready.recovering_ms = milliseconds_until(place.recovering_until);
+        }
         Ok(Server { ready, control })
     }
 
@@ -152,6 +182,8 @@ struct Cell {
     started: Tick,
     digest_key: DigestKey,
     index_key: u64,
+    /// Times of the cell, when there is one.
+    profile: Option<Profile>,
 }
 
 /// Connects the threads with each other and lets them go.
@@ -168,7 +200,7 @@ fn set_off(
     let alarms = Alarms::default();
     let beacon = light_beacon();
     let mut parts =
-        ControlParts { lanes: vec![], stats: vec![], threads: vec![], from_shards, doorbell, alarms, beacon };
+        ControlParts { lanes: vec![], stats: vec![], threads: vec![], from_shards, doorbell, alarms, beacon, control: control_lane.clone() };
     let mut wirings: Vec<Wiring> = Vec::new();
     for waker in &wakers {
         let (lane, inbox) = ShardLane::new(waker.clone());
@@ -201,6 +233,7 @@ fn set_off(
             write_backlog_bytes: config.limits.write_backlog_bytes,
             beacon: parts.beacon.clone(),
             index_key: cell.index_key,
+            profile: cell.profile,
             // The first shard accepts; a connection moves to the shard it names.
             listeners: std::mem::take(&mut listeners),
             wiring,
@@ -298,7 +331,7 @@ fn spawn_worker(shard: u16, io: IoChoice, pin_it: bool) -> Result<Worker, StartE
 /// The life of a shard's thread.
 fn serve(shard: u16, mut driver: Box<dyn driver::Driver>, start: Start) {
     let Start { settings, limits, rules, index_key, listeners, wiring, stats, alarms, temper, .. } = start;
-    let (beacon, write_backlog_bytes) = (start.beacon, start.write_backlog_bytes);
+    let (beacon, write_backlog_bytes, profile) = (start.beacon, start.write_backlog_bytes, start.profile);
     // Until this thread ends, however it does, clients on this host see that it lives.
     let last_word = beacon.clone().map(|beacon| LastWord::new(beacon, shard)).transpose();
     if let Err(error) = &last_word {
@@ -310,10 +343,14 @@ fn serve(shard: u16, mut driver: Box<dyn driver::Driver>, start: Start) {
         }
     }
     let (epoch, me) = (settings.epoch, settings.me);
-    let table = Table::new(TableSettings { epoch, shard: me, index_key, limits, rules });
+    let table_settings = TableSettings { epoch, shard: me, index_key, limits, rules };
+    let table = Table::new(table_settings.clone());
     let entropy =
         Box::new(|| random().unwrap_or_else(|error| panic!("the kernel gives no randomness: {error}")));
-    let shard_state = Shard::new(settings, table, stats.clone(), alarms, entropy);
+    let mut shard_state = Shard::new(settings, table, stats.clone(), alarms, entropy);
+    if let Some(profile) = profile {
+        shard_state.replicate(Replica::new(profile), table_settings);
+    }
     let rest = (write_backlog_bytes, shard, beacon);
     ShardThread::new(shard_state, driver, wiring, temper, stats, rest).run();
 }

@@ -132,7 +132,7 @@ impl Steward {
                 next_shard: 0,
             })
         };
-        let ControlParts { lanes, stats, threads, from_shards, doorbell, alarms, beacon } = parts;
+        let ControlParts { lanes, stats, threads, from_shards, doorbell, alarms, beacon, .. } = parts;
         let recovering_until = keeping.recovering_until();
         let facts = Facts { io: ready.io, role: ready.role, epoch: ready.epoch, started: clock::now() };
         Ok(Steward {

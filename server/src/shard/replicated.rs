@@ -17,10 +17,14 @@ use fairlock_replication::replica::{Input, LinkKey, Order, Output as Wish, Part,
 use super::Shard;
 use super::sessions::Presence;
 use crate::connection::{ConnectionKey, Phase};
-use crate::lanes::{CellNews, ToControl, ToShard};
+use crate::lanes::{Asker, CellNews, ToControl, ToShard};
 
 /// Bytes of a snapshot's first piece that belong to this room: the moment of the last operation.
 const MOMENT_BYTES: usize = 8;
+
+/// Operations between two comparisons of the members' tables (S6), and the first byte of the entry that compares.
+const COMPARE_EVERY: u64 = 4096;
+const COMPARISON: u8 = 0xFF;
 
 /// What the cell's configuration means to a shard and its clients.
 #[derive(Clone, Debug, Default)]
@@ -181,7 +185,13 @@ impl Shard {
         if !replicated.replica.stands_alone() {
             operation::encode(moment, &command, &mut replicated.operation);
         }
-        replicated.replica.append(&replicated.operation);
+        let at = replicated.replica.append(&replicated.operation);
+        if at.0.is_multiple_of(COMPARE_EVERY) {
+            replicated.operation.clear();
+            replicated.operation.push(COMPARISON);
+            replicated.operation.extend_from_slice(&self.table.rolling().to_le_bytes());
+            replicated.replica.append(&replicated.operation);
+        }
     }
 
     /// Where bytes for a connection wait for their round; `None` when they need not wait.
@@ -234,7 +244,7 @@ impl Shard {
     fn know_cell(&mut self, facts: CellFacts) {
         let news = Reply::Members(Whereabouts { epoch: facts.epoch, endpoints: &facts.nodes });
         if self.serves() && facts.copies > 1 {
-            let bound = self.connections.keys().filter(|key| {
+            let bound = self.connections.keys().into_iter().filter(|key| {
                 self.connections.at(*key).is_some_and(|found| matches!(found.phase, Phase::Bound(_)))
             });
             for key in bound.collect::<Vec<_>>() {
@@ -329,6 +339,7 @@ impl Shard {
             Wish::Reset => {
                 replicated.pieces.clear();
                 self.table = Table::new(replicated.table.clone());
+                self.table.begin_rolling();
             }
             Wish::SnapshotWanted(key) => {
                 self.apply_committed();
@@ -376,6 +387,12 @@ impl Shard {
         let Some(replicated) = &mut self.replicated else { return };
         let mut effects = std::mem::take(&mut self.effects);
         while let Some(bytes) = replicated.replica.next_committed() {
+            if let [COMPARISON, theirs @ ..] = bytes {
+                // Whoever differs could not take over: better it ends, and joins again with what the others have.
+                let ours = self.table.rolling().to_le_bytes();
+                assert_eq!(theirs, ours, "S6: this node's table differs from the primary's; it stops, and joins anew");
+                continue;
+            }
             effects.clear();
             let mut moment = replicated.moment;
             let table = &mut self.table;
@@ -459,7 +476,7 @@ impl Shard {
         self.parked.clear();
         self.holds_back = false;
         self.output.to_shards.clear();
-        for key in self.connections.keys().collect::<Vec<_>>() {
+        for key in self.connections.keys() {
             let Some(connection) = self.connections.at_mut(key) else { continue };
             connection.forget_held();
             if matches!(connection.phase, Phase::Bound(_) | Phase::Opening) {
@@ -529,6 +546,17 @@ impl Shard {
     /// When the replica has something to do by itself.
     pub(super) fn replica_due(&self) -> Option<Tick> {
         self.replicated.as_ref()?.replica.next_due()
+    }
+
+    /// An operator's wish was taken, or refused.
+    pub(super) fn wish_answered(&mut self, asker: Asker, answer: Result<(), String>) {
+        match answer {
+            Ok(()) => self.reply(asker.connection, asker.request, 0, &Reply::Alive),
+            Err(why) => {
+                let refused = Refused { detail: &why, ..Refusal::NotFound.into() };
+                self.refuse(asker.connection, asker.request, refused);
+            }
+        }
     }
 
     /// A shard that inherited a visiting session asks whether it is alive.

@@ -21,6 +21,14 @@ pub(crate) struct Beginning {
     pub(crate) recovering_until: Tick,
 }
 
+impl Beginning {
+    /// Of a node that has yet to ask its cell's register.
+    pub(crate) fn unknown() -> Beginning {
+        let epoch = Epoch::new(1).expect("1 is an epoch");
+        Beginning { cell: CellId(0), epoch, new_cell: false, recovering_until: Tick::ZERO }
+    }
+}
+
 /// A run of this node on its directory.
 #[derive(Debug)]
 pub(crate) struct NodeState {
