@@ -4,6 +4,7 @@
 //! `Config` is plain data. Only [`Config::check`] decides whether it may be used, so that file, flags and a program
 //! that embeds a server meet the same rules.
 
+mod cell;
 mod describe;
 mod error;
 mod namespaces;
@@ -21,6 +22,7 @@ use fairlock_locktable::NamespaceRules;
 use fairlock_protocol::limits;
 use serde::Deserialize;
 
+pub use cell::{CellConfig, ProfileChoice};
 pub use error::ConfigError;
 pub use namespaces::NamespaceConfig;
 pub use register::RegisterConfig;
@@ -75,6 +77,8 @@ pub struct Config {
     pub limits: Limits,
     /// Where the configuration of the cell lives.
     pub register: RegisterConfig,
+    /// The cell this node belongs to, when others share its state.
+    pub cell: CellConfig,
     /// Queue disciplines, by namespace; one that is not named is strict.
     #[serde(rename = "namespace")]
     pub namespaces: BTreeMap<String, NamespaceConfig>,
@@ -147,6 +151,7 @@ impl Default for Config {
             signals: false,
             limits: Limits::default(),
             register: RegisterConfig::default(),
+            cell: CellConfig::default(),
             namespaces: BTreeMap::new(),
         }
     }
@@ -222,6 +227,7 @@ impl Config {
         }
         namespaces::check(&self.namespaces)?;
         self.register.check()?;
+        self.cell.check(&self.listen, self.insecure)?;
         self.limits.check()
     }
 

@@ -114,10 +114,8 @@ impl Server {
         let count = shard_count(&config);
         let workers = spawn_workers(count, &config)?;
         let io = workers.first().map_or("none", |worker| worker.io);
-        let founding = match &config.cell {
-            Some(cell) => Some(crate::cell::found(&config, cell, &addresses, count, &path)?),
-            None => None,
-        };
+        let in_cell = config.cell.is_told();
+        let founding = in_cell.then(|| crate::cell::found(&config, &addresses, count, &path)).transpose()?;
         let profile = founding.as_ref().map(|founding| founding.profile);
         let (mut alone, mut lock) = (None, None);
         let beginning = if founding.is_some() {

@@ -12,15 +12,11 @@ use fairlock_replication::node::{self, Dialed, Input, Node, NodeSettings, Output
 use fairlock_replication::replica::Report;
 use fairlock_replication::{Answer, Member, NodeId, Stored, Watched};
 
-use super::introduction::{self, Caller, Introduction, Purpose};
-use super::listen::Listener;
+use super::{Caller, DIAL_TIME, Introduction, PeerDoor, Purpose};
 use crate::control::Alarms;
 use crate::control::register::{RegisterThread, Watch};
 use crate::lanes::{CellNews, ControlLane, PeerStream, ShardLane, ToControl, ToShard};
 use crate::shard::replicated::CellFacts;
-
-/// How long a node may take to be reached.
-const DIAL_TIME: Duration = Duration::from_secs(1);
 
 /// What threads of a cell tell the control thread.
 #[derive(Debug)]
@@ -72,7 +68,7 @@ pub(crate) struct Desk {
     introduction: Arc<Introduction>,
     register: RegisterThread,
     _watch: Watch,
-    _listener: Listener,
+    _door: PeerDoor,
     control: ControlLane,
     copies_min: usize,
     quarantine_until: Tick,
@@ -91,7 +87,7 @@ pub(crate) struct DeskParts {
     /// Its watch.
     pub(crate) watch: Watch,
     /// Where other nodes call.
-    pub(crate) listener: Listener,
+    pub(crate) door: PeerDoor,
     /// The way back to the control thread.
     pub(crate) control: ControlLane,
     /// With fewer members nothing is granted.
@@ -105,7 +101,7 @@ impl Desk {
             introduction: parts.introduction,
             register: parts.register,
             _watch: parts.watch,
-            _listener: parts.listener,
+            _door: parts.door,
             control: parts.control,
             copies_min: parts.copies_min,
             quarantine_until: Tick::ZERO,
@@ -171,7 +167,7 @@ impl Desk {
 
     /// Another node introduced itself: who follows is handed to the shard that it wants.
     fn called(&mut self, now: Tick, caller: Caller, tray: &mut Tray<'_>) -> Outcome {
-        let Caller { member, purpose, socket } = caller;
+        let Caller { member, purpose, socket, .. } = caller;
         let Purpose::Follow { shard } = purpose else { return Outcome::default() };
         let peer = peer(&member);
         let outcome = self.step(now, Input::Met(member), tray);
@@ -206,6 +202,8 @@ impl Desk {
                 let (epoch, primary) = (configuration.epoch.get(), &configuration.primary);
                 let members = configuration.members.iter().map(|member| member.node.as_str());
                 let members = members.collect::<Vec<_>>().join(",");
+                // Relaxed: a number that is shown.
+                self.introduction.epoch.store(epoch, std::sync::atomic::Ordering::Relaxed);
                 tracing::info!(epoch, %primary, members, "configuration");
                 self.tell_shards(&stored, None, tray);
             }
@@ -268,7 +266,7 @@ impl Desk {
         let (introduction, control) = (self.introduction.clone(), self.control.clone());
         let told = member.clone();
         let body = move || {
-            let (outcome, streams) = introduction::dial(&introduction, &member, probe, DIAL_TIME);
+            let (outcome, streams) = super::dial(&introduction, &member, probe, DIAL_TIME);
             tracing::debug!(node = %member.node, probe, ?outcome, "dialled");
             control.send(ToControl::Cell(CellEvent::Dialed { member, probe, outcome, streams }));
         };

@@ -4,18 +4,18 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fairlock_locktable::operation::OPERATIONS_LEVEL;
 use fairlock_protocol::{CellId, DigestKey, Epoch};
 use fairlock_replication::node::{Fresh, NodeSettings};
 use fairlock_replication::profile::Profile;
-use fairlock_replication::{Incarnation, MacKey, Member};
+use fairlock_replication::{Incarnation, MacKey, Member, NodeId};
 
 use super::desk::{CellEvent, Desk, DeskParts};
-use super::introduction::Introduction;
-use super::listen::Listener;
-use crate::config::{CellConfig, Config};
+use super::{DIAL_TIME, Introduction, PeerDoor, Secret};
+use crate::config::Config;
 use crate::control::bind_tcp;
 use crate::control::register::{self, Opened, RegisterThread};
 use crate::error::StartError;
@@ -39,31 +39,24 @@ pub(crate) struct Founding {
 ///
 /// # Errors
 /// [`StartError`].
+///
+/// # Panics
+/// When the configuration was not checked.
 pub(crate) fn found(
     config: &Config,
-    cell: &CellConfig,
     tcp: &[SocketAddr],
     shards: u16,
     state: &Path,
 ) -> Result<Founding, StartError> {
-    let opened = register::open(&config.register, cell.name.as_str()).map_err(StartError::Register)?;
-    let door = bind_tcp(cell.peer_listen)?;
-    let port = door.local_addr().map_err(StartError::Resources)?.port();
-    let peer = match &cell.peer_address {
-        Some(address) => address.clone(),
-        None => SocketAddr::new(cell.peer_listen.ip(), port).to_string(),
-    };
-    let clients = match &cell.client_address {
-        Some(address) => address.clone(),
-        None => tcp.iter().map(|address| format!("tcp://{address}")).collect::<Vec<_>>().join(","),
-    };
-    let me = Member {
-        node: cell.node.clone(),
-        machine: machine_id(state)?,
-        incarnation: incarnation()?,
-        peer,
-        clients,
-    };
+    let cell = &config.cell;
+    let told = "a checked configuration names the cell, the node and its address";
+    let name = cell.name.clone().expect(told);
+    let node = NodeId::new(cell.node.as_deref().expect(told)).expect(told);
+    let opened = register::open(&config.register, &name).map_err(StartError::Register)?;
+    let door = bind_tcp(cell.peer_listen.expect(told))?;
+    let bound = door.local_addr().map_err(StartError::Resources)?;
+    let (peer, clients) = (cell.peer(bound), cell.clients(tcp));
+    let me = Member { node, machine: machine_id(state)?, incarnation: incarnation()?, peer, clients };
     let (cell_id, keys) = (random()?, random()?);
     let half = |number: u128, shift: u32| u64::try_from((number >> shift) & u128::from(u64::MAX)).unwrap_or(0);
     let fresh = Fresh {
@@ -75,14 +68,16 @@ pub(crate) fn found(
     let settings = NodeSettings {
         me: me.clone(),
         shards,
-        profile: cell.profile,
+        profile: cell.profile.into(),
         feature_level: OPERATIONS_LEVEL,
         fresh,
         ttl_max: config.ttl_max,
     };
+    let secret = cell.peer_secret.as_deref().map(Secret::read).transpose()?;
     let introduction =
-        Introduction { cell: cell.name.to_string(), me, shards, secret: cell.secret().map_err(StartError::Config)? };
-    Ok(Founding { settings, introduction, opened, door, copies_min: cell.min_copies, profile: cell.profile })
+        Introduction { cell: name, me, shards, secret, epoch: AtomicU32::new(0) };
+    let (copies_min, profile) = (usize::from(cell.min_copies), cell.profile.into());
+    Ok(Founding { settings, introduction, opened, door, copies_min, profile })
 }
 
 impl Founding {
@@ -98,15 +93,16 @@ impl Founding {
             answered.send(ToControl::Cell(CellEvent::Register(answer)));
         });
         let watch = opened.watcher.start(move |seen| watched.send(ToControl::Cell(CellEvent::Watched(seen))));
-        let listener = Listener::start(door, introduction.clone(), move |caller| {
+        let meet = Box::new(move |caller| {
             called.send(ToControl::Cell(CellEvent::Called(Box::new(caller))));
         });
+        let door = PeerDoor::open(door, introduction.clone(), DIAL_TIME, meet);
         let parts = DeskParts {
             settings,
             introduction,
             register: register.map_err(StartError::Resources)?,
             watch: watch.map_err(StartError::Resources)?,
-            listener: listener.map_err(StartError::Resources)?,
+            door: door.map_err(StartError::Resources)?,
             control: control.clone(),
             copies_min,
         };

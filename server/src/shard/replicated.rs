@@ -357,7 +357,7 @@ impl Shard {
     fn offer_snapshot(&mut self, key: LinkKey) {
         let Some(replicated) = &mut self.replicated else { return };
         let mut pieces = vec![replicated.moment.0.to_le_bytes().to_vec()];
-        pieces.extend(self.table.snapshot());
+        self.table.snapshot(|piece| pieces.push(piece));
         replicated.replica.offer_snapshot(self.now, key, pieces);
     }
 
