@@ -96,6 +96,11 @@ impl Nodes {
         known.all.iter().any(|target| !target.is_same_node(&known.all[0]))
     }
 
+    /// The epoch of the newest news.
+    pub(super) fn epoch(&self) -> u32 {
+        self.known().epoch
+    }
+
     /// Whether the primary was said to be there.
     pub(super) fn is_primary(&self, target: &Target) -> bool {
         self.known().is_primary(target)

@@ -10,7 +10,7 @@ use crate::session::{Ask, Event, Lease, Passport, Spec};
 use crate::transport::Target;
 use fairlock_protocol::ShardId;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 /// One session, over all its shards.
@@ -21,6 +21,8 @@ pub(crate) struct Session {
     pub(crate) lanes: Box<[Lane]>,
     /// Its server is a node among several. Relaxed: it decides how soon another one is found.
     pub(super) in_cell: AtomicBool,
+    /// The newest epoch its own server has told of. Relaxed: a number alone.
+    epoch_told: AtomicU32,
     /// The home lane talks. Relaxed: a hint for people.
     pub(super) reachable: AtomicBool,
     /// `end` was begun. AcqRel swap: exactly one thread does the work.
@@ -42,6 +44,7 @@ impl Session {
             lease,
             lanes: lanes.into_boxed_slice(),
             in_cell: AtomicBool::new(in_cell),
+            epoch_told: AtomicU32::new(0),
             reachable: AtomicBool::new(true),
             ended: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -78,6 +81,12 @@ impl Session {
 
     pub(crate) fn is_reachable(&self) -> bool {
         self.reachable.load(Ordering::Relaxed) && self.lease.sees_its_server(clock::now())
+    }
+
+    /// Whether other nodes have told of an epoch that the session's own server knows nothing of.
+    pub(super) fn is_left_behind(&self, core: &Core) -> bool {
+        let own = self.passport.epoch.load(Ordering::Relaxed).max(self.epoch_told.load(Ordering::Relaxed));
+        core.nodes.epoch() > own
     }
 
     /// Does what follows from what a stream learned. No lock is held here: wakers and callbacks may do anything.
@@ -118,6 +127,7 @@ impl Session {
                 }
                 Event::Members(nodes) => {
                     self.in_cell.store(true, Ordering::Relaxed);
+                    self.epoch_told.fetch_max(nodes.epoch, Ordering::Relaxed);
                     core.nodes.learn(&nodes, true);
                     // The tender has connections to make, or to let go.
                     core.ring();

@@ -115,12 +115,14 @@ impl Tended {
                 session.home().with(session, core, |stream| stream.submit(now, Ask::Keepalive, None, true));
                 due
             }
-            // It is the server that stands still, not the way to it; hanging up would only end the session.
-            Beat::Break if session.home().state().memory().is_some() => now,
+            // It is the server that stands still, not the way to it; hanging up would only end the session, unless the cell has
+            // gone on without that server.
+            Beat::Break if session.home().state().memory().is_some() && !session.is_left_behind(core) => now,
             Beat::Break => {
                 tracing::warn!("no renewal was answered; the connection is given up for another");
                 // The others go the same way through the network; on them nothing is said that would show it.
-                let streams = session.lanes.iter().filter(|lane| lane.state().memory().is_none());
+                let goes_too = |lane: &&Lane| session.is_left_behind(core) || lane.state().memory().is_none();
+                let streams = session.lanes.iter().filter(goes_too);
                 streams.for_each(|lane| lane.break_now(core, Duration::ZERO, false));
                 now
             }

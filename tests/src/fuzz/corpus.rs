@@ -53,6 +53,24 @@ pub fn sound() -> Vec<Vec<u8>> {
         Request::Break { resource, force: false },
         Request::Kill { session: session_id, force: true },
     ];
+    let mut streams = vec![Vec::new(), Vec::new()];
+    for (request, number) in requests.iter().zip(0..) {
+        request.encode(RequestId(number), 0, &mut streams[0]);
+        let mut alone = Vec::new();
+        request.encode(RequestId(number), 1, &mut alone);
+        streams.push(alone);
+    }
+    for (reply, number) in replies(session_id, grant, token).iter().zip(1..) {
+        reply.encode(RequestId(number), FLAG_KEPT | FLAG_RENEWED, &mut streams[1]);
+        let mut alone = Vec::new();
+        reply.encode(RequestId(number), 0, &mut alone);
+        streams.push(alone);
+    }
+    streams
+}
+
+/// What a server says, each once.
+fn replies(session: SessionId, grant: GrantId, token: FencingToken) -> [Reply<'static>; 8] {
     let granted = Grant {
         grant,
         token: Some(token),
@@ -63,8 +81,8 @@ pub fn sound() -> Vec<Vec<u8>> {
         reentered: false,
     };
     let nodes = Whereabouts { epoch: 4, endpoints: "tcp://b:7411,tcp://a:7411" };
-    let replies = [
-        Reply::Opened { session: session_id, secret: Secret(7), ttl_ms: 500, home: ShardId(1) },
+    [
+        Reply::Opened { session, secret: Secret(7), ttl_ms: 500, home: ShardId(1) },
         Reply::Granted(granted),
         Reply::Released { remaining: 1 },
         Reply::Refused(Refused {
@@ -78,21 +96,7 @@ pub fn sound() -> Vec<Vec<u8>> {
         Reply::Over(Refusal::SessionExpired),
         Reply::Refused(Refused { primary: Some(nodes), ..Refusal::NotPrimary.into() }),
         Reply::Members(nodes),
-    ];
-    let mut streams = vec![Vec::new(), Vec::new()];
-    for (request, number) in requests.iter().zip(0..) {
-        request.encode(RequestId(number), 0, &mut streams[0]);
-        let mut alone = Vec::new();
-        request.encode(RequestId(number), 1, &mut alone);
-        streams.push(alone);
-    }
-    for (reply, number) in replies.iter().zip(1..) {
-        reply.encode(RequestId(number), FLAG_KEPT | FLAG_RENEWED, &mut streams[1]);
-        let mut alone = Vec::new();
-        reply.encode(RequestId(number), 0, &mut alone);
-        streams.push(alone);
-    }
-    streams
+    ]
 }
 
 /// One more stream: a sound one, spoilt in one to four ways; sometimes nothing but noise.

@@ -78,7 +78,6 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
         previous_owner_died: false,
         reentered: false,
     };
-    let refused = Refused::from(Refusal::WouldBlock);
     let nodes = Whereabouts { epoch: 1001, endpoints: "tcp://b:7411" };
     let not_primary = Refused { primary: Some(nodes), ..Refusal::NotPrimary.into() };
     let opened = Reply::Opened { session, secret, ttl_ms: 5000, home: ShardId(0) };
@@ -95,7 +94,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
         ("released", reply(4, FLAG_RENEWED | FLAG_KEPT, &Reply::Released { remaining: 0 })),
         ("resume", request(1, 0, &Request::Resume { session, secret, received: 2 })),
         ("resumed", reply(1, FLAG_RENEWED, &Reply::Resumed { ttl_ms: 5000, seen: 4, following: 0 })),
-        ("refused", reply(5, 0, &Reply::Refused(refused))),
+        ("refused", reply(5, 0, &Reply::Refused(Refusal::WouldBlock.into()))),
         ("not_primary", reply(1, 0, &Reply::Refused(not_primary))),
         ("members", reply(0, 0, &Reply::Members(nodes))),
     ]
