@@ -92,10 +92,15 @@ impl CellPlan {
         if place.is_some() {
             toml.push_str("insecure = true\n");
         }
-        let cell = format!("name = \"broken\"\nnode = \"{name}\"\npeer_listen = \"{peer}\"\nprofile = \"lan\"");
+        let cell =
+            format!("name = \"broken\"\nnode = \"{name}\"\npeer_listen = \"{peer}\"\nprofile = \"lan\"");
         let register = format!("etcd://{register}");
-        write!(toml, "[cell]\n{cell}\nregister = \"{register}\"\n{}\n[register]\nurl = \"{register}\"\n", self.cell)
-            .expect("a string takes everything");
+        write!(
+            toml,
+            "[cell]\n{cell}\nregister = \"{register}\"\n{}\n[register]\nurl = \"{register}\"\n",
+            self.cell
+        )
+        .expect("a string takes everything");
         let mut plan = Plan::new(self.io).shards(self.shards).at(listen).configuration(&toml);
         plan.denied.clone_from(&self.denied);
         if let Some(place) = place {

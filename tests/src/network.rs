@@ -40,7 +40,8 @@ impl Network {
         if !rustix::process::geteuid().is_root() {
             return Some("networks are made by root alone".to_owned());
         }
-        let is_there = |program: &str| Command::new(program).arg("-V").output().is_ok_and(|it| it.status.success());
+        let is_there =
+            |program: &str| Command::new(program).arg("-V").output().is_ok_and(|it| it.status.success());
         if let Some(program) = ["ip", "nft", "tc"].into_iter().find(|program| !is_there(program)) {
             return Some(format!("`{program}` is not installed (Debian: apt-get install iproute2 nftables)"));
         }
@@ -65,7 +66,8 @@ impl Network {
         run("ip", &["-n", &bridge, "link", "add", "br", "type", "bridge"]);
         run("ip", &["-n", &bridge, "link", "set", "br", "up"]);
         for number in 1..=places {
-            let place = Place { namespace: format!("{base}-{number}"), address: Ipv4Addr::new(10, 0, 0, number) };
+            let place =
+                Place { namespace: format!("{base}-{number}"), address: Ipv4Addr::new(10, 0, 0, number) };
             run("ip", &["netns", "add", &place.namespace]);
             // Listed at once, so that whatever fails from here on is cleaned up.
             network.places.push(place.clone());
@@ -183,7 +185,8 @@ fn sweep() {
 }
 
 fn attempt(program: &str, arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new(program).args(arguments).output().map_err(|error| format!("{program}: {error}"))?;
+    let output =
+        Command::new(program).args(arguments).output().map_err(|error| format!("{program}: {error}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.success() { Ok(()) } else { Err(format!("{program} {}: {said}", arguments.join(" "))) }
 }
