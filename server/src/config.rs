@@ -4,6 +4,7 @@
 //! `Config` is plain data. Only [`Config::check`] decides whether it may be used, so that file, flags and a program
 //! that embeds a server meet the same rules.
 
+mod cell;
 mod describe;
 mod error;
 mod namespaces;
@@ -20,6 +21,7 @@ use fairlock_locktable::NamespaceRules;
 use fairlock_protocol::limits;
 use serde::Deserialize;
 
+pub use cell::{CellConfig, ProfileChoice};
 pub use error::ConfigError;
 pub use namespaces::NamespaceConfig;
 pub use values::{NotADuration, parse_duration};
@@ -74,6 +76,8 @@ pub struct Config {
     /// Queue disciplines, by namespace; one that is not named is strict.
     #[serde(rename = "namespace")]
     pub namespaces: BTreeMap<String, NamespaceConfig>,
+    /// The cell this node belongs to, when others share its state.
+    pub cell: CellConfig,
 }
 
 /// What clients may use up, by shard unless said otherwise. Reaching one is a counted refusal.
@@ -143,6 +147,7 @@ impl Default for Config {
             signals: false,
             limits: Limits::default(),
             namespaces: BTreeMap::new(),
+            cell: CellConfig::default(),
         }
     }
 }
@@ -216,6 +221,7 @@ impl Config {
             return Err(ConfigError::value("socket_mode", "permission bits are 0000 to 0777, in octal"));
         }
         namespaces::check(&self.namespaces)?;
+        self.cell.check(&self.listen, self.insecure)?;
         self.limits.check()
     }
 
@@ -237,7 +243,8 @@ impl Config {
 
     /// Whether the choice to listen without authentication is used: to be logged at every start.
     pub fn is_exposed(&self) -> bool {
-        self.listen.iter().chain(&self.admin).any(|address| !address.ip().is_loopback())
+        let peers = self.cell.peer_listen.as_ref().filter(|_| self.cell.peer_secret.is_none());
+        self.listen.iter().chain(&self.admin).chain(peers).any(|address| !address.ip().is_loopback())
     }
 }
 

@@ -14,6 +14,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod cell;
 mod clock;
 pub mod config;
 mod connection;
@@ -30,7 +31,7 @@ mod shard;
 mod state;
 mod stats;
 
-pub use config::{Config, ConfigError, IoChoice, NamespaceConfig, Poll};
+pub use config::{CellConfig, Config, ConfigError, IoChoice, NamespaceConfig, Poll, ProfileChoice};
 pub use control::{BindError, ExitReport, StopReason, Stopper};
 pub use error::StartError;
 pub use server::{Ready, Server};

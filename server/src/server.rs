@@ -95,6 +95,7 @@ impl Server {
     #[expect(clippy::needless_pass_by_value, reason = "a running server's configuration cannot be changed")]
     pub fn start(config: Config) -> Result<Server, StartError> {
         config.check()?;
+        config.cell.refuse_until_served()?;
         if config.is_exposed() {
             tracing::warn!("listening beyond loopback without authentication, as --insecure allows");
         }

@@ -19,6 +19,7 @@ impl Config {
         page.line("\n# What clients may use up; reaching one is a counted refusal.\n[limits]");
         self.limits.describe(&mut page, &default.limits);
         self.describe_namespaces(&mut page);
+        self.cell.describe(&mut page);
         page.text
     }
 
@@ -168,18 +169,18 @@ impl Poll {
 }
 
 /// The text so far.
-struct Page {
+pub(super) struct Page {
     text: String,
 }
 
 impl Page {
-    fn line(&mut self, line: &str) {
+    pub(super) fn line(&mut self, line: &str) {
         self.text.push_str(line);
         self.text.push('\n');
     }
 
     /// A key that always has a value.
-    fn key<T, V: Display>(
+    pub(super) fn key<T, V: Display>(
         &mut self,
         key: &str,
         meaning: &str,
@@ -192,7 +193,7 @@ impl Page {
     }
 
     /// A key that may be absent: an example stands in a comment then.
-    fn optional<V: Display>(
+    pub(super) fn optional<V: Display>(
         &mut self,
         key: &str,
         meaning: &str,
@@ -210,6 +211,6 @@ impl Page {
 }
 
 /// A TOML text, whatever it contains.
-fn quoted(text: impl Display) -> String {
+pub(super) fn quoted(text: impl Display) -> String {
     toml::Value::String(text.to_string()).to_string()
 }

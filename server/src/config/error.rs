@@ -52,6 +52,38 @@ pub enum ConfigError {
         /// What is possible, or what to do.
         message: &'static str,
     },
+    /// Keys of a cell without others that it needs.
+    #[error("a cell needs `cell.{}` as well", missing.join("` and `cell."))]
+    Partial {
+        /// Which are missing.
+        missing: Vec<&'static str>,
+    },
+    /// Other hosts could call as nodes of the cell without having to prove anything.
+    #[error(
+        "`cell.peer_listen` = {address} can be reached from other hosts, and whoever reaches it could join the cell; \
+        give every node the same secret with --peer-secret (`cell.peer_secret`), or accept that with --insecure \
+        (`insecure = true`)"
+    )]
+    ExposedPeer {
+        /// Which address.
+        address: SocketAddr,
+    },
+    /// The secret of the cell cannot be used.
+    #[error("the cell secret {} {message}", path.display())]
+    Secret {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        message: &'static str,
+    },
+    /// The secret of the cell cannot be read.
+    #[error("cannot read the cell secret {}", path.display())]
+    SecretUnreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A value outside its range.
     #[error("`{key}`: {message}")]
     Value {
