@@ -135,12 +135,12 @@ fn put_cell(cell: &mut CellConfig, order: &CellArgs) {
     }
     cell.peer_listen = order.peer_listen.or(cell.peer_listen);
     if let Some(profile) = order.profile {
-        cell.profile = match profile {
+        cell.profile = Some(match profile {
             ProfileWord::Lan => ProfileChoice::Lan,
             ProfileWord::Cloud => ProfileChoice::Cloud,
-        };
+        });
     }
-    cell.min_copies = order.min_copies.unwrap_or(cell.min_copies);
+    cell.min_copies = order.min_copies.or(cell.min_copies);
     if order.peer_secret.is_some() {
         cell.peer_secret.clone_from(&order.peer_secret);
     }
@@ -308,7 +308,7 @@ mod tests {
         );
         assert_eq!([text(&cell.peer_address), text(&cell.client_address)], ["a:1", "a:2"]);
         assert_eq!(cell.peer_listen, Some("192.0.2.1:7413".parse().expect("an address")));
-        assert_eq!((cell.profile, cell.min_copies), (ProfileChoice::Lan, 2));
+        assert_eq!((cell.profile, cell.min_copies), (Some(ProfileChoice::Lan), Some(2)));
         assert_eq!(cell.peer_secret, Some(PathBuf::from("/etc/secret")));
         let failure = configured(&order(&["--cell", "prod", "--node", "a"])).expect_err("not whole");
         assert_eq!(failure.code, failure::CONFIGURATION);

@@ -62,8 +62,8 @@ fn what_is_printed_loads_again_as_the_same() {
             peer_listen: Some("0.0.0.0:7413".parse().unwrap()),
             peer_address: Some("a-1.example:7413".to_string()),
             client_address: Some("a-1.example:7411".to_string()),
-            profile: ProfileChoice::Lan,
-            min_copies: 2,
+            profile: Some(ProfileChoice::Lan),
+            min_copies: Some(2),
             peer_secret: Some(PathBuf::from("/etc/fairlock/\"secret\"")),
         },
     };

@@ -17,7 +17,9 @@ fn who_comes_when_all_places_are_taken_is_told_so_and_nobody_else_suffers() {
     assert_eq!((door.turned_away(), door.failed()), (1, 0));
     drop(mute);
     // Their places are free when their threads have noticed.
+    let begun = std::time::Instant::now();
     while dial(&node("a", 1), &wanted, true, PLENTY).0 != Dialed::Alive {
+        assert!(begun.elapsed() < PLENTY, "no place became free");
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(met.recv_timeout(PLENTY).unwrap().member, node("a", 1).me);

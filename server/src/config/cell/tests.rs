@@ -27,11 +27,16 @@ fn a_cell_is_whole_or_refused_with_what_is_missing() {
         let text = lines.collect::<Vec<_>>().join("\n");
         assert_eq!(refusal(&text), format!("a cell needs `{missing}` as well"));
     }
-    for lonely in ["peer_address = \"h:1\"", "profile = \"lan\"", "min_copies = 2", "peer_secret = \"/s\""] {
+    for lonely in ["peer_address = \"h:1\"", "profile = \"cloud\"", "min_copies = 1", "peer_secret = \"/s\""]
+    {
         let message = refusal(&format!("[cell]\n{lonely}"));
         assert!(keys.iter().all(|key| message.contains(&format!("`{key}`"))), "{lonely}: {message}");
     }
     assert!(!parse("[cell]\n").unwrap().cell.is_told());
+    let silent = parse(WHOLE).unwrap().cell;
+    assert_eq!((silent.timing(), silent.copies()), (Profile::CLOUD, 1));
+    let told = parse(&format!("{WHOLE}profile = \"lan\"\nmin_copies = 3")).unwrap().cell;
+    assert_eq!((told.timing(), told.copies()), (Profile::LAN, 3));
 }
 
 #[test]
