@@ -33,14 +33,14 @@ pub(crate) struct Bundle {
     pub(crate) request: RequestId,
     pub(crate) owner: OwnerId,
     pub(crate) label: Box<[u8]>,
-    since: Tick,
+    pub(crate) since: Tick,
     /// When the wait for all of them together ends.
-    until: Option<Tick>,
+    pub(crate) until: Option<Tick>,
     pub(crate) wanted: Wanted,
     /// The grants of the first of `wanted`.
     pub(crate) taken: Vec<u32>,
     /// How many of them are marked as not told; all of them, between commands.
-    concealed: usize,
+    pub(crate) concealed: usize,
 }
 
 /// What a bundle asks for, owned: in canonical order.
@@ -63,17 +63,11 @@ struct WantedItem {
 
 impl Wanted {
     fn new(items: &[Item<'_>]) -> Wanted {
-        let mut texts: Vec<u8> = Vec::new();
-        let place = |texts: &Vec<u8>| u32::try_from(texts.len()).expect("256 names are below 4 GiB");
-        let owned = items.iter().map(|item| {
-            let namespace = place(&texts);
-            texts.extend_from_slice(item.resource.namespace.as_str().as_bytes());
-            let name = place(&texts);
-            texts.extend_from_slice(item.resource.name.as_bytes());
-            WantedItem { digest: item.digest, namespace, name, end: place(&texts), mode: item.mode }
-        });
-        let items = owned.collect();
-        Wanted { items, texts: texts.into_boxed_slice() }
+        let mut gathered = Gathered::default();
+        for item in items {
+            gathered.push(item);
+        }
+        gathered.done()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -85,12 +79,42 @@ impl Wanted {
         self.items.iter().map(|item| (item.digest, item.mode))
     }
 
-    fn item(&self, at: usize) -> Item<'_> {
+    pub(crate) fn item(&self, at: usize) -> Item<'_> {
         let item = &self.items[at];
         let text = |from: u32, to: u32| &self.texts[from as usize..to as usize];
         let resource = Resource::new(text(item.namespace, item.name), text(item.name, item.end))
             .expect("checked before it was kept");
         Item { digest: item.digest, resource, mode: item.mode }
+    }
+}
+
+/// Items on their way to a [`Wanted`].
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    texts: Vec<u8>,
+    items: Vec<WantedItem>,
+}
+
+impl Gathered {
+    fn place(&self) -> u32 {
+        u32::try_from(self.texts.len()).expect("256 names are below 4 GiB")
+    }
+
+    pub(crate) fn push(&mut self, item: &Item<'_>) {
+        let namespace = self.place();
+        self.texts.extend_from_slice(item.resource.namespace.as_str().as_bytes());
+        let name = self.place();
+        self.texts.extend_from_slice(item.resource.name.as_bytes());
+        let end = self.place();
+        self.items.push(WantedItem { digest: item.digest, namespace, name, end, mode: item.mode });
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(crate) fn done(self) -> Wanted {
+        Wanted { texts: self.texts.into_boxed_slice(), items: self.items.into_boxed_slice() }
     }
 }
 
@@ -156,7 +180,7 @@ impl Table {
         self.advance(now, slot, effects);
     }
 
-    fn answers_beyond_one(items: usize) -> u32 {
+    pub(crate) fn answers_beyond_one(items: usize) -> u32 {
         u32::try_from(items).expect("at most 256") - 1
     }
 

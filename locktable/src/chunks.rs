@@ -190,6 +190,77 @@ impl Chunks {
         }
     }
 
+    /// Chunks there are, then the first with room, the first without memory, and the spare: what a copy begins with.
+    pub(crate) fn heads(&self) -> [u32; 4] {
+        let pages = u32::try_from(self.pages.len()).expect("chunks are numbered in 32 bits");
+        [pages, self.open, self.parked, self.spare]
+    }
+
+    /// What the book says of each chunk: first vacant slot, used before, in use, and the neighbours in its list.
+    pub(crate) fn pages(&self) -> impl Iterator<Item = [u32; 5]> + '_ {
+        self.pages.iter().map(|page| [page.vacant, page.fresh, page.used, page.prev, page.next])
+    }
+
+    /// The same book again; `None` when what is told does not fit together. Vacant records are not looked at here.
+    pub(crate) fn from_parts(bits: u32, heads: [u32; 4], pages: &[[u32; 5]]) -> Option<Chunks> {
+        let [_, open, parked, spare] = heads;
+        let page = |&[vacant, fresh, used, prev, next]: &[u32; 5]| Page { vacant, fresh, used, prev, next };
+        let mut chunks =
+            Chunks { pages: pages.iter().map(page).collect(), open, parked, spare, bits, used: 0 };
+        let size = chunks.size();
+        let mut used = 0_u64;
+        for page in &chunks.pages {
+            let sound = page.fresh <= size
+                && page.used <= page.fresh
+                && (page.used == page.fresh) == (page.vacant == NONE)
+                && (page.used > 0 || page.fresh == 0);
+            used += u64::from(page.used);
+            if !sound {
+                return None;
+            }
+        }
+        chunks.used = u32::try_from(used).ok()?;
+        (chunks.pages.len() < (NONE >> bits) as usize && chunks.lists_are_sound()).then_some(chunks)
+    }
+
+    /// Whether each chunk with room is in one list, once; parked ones are empty, and only the spare is among the others.
+    fn lists_are_sound(&self) -> bool {
+        let mut listed = alloc::vec![false; self.pages.len()];
+        for first in [self.open, self.parked] {
+            let (mut prev, mut at) = (NONE, first);
+            while at != NONE {
+                let Some(page) = self.pages.get(at as usize) else { return false };
+                if core::mem::replace(&mut listed[at as usize], true) || page.used == self.size() {
+                    return false;
+                }
+                let is_open = first == self.open;
+                let is_empty = page.used == 0;
+                if (is_open && page.prev != prev) || is_empty != (!is_open || at == self.spare) {
+                    return false;
+                }
+                (prev, at) = (at, page.next);
+            }
+        }
+        let spare = (self.spare as usize) < self.pages.len() || self.spare == NONE;
+        spare && self.pages.iter().zip(&listed).all(|(page, &listed)| listed == (page.used < self.size()))
+    }
+
+    /// Records of a chunk that were ever used since it got its memory.
+    pub(crate) fn fresh(&self, chunk: usize) -> usize {
+        self.pages[chunk].fresh as usize
+    }
+
+    /// Whether a chunk's vacant records are all on its list, as `vacant_link` tells of each record.
+    pub(crate) fn vacancies_are_sound(&self, chunk: usize, vacant_link: impl Fn(u32) -> Option<u32>) -> bool {
+        let page = &self.pages[chunk];
+        let (mut left, mut at) = (page.fresh - page.used, page.vacant);
+        while at != NONE && left > 0 && self.chunk_of(at) == chunk {
+            let Some(link) = vacant_link(at) else { return false };
+            (left, at) = (left - 1, link);
+        }
+        at == NONE && left == 0
+    }
+
     /// Recounts everything; `vacant_link` reads a vacant record's link, `None` when the record is in use.
     pub(crate) fn audit(&self, vacant_link: impl Fn(u32) -> Option<u32>) {
         let (mut used, mut with_room) = (0, 0);

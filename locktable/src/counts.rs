@@ -102,6 +102,28 @@ impl Counts {
         counted.filter(|&(_, count)| count > 0)
     }
 
+    /// All totals, in an order that stays.
+    pub(crate) fn totals(&mut self) -> impl Iterator<Item = &mut u64> {
+        let own = [
+            &mut self.grants_total,
+            &mut self.releases_total,
+            &mut self.reentries_total,
+            &mut self.conversions_total,
+            &mut self.waits_total,
+            &mut self.timeouts_total,
+            &mut self.cancels_total,
+            &mut self.deadlocks_total,
+            &mut self.holds_over_total,
+            &mut self.sessions_total,
+            &mut self.expiries_total,
+            &mut self.kills_total,
+            &mut self.breaks_total,
+            &mut self.overtakes_total,
+            &mut self.bypasses_total,
+        ];
+        own.into_iter().chain(&mut self.refusals)
+    }
+
     pub(crate) fn refuse(&mut self, refusal: Refusal) {
         let count = self.refusals.get_mut(usize::from(refusal.code())).expect("codes are below 96");
         *count += 1;

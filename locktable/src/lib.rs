@@ -19,6 +19,7 @@ mod admin;
 mod audit;
 mod blocking;
 mod bundle;
+mod bytes;
 pub mod cache;
 mod chunks;
 pub mod command;
@@ -41,6 +42,7 @@ mod rules;
 mod seat;
 mod sessions;
 mod slab;
+pub mod snapshot;
 mod table;
 mod takeover;
 #[cfg(test)]

@@ -66,6 +66,15 @@ impl Marks {
         found.is_some()
     }
 
+    /// Remembers a death after those that are remembered; false when it is known or there are too many.
+    pub(crate) fn put_back(&mut self, key: IndexKey, digest: Digest) -> bool {
+        let fits = self.by_digest.len() < self.most && self.find(key, digest).is_none();
+        if fits {
+            self.insert(key, digest);
+        }
+        fits
+    }
+
     /// Digests, oldest death first.
     pub(crate) fn digests(&self) -> impl Iterator<Item = Digest> + '_ {
         list::walk(&self.slab, self.order.head, |mark| mark.link).map(|slot| self.slab[slot].digest)

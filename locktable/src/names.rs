@@ -209,6 +209,29 @@ impl Namespaces {
         Some((number, entry.rules.discipline))
     }
 
+    /// The namespaces by number, those without locks too.
+    pub(crate) fn texts(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.entries.iter().map(|entry| &*entry.text)
+    }
+
+    /// What was told of namespaces.
+    pub(crate) const fn told(&self) -> &NamespaceRules {
+        &self.told
+    }
+
+    /// Gives the next number to a namespace that no lock uses yet; false when there are too many, or when it has one.
+    pub(crate) fn put_back(&mut self, namespace: Namespace<'_>) -> bool {
+        let fits = self.entries.len() < self.most && !self.numbers.contains_key(namespace.as_str());
+        fits && self.add(namespace).is_some()
+    }
+
+    /// One lock more in the namespace of this number; its discipline, or `None` when there is no such number.
+    pub(crate) fn reenter(&mut self, number: u16) -> Option<Discipline> {
+        let entry = self.entries.get_mut(usize::from(number))?;
+        entry.uses = entry.uses.checked_add(1)?;
+        Some(entry.rules.discipline)
+    }
+
     /// One lock less in a namespace.
     pub(crate) fn leave(&mut self, number: u16) {
         let uses = &mut self.entries[usize::from(number)].uses;

@@ -9,11 +9,12 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+use crate::bytes::Writer;
 use crate::command::{Acquire, AcquireAll, Command, Ended, Lease, Open, SessionKey, Wait};
 use crate::effect::Effects;
 use crate::table::Table;
 use alloc::vec::Vec;
-use fairlock_protocol::{Digest, GrantId, Malformed, Resource, Tick};
+use fairlock_protocol::{GrantId, Malformed, Resource, Tick};
 
 /// Which operations this version writes and understands. A cell raises its level when all its members can.
 pub const OPERATIONS_LEVEL: u16 = 1;
@@ -154,46 +155,9 @@ fn number_of(why: Ended) -> u8 {
     }
 }
 
-/// Appends fields.
-struct Writer<'a>(&'a mut Vec<u8>);
-
 impl Writer<'_> {
     fn begin(&mut self, kind: u8, moment: Tick) -> &mut Self {
         self.u8(kind).u64(moment.0)
-    }
-
-    fn u8(&mut self, value: u8) -> &mut Self {
-        self.0.push(value);
-        self
-    }
-
-    fn u16(&mut self, value: u16) -> &mut Self {
-        self.bytes(&value.to_le_bytes())
-    }
-
-    fn u32(&mut self, value: u32) -> &mut Self {
-        self.bytes(&value.to_le_bytes())
-    }
-
-    fn u64(&mut self, value: u64) -> &mut Self {
-        self.bytes(&value.to_le_bytes())
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        self.0.extend_from_slice(bytes);
-        self
-    }
-
-    fn length(&mut self, bytes: &[u8]) -> &mut Self {
-        self.u16(u16::try_from(bytes.len()).expect("names and texts are checked at the door"))
-    }
-
-    fn session(&mut self, key: SessionKey) -> &mut Self {
-        self.u32(key.slot).u32(key.generation)
-    }
-
-    fn digest(&mut self, digest: Digest) -> &mut Self {
-        self.u64(digest.0[0]).u64(digest.0[1])
     }
 
     fn wait(&mut self, wait: Wait) -> &mut Self {

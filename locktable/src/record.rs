@@ -113,6 +113,17 @@ impl Grant {
         Grant { token, owner, lock, who, generation, since, beside, sibling }
     }
 
+    /// Session, mode and flags as they are kept.
+    pub(crate) const fn who_word(&self) -> u32 {
+        self.who
+    }
+
+    /// Whether a number can be the session, mode and flags of a grant.
+    pub(crate) const fn is_who(word: u32) -> bool {
+        let known = 0x07FF_FFFF | Grant::EXTRA | Grant::BROKEN | Grant::PARTIAL | Grant::HEIR;
+        word & !known == 0 && (word >> 24 & 7) < 6
+    }
+
     pub(crate) const fn session(&self) -> u32 {
         self.who & (SESSION_SLOTS - 1)
     }

@@ -59,6 +59,11 @@ impl NamespaceRules {
         self.0.insert(namespace.as_str().into(), rules);
     }
 
+    /// Each namespace that has rules of its own, in the order of their names.
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&str, Rules)> {
+        self.0.iter().map(|(namespace, &rules)| (&**namespace, rules))
+    }
+
     /// The rules of a namespace.
     pub fn of(&self, namespace: Namespace<'_>) -> Rules {
         self.0.get(namespace.as_str()).copied().unwrap_or(Rules::STRICT)

@@ -267,7 +267,7 @@ impl Table {
         }
     }
 
-    fn stake_hash(&self, lock: u32, session: u32, owner: u64) -> u64 {
+    pub(crate) fn stake_hash(&self, lock: u32, session: u32, owner: u64) -> u64 {
         self.key.hash(u64::from(lock) << 32 | u64::from(session), owner)
     }
 

@@ -100,7 +100,7 @@ impl Record for Session {
 }
 
 impl Session {
-    fn new(generation: u32, id: SessionId, secret: Secret, ttl_ms: u32) -> Session {
+    pub(crate) fn new(generation: u32, id: SessionId, secret: Secret, ttl_ms: u32) -> Session {
         Session {
             generation,
             grants: Ends::EMPTY,

@@ -99,6 +99,60 @@ impl<T: Record, const BITS: u32> Slab<T, BITS> {
         core::iter::successors(self.next_used(0), |&slot| self.next_used(slot.checked_add(1)?))
     }
 
+    /// Its book.
+    pub(crate) const fn chunks(&self) -> &Chunks {
+        &self.chunks
+    }
+
+    /// Every record with memory, vacant ones too, in the order of their slots.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &T> {
+        self.rows.iter().flatten()
+    }
+
+    /// A store with this book, whose records are to be put back, one after the other.
+    pub(crate) fn with_book(chunks: Chunks) -> Self {
+        let [pages, _, _, spare] = chunks.heads();
+        let mut rows = Vec::new();
+        rows.resize_with(pages as usize, Vec::new);
+        if let Some(spare) = rows.get_mut(spare as usize) {
+            spare.reserve_exact(1 << BITS);
+        }
+        Slab { chunks, rows }
+    }
+
+    /// The slot of the next record to be put back, in chunk `at` or a later one; `at` moves on.
+    pub(crate) fn next_missing(&self, at: &mut usize) -> Option<u32> {
+        loop {
+            let row = self.rows.get(*at)?;
+            if row.len() < self.chunks.fresh(*at) {
+                let slot = (*at << BITS) + row.len();
+                return Some(u32::try_from(slot).expect("the book has checked the number of chunks"));
+            }
+            *at += 1;
+        }
+    }
+
+    /// Puts a record back at the slot that [`Slab::next_missing`] gave.
+    pub(crate) fn put_back(&mut self, slot: u32, record: T) {
+        let row = &mut self.rows[self.chunks.chunk_of(slot)];
+        if row.is_empty() {
+            row.reserve_exact(1 << BITS);
+        }
+        assert_eq!(row.len(), self.chunks.place_of(slot), "records are put back in order");
+        row.push(record);
+    }
+
+    /// Whether all records are back, and the vacant ones are those that the book takes for vacant.
+    pub(crate) fn is_whole(&self) -> bool {
+        let link =
+            |slot: u32| self.rows[self.chunks.chunk_of(slot)].get(self.chunks.place_of(slot))?.next_vacant();
+        let used = self.records().filter(|record| record.next_vacant().is_none()).count();
+        let sound = |(chunk, row): (usize, &Vec<T>)| {
+            row.len() == self.chunks.fresh(chunk) && self.chunks.vacancies_are_sound(chunk, link)
+        };
+        used == self.len() as usize && self.rows.iter().enumerate().all(sound)
+    }
+
     /// Bytes taken from the allocator, but not what records own beyond themselves.
     pub(crate) fn memory(&self) -> usize {
         let records: usize = self.rows.iter().map(Vec::capacity).sum();

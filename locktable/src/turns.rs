@@ -27,7 +27,7 @@ pub(crate) struct Turn {
     /// Place in the order of W.
     pub(crate) number: u64,
     /// Among those who asked in the same class.
-    rank: Link,
+    pub(crate) rank: Link,
     /// Among the heirs.
     pub(crate) heir: Link,
     /// Its owner holds locks of `priority` namespaces, so it may inherit a class.
@@ -68,7 +68,7 @@ impl Record for Turn {
 }
 
 impl Rota {
-    const fn new(lock: u32) -> Rota {
+    pub(crate) const fn new(lock: u32) -> Rota {
         Rota { lock, passed: 0, classes: [Ends::EMPTY; PRIORITY_CLASSES as usize], heirs: Ends::EMPTY }
     }
 }

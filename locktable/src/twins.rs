@@ -30,7 +30,7 @@ impl Table {
         self.settle_touched(now, effects);
     }
 
-    fn identity_hash(&self, identity: &[u8]) -> u64 {
+    pub(crate) fn identity_hash(&self, identity: &[u8]) -> u64 {
         identity.chunks(8).fold(identity.len() as u64, |hash, chunk| {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);

@@ -74,6 +74,21 @@ impl Wheel {
         Wheel { now_ms: 0, timers: Slab::new(), lists, filled: [[0; SLOTS / 64]; LEVELS] }
     }
 
+    /// An empty wheel that has come this far.
+    pub(crate) fn at(now_ms: u64) -> Wheel {
+        Wheel { now_ms, ..Wheel::new() }
+    }
+
+    /// When a timer rings, in milliseconds; `None` for no timer.
+    pub(crate) fn due_ms(&self, timer: u32) -> Option<u64> {
+        (timer != NONE).then(|| self.timers[timer].due_ms)
+    }
+
+    /// How far the wheel has come, in milliseconds.
+    pub(crate) const fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
     /// How far the wheel has come.
     pub(crate) const fn now(&self) -> Tick {
         Tick::from_millis(self.now_ms)

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::command::{Attributes, Item, WaiterKey};
-use fairlock_protocol::{Epoch, Mode, OwnerId, Priority, RequestId, Secret, SessionId};
+use fairlock_protocol::{Digest, Epoch, Mode, OwnerId, Priority, RequestId, Secret, SessionId};
 use proptest::prelude::*;
 use std::format;
 use std::string::String;
