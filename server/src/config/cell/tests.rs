@@ -101,11 +101,3 @@ fn what_others_dial_is_what_was_told_or_where_it_listens() {
     assert_eq!(told.cell.peer(bound[0]), "a.example:9");
     assert_eq!(told.cell.clients(&bound), "tcp://a.example:7,tcp://[2001:db8::1]:8");
 }
-
-#[test]
-fn a_cell_is_not_served_alone() {
-    let config = parse(WHOLE).unwrap();
-    let error = crate::Server::start(config).unwrap_err();
-    assert_eq!(error.exit_code(), 78);
-    assert!(error.to_string().starts_with("`cell`: "), "{error}");
-}
