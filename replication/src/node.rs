@@ -246,6 +246,8 @@ enum Asked {
         purpose: Purpose,
         expected: Option<Revision>,
         new: Configuration,
+        /// The same was asked before, and may yet happen.
+        again: bool,
     },
     /// A swap whose outcome is unknown was followed by this look.
     Check {

@@ -430,11 +430,7 @@ impl Replica {
 
     fn order(&mut self, now: Tick, order: Order) {
         match order {
-            Order::Promise(epoch) => {
-                assert!(epoch.get() >= self.promised, "R4: a promise is not taken back");
-                self.promised = epoch.get();
-                self.report(Report::Promised(epoch));
-            }
+            Order::Promise(epoch) => self.promise(epoch),
             Order::Office { setup, fresh } => self.take_office(now, setup, fresh),
             Order::Configure(setup) => self.configure(now, setup),
             Order::Pin(peer) => self.pin(peer),
@@ -449,6 +445,15 @@ impl Replica {
             }
             Order::StepDown => self.step_down(),
         }
+    }
+
+    /// R4: a promise is not taken back. Who took over from this node's office before it began may have been here first.
+    fn promise(&mut self, epoch: Epoch) {
+        if epoch.get() < self.promised {
+            return self.report(Report::Deposed(self.promised));
+        }
+        self.promised = epoch.get();
+        self.report(Report::Promised(epoch));
     }
 
     /// Ends every role: what is here and not committed is void.

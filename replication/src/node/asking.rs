@@ -27,7 +27,7 @@ impl Node {
             return self.halt("epochs", exhausted());
         };
         let expected = self.known.as_ref().map(|known| known.revision);
-        self.asked = Some(Asked::Swap { purpose, expected, new: new.clone() });
+        self.asked = Some(Asked::Swap { purpose, expected, new: new.clone(), again: false });
         self.outputs.push(Output::Ask(Ask::Cas { expected, new }));
     }
 
@@ -43,14 +43,19 @@ impl Node {
                 self.alarm("register", None);
                 self.swapped(now, purpose, Stored { configuration: new, revision });
             }
-            (Asked::Swap { purpose, expected, new }, Answer::Conflict(found)) => {
+            (Asked::Swap { purpose, expected, new, .. }, Answer::Conflict(found)) => {
                 self.alarm("register", None);
                 self.compare(now, (purpose, expected, new), found);
             }
-            (Asked::Swap { purpose, expected, new }, Answer::Unknown(why)) => {
+            (Asked::Swap { purpose, expected, new, .. }, Answer::Unknown(why)) => {
                 self.alarm("register", Some(why));
                 self.asked = Some(Asked::Check { purpose, expected, new, again_at: None });
                 self.outputs.push(Output::Ask(Ask::Read));
+            }
+            // This one will not happen, but the one before it may.
+            (Asked::Swap { purpose, expected, new, again: true }, answer) => {
+                self.no_answer(now, &answer);
+                self.asked = Some(Asked::Check { purpose, expected, new, again_at: Some(self.ask_at) });
             }
             (Asked::Swap { purpose, .. }, answer) => {
                 self.no_answer(now, &answer);
@@ -97,7 +102,7 @@ impl Node {
             Some(found) if found.configuration == new => self.swapped(now, purpose, found),
             // It has had no effect yet, and may still have one: the same once more.
             found if found.as_ref().map(|found| found.revision) == expected => {
-                self.asked = Some(Asked::Swap { purpose, expected, new: new.clone() });
+                self.asked = Some(Asked::Swap { purpose, expected, new: new.clone(), again: true });
                 self.outputs.push(Output::Ask(Ask::Cas { expected, new }));
             }
             found => {

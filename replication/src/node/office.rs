@@ -10,7 +10,8 @@ use core::time::Duration;
 use fairlock_protocol::Tick;
 
 use super::{
-    Configuration, MEMBERS_MAX, Node, NodeId, Order, Output, Peer, Phase, Purpose, Report, Stored, Wish, peer, successor,
+    Configuration, MEMBERS_MAX, Node, NodeId, Order, Output, Peer, Phase, Purpose, Report, Stored, Wish,
+    peer, successor,
 };
 
 impl Node {
@@ -189,8 +190,12 @@ impl Node {
             return self.outputs.extend(ticket.map(|ticket| Output::Answer(ticket, Err(why))));
         }
         self.outputs.extend(ticket.map(|ticket| Output::Answer(ticket, Ok(()))));
-        let new =
-            successor(configuration).map(|next| Configuration { reign: next.epoch, primary: to, state_lost: false, ..next });
+        let new = successor(configuration).map(|next| Configuration {
+            reign: next.epoch,
+            primary: to,
+            state_lost: false,
+            ..next
+        });
         self.swap(Purpose::Handover, new);
     }
 

@@ -150,9 +150,7 @@ impl Node {
                 self.outputs.push(Output::Dial { member, probe: false });
             }
             Stream::Up if stuck => {
-                let primary = primary.clone();
                 *stream = Stream::Down { dial_at: now.after(TRY_AGAIN) };
-                self.order(Order::Drop(primary));
                 self.look();
             }
             _ => {}
@@ -438,8 +436,9 @@ impl Node {
         match &mut self.phase {
             Phase::Following { primary, stream, .. } if *primary == lost => {
                 if *stream == Stream::Up {
+                    // All shards are dialled anew; a stream that stands still goes on until the new one is there. An order
+                    // to end it could end the new one.
                     *stream = Stream::Down { dial_at: now };
-                    self.order(Order::Drop(lost));
                     self.settle(now);
                 }
             }

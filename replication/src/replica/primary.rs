@@ -311,7 +311,10 @@ impl Replica {
 
     /// This node is primary from here on, with everything that is in its log.
     pub(super) fn take_office(&mut self, now: Tick, setup: Setup, fresh: bool) {
-        assert!(setup.epoch.get() >= self.promised, "R4: an office begins in an epoch that was promised");
+        if setup.epoch.get() < self.promised {
+            // A later primary has activated its epoch here since.
+            return self.report(Report::Deposed(self.promised));
+        }
         assert!(fresh || self.has_state, "who takes over has something to go on with");
         if fresh {
             self.log = Log::behind(Lsn(0));

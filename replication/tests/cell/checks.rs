@@ -19,18 +19,25 @@ struct Promise {
     at: u64,
 }
 
-/// What was seen of one shard from outside.
+/// What was seen of one history of a shard from outside; one that was lost is another history.
 #[derive(Debug, Default)]
-struct Seen {
+struct History {
     /// The committed history: the digest behind each operation.
     truth: Vec<Option<u64>>,
     /// Who was answered what.
     answers: BTreeMap<(usize, u64), u64>,
     newest: [(u64, u64); super::table::CLIENTS],
+    lsn: u64,
+}
+
+/// What was seen of one shard from outside.
+#[derive(Debug, Default)]
+struct Seen {
+    /// By the epoch in which each began.
+    histories: BTreeMap<u64, History>,
     /// Of whom each token is.
     tokens: BTreeMap<u64, (usize, u64)>,
     token: u64,
-    lsn: u64,
     promises: Vec<Promise>,
 }
 
@@ -40,6 +47,8 @@ pub struct Checks {
     shards: Vec<Seen>,
     /// Who was in office in which epoch.
     offices: BTreeMap<u32, (usize, u64)>,
+    /// Epoch in which the present history began.
+    origin: u64,
     pub exposed: u64,
     pub lost: u64,
 }
@@ -47,7 +56,7 @@ pub struct Checks {
 impl Checks {
     pub fn new(shards: u16) -> Checks {
         let shards = (0..shards).map(|_| Seen::default()).collect();
-        Checks { shards, offices: BTreeMap::new(), exposed: 0, lost: 0 }
+        Checks { shards, offices: BTreeMap::new(), origin: 10, exposed: 0, lost: 0 }
     }
 
     /// The newest token that anybody has seen.
@@ -64,7 +73,8 @@ impl World {
     /// Operations that a node knows to be committed are the same on all nodes (S6).
     pub(super) fn note_commits(&mut self, host: usize, shard: u16) {
         let here = &mut self.hosts[host].shards[usize::from(shard)];
-        let truth = &mut self.checks.shards[usize::from(shard)].truth;
+        let histories = &mut self.checks.shards[usize::from(shard)].histories;
+        let truth = &mut histories.entry(here.table.origin).or_default().truth;
         while let Some((lsn, digest)) = here.digests.front().copied() {
             if lsn > here.replica.commit_lsn().0 {
                 break;
@@ -103,17 +113,20 @@ impl World {
             return;
         }
         let at = usize::try_from(held.lsn).unwrap();
-        assert!(seen.truth.get(at).is_some_and(Option::is_some), "R3: exposed before it was committed");
+        let past = seen.histories.entry(held.origin).or_default();
+        assert!(past.truth.get(at).is_some_and(Option::is_some), "R3: exposed before it was committed");
         let one = (request.client, request.number);
-        let first = *seen.answers.entry(one).or_insert(held.answer);
+        let first = *past.answers.entry(one).or_insert(held.answer);
         assert_eq!(first, held.answer, "S7: one operation is answered twice, differently");
         let owner = *seen.tokens.entry(held.answer).or_insert(one);
         assert_eq!(owner, one, "S3: one token for two operations");
         seen.token = seen.token.max(held.answer);
-        seen.lsn = seen.lsn.max(held.lsn);
-        let newest = &mut seen.newest[request.client];
+        past.lsn = past.lsn.max(held.lsn);
+        let newest = &mut past.newest[request.client];
         *newest = (*newest).max((request.number, held.answer));
-        self.check_everywhere(host, shard, held.lsn);
+        if held.origin == self.checks.origin {
+            self.check_everywhere(host, shard, held.lsn);
+        }
     }
 
     /// Everybody who could take over has what is exposed (R2, S4).
@@ -143,7 +156,13 @@ impl World {
         if reign != Some(epoch) {
             return;
         }
-        let (table, seen) = (&here.shards[usize::from(shard)].table, &self.checks.shards[usize::from(shard)]);
+        let table = &here.shards[usize::from(shard)].table;
+        if table.lsn == 0 {
+            assert_eq!(u64::from(epoch), self.checks.origin, "S4: n{host}/{shard} takes over with nothing");
+            return;
+        }
+        assert_eq!(table.origin, self.checks.origin, "S4: n{host}/{shard} takes over with what was lost");
+        let Some(seen) = self.checks.shards[usize::from(shard)].histories.get(&table.origin) else { return };
         assert!(table.lsn >= seen.lsn, "S4: n{host}/{shard} takes over with {} of {}", table.lsn, seen.lsn);
         for (client, exposed) in seen.newest.iter().enumerate() {
             let has = table.newest[client];
@@ -206,10 +225,7 @@ impl World {
             );
         }
         self.checks.lost += 1;
-        for seen in &mut self.checks.shards {
-            let (promises, token) = (std::mem::take(&mut seen.promises), seen.token);
-            *seen = Seen { promises, token, ..Seen::default() };
-        }
+        self.checks.origin = u64::from(new.reign.get());
     }
 
     /// What is still missing until the cell is whole.
@@ -217,6 +233,9 @@ impl World {
         let Some(stored) = &self.memory.value else { return Some("no cell".into()) };
         let (host, life) = primary_of(stored);
         for other in &self.hosts {
+            if other.life == 0 {
+                return Some(format!("n{} is off", other.index));
+            }
             if other.standing == Standing::Halted {
                 return Some(format!("n{} has halted", other.index));
             }

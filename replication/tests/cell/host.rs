@@ -43,6 +43,8 @@ pub struct Held {
     /// Where the operation stands in the log; 0 for a read.
     pub lsn: u64,
     pub view: u32,
+    /// Where the history of the table began.
+    pub origin: u64,
 }
 
 /// A shard's thread.

@@ -105,9 +105,9 @@ impl World {
             here.digests.push_back((here.table.lsn, here.table.digest));
             (answer, here.table.lsn)
         };
-        let (view, arrived) = (here.replica.view(), self.now);
+        let (view, arrived, origin) = (here.replica.view(), self.now, here.table.origin);
         let round = if request.read && mutants::read_without_round() { 0 } else { u64::MAX };
-        here.held.push_back(Held { round, request, arrived, answer, lsn, view });
+        here.held.push_back(Held { round, request, arrived, answer, lsn, view, origin });
         true
     }
 

@@ -38,6 +38,8 @@ impl Operation {
 /// A table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
+    /// Epoch in which its history began.
+    pub origin: u64,
     /// Operations in it.
     pub lsn: u64,
     pub digest: u64,
@@ -56,7 +58,12 @@ impl Table {
         self.digest =
             mix(self.digest ^ mix(word ^ (u64::from(bytes[0]) << 60) ^ (u64::from(bytes[1]) << 50)));
         match operation {
-            Operation::TakeOver(epoch) => self.token = self.token.max(u64::from(epoch) << 32),
+            Operation::TakeOver(epoch) => {
+                if self.lsn == 1 {
+                    self.origin = u64::from(epoch);
+                }
+                self.token = self.token.max(u64::from(epoch) << 32);
+            }
             Operation::Do(client, number) => {
                 self.token += 1;
                 self.newest[client] = (number, self.token);
@@ -67,7 +74,7 @@ impl Table {
 
     /// In pieces of a few bytes each.
     pub fn pieces(&self, piece_bytes: usize) -> Vec<Vec<u8>> {
-        let mut words = vec![self.lsn, self.digest, self.token];
+        let mut words = vec![self.origin, self.lsn, self.digest, self.token];
         words.extend(self.newest.iter().flat_map(|(number, answer)| [*number, *answer]));
         let bytes: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
         bytes.chunks(piece_bytes).map(<[u8]>::to_vec).collect()
@@ -76,11 +83,11 @@ impl Table {
     pub fn from_bytes(bytes: &[u8]) -> Table {
         let words: Vec<u64> =
             bytes.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
-        assert_eq!(words.len(), 3 + 2 * CLIENTS, "a snapshot arrives whole");
+        assert_eq!(words.len(), 4 + 2 * CLIENTS, "a snapshot arrives whole");
         let mut newest = [(0, 0); CLIENTS];
-        for (client, pair) in words[3..].chunks(2).enumerate() {
+        for (client, pair) in words[4..].chunks(2).enumerate() {
             newest[client] = (pair[0], pair[1]);
         }
-        Table { lsn: words[0], digest: words[1], token: words[2], newest }
+        Table { origin: words[0], lsn: words[1], digest: words[2], token: words[3], newest }
     }
 }
