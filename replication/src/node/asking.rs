@@ -145,6 +145,9 @@ impl Node {
         }
         if let Some(known) = &self.known {
             if known.revision == stored.revision {
+                if matches!(self.phase, Phase::Seeking { .. }) {
+                    self.settle(now);
+                }
                 return;
             }
             if stored.configuration.epoch < known.configuration.epoch {

@@ -86,11 +86,12 @@ impl Node {
 
     /// A joiner that was certainly not listed is let go.
     fn unpin(&mut self, joiner: &Peer) {
+        // A late answer to an order that was taken back says nothing of the next try.
         if self.wants.pinned.take_if(|(pinned, _)| pinned == joiner).is_some() {
             self.order(Order::Unpin(joiner.clone()));
             self.order(Order::Drop(joiner.clone()));
+            self.wants.joined.remove(joiner);
         }
-        self.wants.joined.remove(joiner);
     }
 
     /// Puts the next change into the register.

@@ -216,6 +216,11 @@ impl Node {
         if matches!(self.phase, Phase::Primary | Phase::Entering { .. } | Phase::Yielding { .. }) {
             return Some("this node is primary: nothing has to be forced".to_string());
         }
+        if self.is_member() {
+            return Some(
+                "this node has everything and takes over by itself: nothing has to be forced".to_string(),
+            );
+        }
         if self.asked.is_some() {
             return Some("the register is being asked; try again in a second".to_string());
         }
