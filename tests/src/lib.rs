@@ -7,6 +7,7 @@
 #![allow(clippy::missing_panics_doc, reason = "a test that cannot go on panics, and that is how it fails")]
 
 pub mod bytes;
+pub mod cell;
 pub mod certificates;
 pub mod command;
 pub mod etcd;
@@ -16,6 +17,7 @@ pub mod invented;
 pub mod keeper;
 pub mod memory;
 pub mod metrics;
+pub mod network;
 pub mod oracle;
 pub mod proxy;
 pub mod random;

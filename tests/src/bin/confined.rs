@@ -1,10 +1,13 @@
 //! Starts a program with something denied to it: `io_uring` (as container profiles do), memory without a name, barriers,
-//! or descriptors. The program also dies with whoever started it, so that a test run that is killed leaves no server behind.
+//! or descriptors; or with another network. The program also dies with whoever started it, so that a test run that is
+//! killed leaves no server behind.
 //!
-//! `confined [--without-uring] [--without-memfd] [--without-membarrier] [--nofile N] -- PROGRAM ARGUMENT…`
+//! `confined [--without-uring] [--without-memfd] [--without-membarrier] [--nofile N] [--network FILE] -- PROGRAM ARGUMENT…`
 
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -23,6 +26,12 @@ fn main() {
                     arguments.next().and_then(|text| text.to_str()?.parse().ok()).expect("--nofile N");
                 setrlimit(Resource::Nofile, Rlimit { current: Some(number), maximum: Some(number) })
                     .expect("a limit may be lowered");
+            }
+            Some("--network") => {
+                let file = arguments.next().expect("--network FILE");
+                let file = std::fs::File::open(file).expect("a namespace is a file");
+                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                    .expect("whoever may make a namespace may enter it");
             }
             Some("--") => break,
             other => panic!("unknown argument {other:?}"),
