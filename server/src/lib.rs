@@ -19,6 +19,7 @@ mod clock;
 pub mod config;
 mod connection;
 mod control;
+pub mod deciding;
 mod driver;
 mod error;
 mod lanes;
