@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlock_protocol::Tick;
-use fairlock_replication::node::{self, Dialed, Input, Node, NodeSettings, Output, Standing, Wish, peer};
+use fairlock_replication::node::{self, Dialed, Input, Node, NodeSettings, Standing, Wish, peer};
 use fairlock_replication::replica::Report;
-use fairlock_replication::{Answer, Member, NodeId, Stored, Watched};
+use fairlock_replication::{Answer, Member, NodeId, Watched};
 
+use super::clerk::{Clerk, Errand};
 use super::{Caller, DIAL_TIME, Introduction, PeerDoor, Purpose};
 use crate::control::Alarms;
 use crate::control::register::{RegisterThread, Watch};
-use crate::lanes::{CellNews, ControlLane, PeerStream, ShardLane, ToControl, ToShard};
-use crate::shard::replicated::CellFacts;
+use crate::lanes::{ControlLane, PeerStream, ShardLane, ToControl, ToShard};
 
 /// What threads of a cell tell the control thread.
 #[derive(Debug)]
@@ -64,14 +64,12 @@ pub(crate) struct Outcome {
 /// A node's desk.
 #[derive(Debug)]
 pub(crate) struct Desk {
-    node: Node,
+    clerk: Clerk,
     introduction: Arc<Introduction>,
     register: RegisterThread,
     _watch: Watch,
     _door: PeerDoor,
     control: ControlLane,
-    copies_min: usize,
-    quarantine_until: Tick,
     /// How far each follower is, as the shards last said.
     lags: BTreeMap<NodeId, u64>,
 }
@@ -97,36 +95,34 @@ pub(crate) struct DeskParts {
 impl Desk {
     pub(crate) fn new(parts: DeskParts) -> Desk {
         Desk {
-            node: Node::new(parts.settings),
+            clerk: Clerk::new(parts.settings, parts.copies_min),
             introduction: parts.introduction,
             register: parts.register,
             _watch: parts.watch,
             _door: parts.door,
             control: parts.control,
-            copies_min: parts.copies_min,
-            quarantine_until: Tick::ZERO,
             lags: BTreeMap::new(),
         }
     }
 
     /// The node, for whoever wants to look.
     pub(crate) fn node(&self) -> &Node {
-        &self.node
+        self.clerk.node()
     }
 
     /// Until when nothing is granted; [`Tick::ZERO`] when there is no quarantine.
     pub(crate) fn quarantine_until(&self) -> Tick {
-        self.quarantine_until
+        self.clerk.quarantine_until()
     }
 
     /// The epoch that is known; 0 for none.
     pub(crate) fn epoch(&self) -> u32 {
-        self.node.known().map_or(0, |known| known.configuration.epoch.get())
+        self.clerk.node().known().map_or(0, |known| known.configuration.epoch.get())
     }
 
     /// When it has something to do by itself.
     pub(crate) fn next_due(&self, now: Tick) -> Tick {
-        self.node.next_due(now)
+        self.clerk.node().next_due(now)
     }
 
     /// A lease longer than any before is wanted.
@@ -178,86 +174,32 @@ impl Desk {
     }
 
     fn step(&mut self, now: Tick, input: Input, tray: &mut Tray<'_>) -> Outcome {
-        self.node.step(now, input);
         let mut outcome = Outcome::default();
-        for output in std::mem::take(self.node.outputs()) {
-            self.carry_out(now, output, tray, &mut outcome);
+        for errand in self.clerk.step(now, input, tray.alarms) {
+            self.carry_out(errand, tray, &mut outcome);
         }
         outcome
     }
 
-    fn carry_out(&mut self, now: Tick, output: Output, tray: &mut Tray<'_>, outcome: &mut Outcome) {
-        match output {
-            Output::Ask(ask) => {
+    fn carry_out(&mut self, errand: Errand, tray: &mut Tray<'_>, outcome: &mut Outcome) {
+        match errand {
+            Errand::Ask(ask) => {
                 if let Err(busy) = self.register.ask(ask) {
                     tracing::error!(?busy, "the register was asked twice at a time");
                 }
             }
-            Output::Dial { member, probe } => self.dial(member, probe),
-            Output::Order(order) => {
-                tray.lanes.iter_mut().for_each(|lane| lane.send(ToShard::Order(Box::new(order.clone()))));
-            }
-            Output::Configured(stored) => {
-                let configuration = &stored.configuration;
-                let (epoch, primary) = (configuration.epoch.get(), &configuration.primary);
-                let members = configuration.members.iter().map(|member| member.node.as_str());
-                let members = members.collect::<Vec<_>>().join(",");
-                // Relaxed: a number that is shown.
+            Errand::Dial { member, probe } => self.dial(member, probe),
+            Errand::Tell(message) => tray.lanes.iter_mut().for_each(|lane| lane.send(message.copy())),
+            // Relaxed: a number that is shown.
+            Errand::Known(epoch) => {
                 self.introduction.epoch.store(epoch, std::sync::atomic::Ordering::Relaxed);
-                tracing::info!(epoch, %primary, members, "configuration");
-                self.tell_shards(&stored, None, tray);
             }
-            Output::Quarantine(wait) => {
-                self.quarantine_until = now.after(wait);
-                tracing::warn!(?wait, "the cell lost its memory: no grants until its leases are over");
-                if let Some(stored) = self.node.known().cloned() {
-                    self.tell_shards(&stored, Some(self.quarantine_until), tray);
-                }
-            }
-            Output::HorizonRaised(ttl) => {
-                let ttl_ms = u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX);
-                tray.lanes.iter_mut().for_each(|lane| lane.send(ToShard::HorizonRaised { ttl_ms }));
-            }
-            Output::Answer(ticket, answer) => outcome.answers.push((ticket, answer)),
-            Output::Became(standing) => {
+            Errand::Answer(ticket, answer) => outcome.answers.push((ticket, answer)),
+            Errand::Became(standing) => {
                 tracing::info!(?standing, "this node's part in the cell");
                 outcome.became = Some(standing);
             }
-            Output::Alarm(name, Some(text)) => tray.alarms.raise(name, text),
-            Output::Alarm(name, None) => tray.alarms.clear(name),
-            Output::Stopped => outcome.stopped = true,
-        }
-    }
-
-    fn tell_shards(&self, stored: &Stored, quarantine_until: Option<Tick>, tray: &mut Tray<'_>) {
-        let configuration = &stored.configuration;
-        let primary = configuration.primary_member();
-        let others = configuration.members.iter().filter(|member| member.node != primary.node);
-        let nodes: Vec<&str> = std::iter::once(primary)
-            .chain(others)
-            .map(|member| member.clients.as_str())
-            .filter(|clients| !clients.is_empty())
-            .collect();
-        let facts = CellFacts {
-            primary: primary.clients.clone(),
-            nodes: bounded(nodes.join(",")),
-            epoch: configuration.epoch.get(),
-            copies: configuration.members.len(),
-            copies_min: self.copies_min,
-        };
-        let (cell, digest_key, epoch) = (configuration.cell, configuration.digest_key, configuration.epoch);
-        let copies = facts.copies;
-        if copies < self.copies_min {
-            let text = format!("copies={copies}, min_copies={}: nothing is granted", self.copies_min);
-            tray.alarms.raise("copies", text);
-        } else if copies == 1 {
-            tray.alarms.raise("copies", "copies=1: this node is alone; start another".to_string());
-        } else {
-            tray.alarms.clear("copies");
-        }
-        for lane in tray.lanes.iter_mut() {
-            let facts = facts.clone();
-            lane.send(ToShard::Cell(Box::new(CellNews { cell, digest_key, epoch, facts, quarantine_until })));
+            Errand::Stopped => outcome.stopped = true,
         }
     }
 
@@ -281,16 +223,6 @@ impl Desk {
     pub(crate) fn lags(&self) -> &BTreeMap<NodeId, u64> {
         &self.lags
     }
-}
-
-/// What a client may be told at once: whole endpoints, as many as fit.
-fn bounded(nodes: String) -> String {
-    let most = fairlock_protocol::limits::ENDPOINTS_BYTES_MAX;
-    if nodes.len() <= most {
-        return nodes;
-    }
-    let end = nodes[..most].rfind(',').unwrap_or(0);
-    nodes[..end].to_string()
 }
 
 /// The role a standing is called in `status`.

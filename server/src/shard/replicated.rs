@@ -139,6 +139,11 @@ impl Shard {
         self.replicated = Some(Box::new(Replicated::new(replica, table)));
     }
 
+    /// The replica of a shard of a cell, for whoever checks it.
+    pub(crate) fn replica(&self) -> Option<&Replica> {
+        self.replicated.as_ref().map(|replicated| &replicated.replica)
+    }
+
     /// Whether requests are taken in here.
     pub(super) fn serves(&self) -> bool {
         self.replicated.as_ref().is_none_or(|replicated| replicated.replica.part() == Part::Primary)
