@@ -25,6 +25,8 @@ use std::time::Duration;
 const LOOK_AROUND: Duration = Duration::from_millis(100);
 /// Pause before the nodes of a cell are asked once more, none of which took us: one may be about to take over.
 const NEXT_NODE_PAUSE: Duration = Duration::from_millis(5);
+/// How long one of several nodes may take to answer at first, before the next is asked: twice that in the next round, and so on.
+const PATIENCE: Duration = Duration::from_millis(400);
 /// Bytes read at once at first; frames are mostly small, pages are not.
 const INBOX_BYTES: usize = 16 * 1024;
 
@@ -349,10 +351,11 @@ pub(crate) fn first_that<R>(
 ) -> Result<R, ConnectError> {
     let mut tried: Vec<String> = Vec::new();
     let until = clock::now().after(allowed);
-    loop {
+    for turn in 0_u32.. {
         let mut last = ConnectError::Closed;
         let mut pause = None;
         let round = targets();
+        let patience = if round.len() > 1 { PATIENCE.saturating_mul(1 << turn.min(8)) } else { allowed };
         assert!(!round.is_empty(), "an endpoint has a member");
         for (index, target) in round.iter().enumerate() {
             let name = target.to_string();
@@ -361,10 +364,15 @@ pub(crate) fn first_that<R>(
             }
             let others = u32::try_from(round.len() - index).unwrap_or(u32::MAX);
             let share = until.since(clock::now()) / others;
-            match attempt(target, share.max(Duration::from_millis(1))) {
+            // One that stands still must not use up the time of those who would answer.
+            let is_cut_short = patience < share;
+            match attempt(target, share.min(patience).max(Duration::from_millis(1))) {
                 Ok(done) => return Ok(done),
                 Err(error @ ConnectError::Closed) => return Err(error),
                 Err(error) => {
+                    if is_cut_short && matches!(error, ConnectError::TimedOut { .. }) {
+                        pause = pause.or(Some(NEXT_NODE_PAUSE));
+                    }
                     match error.refusal().map(|refusal| (refusal, refusal.class())) {
                         Some((Refusal::NotPrimary, _)) => pause = pause.or(Some(NEXT_NODE_PAUSE)),
                         Some((_, Class::Retry)) => pause = Some(LOOK_AROUND / 2),
@@ -379,6 +387,7 @@ pub(crate) fn first_that<R>(
             _ => return Err(last.among(&tried)),
         }
     }
+    unreachable!("the time is over long before the turns are")
 }
 
 /// A shard number as a server's WELCOME gives it must exist at that server.
