@@ -7,6 +7,7 @@ use crate::etcd::Etcd;
 use crate::network::{Network, Place};
 use crate::raw::Raw;
 use crate::server::{Io, Plan, lasting_address};
+use crate::slow_line::SlowLine;
 use crate::{WATCHDOG, eventually};
 use fairlock_protocol::admin::Status;
 use fairlock_protocol::{Hello, Reply, Request, Role, ShardId, Welcome};
@@ -16,8 +17,8 @@ use std::net::SocketAddr;
 use std::process::Child;
 use std::time::Duration;
 
-/// Ports of a node at a place of its own: for clients, and for the other nodes.
-const PORTS: (u16, u16) = (7411, 7412);
+/// Ports of a node at a place of its own: for clients, for the other nodes, and for them behind a line that can be slow.
+const PORTS: (u16, u16, u16) = (7411, 7412, 7413);
 /// A node that does not answer for so long is not asked further.
 const PATIENCE: Duration = Duration::from_millis(300);
 
@@ -34,6 +35,8 @@ pub struct CellPlan {
     pub etcds: usize,
     /// Each at a place of its own, and so many more places for clients; `None`: all on loopback.
     pub places: Option<u8>,
+    /// The nodes reach each other over lines that can be made slow; needs places.
+    pub lines: bool,
     /// Further keys of `[cell]`.
     pub cell: String,
     /// Keys of the configuration before any section.
@@ -51,6 +54,7 @@ impl CellPlan {
             io: Io::Auto,
             etcds: 1,
             places: None,
+            lines: false,
             cell: String::new(),
             configuration: String::new(),
             denied: Vec::new(),
@@ -79,7 +83,10 @@ impl CellPlan {
         let register = etcds.iter().map(Etcd::endpoint).collect::<Vec<_>>().join(",");
         let node = |index| self.node(index, &register, network.as_ref().map(|network| network.place(index)));
         let nodes = (0..self.nodes).map(node).collect();
-        Cell { nodes, etcds, clients_at: self.nodes + self.etcds, network }
+        let line = |place: &Place| SlowLine::new(&place.file(), place.at(PORTS.1), place.at(PORTS.2));
+        let lined = network.iter().filter(|_| self.lines).flat_map(|it| &it.places()[..self.nodes]);
+        let lines = lined.map(line).collect();
+        Cell { nodes, etcds, lines, clients_at: self.nodes + self.etcds, network }
     }
 
     fn node(&self, index: usize, register: &str, place: Option<&Place>) -> CellNode {
@@ -88,12 +95,15 @@ impl CellPlan {
             Some(place) => (place.at(PORTS.0), place.at(PORTS.1)),
             None => (lasting_address(), lasting_address()),
         };
+        let dialled = peer;
+        let peer = place.filter(|_| self.lines).map_or(peer, |place| place.at(PORTS.2));
         let mut toml = self.configuration.clone();
         if place.is_some() {
             toml.push_str("insecure = true\n");
         }
-        let cell =
-            format!("name = \"broken\"\nnode = \"{name}\"\npeer_listen = \"{peer}\"\nprofile = \"lan\"");
+        let cell = format!(
+            "name = \"broken\"\nnode = \"{name}\"\npeer_listen = \"{peer}\"\npeer_address = \"{dialled}\"\nprofile = \"lan\""
+        );
         let register = format!("etcd://{register}");
         write!(
             toml,
@@ -117,6 +127,8 @@ pub struct Cell {
     pub nodes: Vec<CellNode>,
     /// Its register.
     pub etcds: Vec<Etcd>,
+    /// The lines to the nodes that can be made slow, if the plan has any.
+    pub lines: Vec<SlowLine>,
     clients_at: usize,
     /// Last, so that everybody is gone before it is.
     pub network: Option<Network>,

@@ -123,7 +123,10 @@ impl Etcd {
     }
 
     /// Waits until it has a leader, or at least listens where TLS hides the rest.
-    fn await_ready(&mut self) {
+    ///
+    /// # Panics
+    /// When it ends instead, or hangs.
+    pub fn await_ready(&mut self) {
         eventually("etcd is ready", || {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().ok()?);
             let advice = "Debian has it in etcd-server";
@@ -172,6 +175,27 @@ impl Etcd {
     /// When it is gone.
     pub fn thaw(&self) {
         kill_process(self.pid(), Signal::CONT).expect("etcd runs");
+    }
+
+    /// [`Etcd::freeze`], unless it was killed.
+    pub fn freeze_if_running(&self) {
+        if self.child.is_some() {
+            self.freeze();
+        }
+    }
+
+    /// It goes on if it was frozen, and is started again if it was killed; nobody waits for it.
+    pub fn revive(&mut self) {
+        match self.child {
+            Some(_) => self.thaw(),
+            None => self.spawn(),
+        }
+    }
+
+    /// Whether it leads its cluster, as it says itself.
+    pub fn leads(&self) -> bool {
+        let Ok(status) = self.request("POST", "/v3/maintenance/status", "{}") else { return false };
+        status.get("leader").is_some() && status.get("leader") == status.pointer("/header/member_id")
     }
 
     /// Kills it as a crash would, and waits until it is gone.

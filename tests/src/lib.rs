@@ -26,6 +26,7 @@ pub mod recorder;
 pub mod resources;
 pub mod scratch;
 pub mod server;
+pub mod slow_line;
 pub mod ways;
 pub mod workspace;
 

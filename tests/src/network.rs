@@ -18,7 +18,9 @@ const NAMESPACES: &str = "/run/netns";
 /// What the names of ours begin with, before the process id.
 const PREFIX: &str = "fairlock-";
 /// The table with the rules of what is broken; a place has no other.
-const TABLE: &str = "table inet broken { chain arriving { type filter hook input priority 0; } }";
+const TABLE: &str = "add table inet broken
+add chain inet broken arriving { type filter hook input priority 0; }
+";
 
 /// A network with some places.
 #[derive(Debug)]
@@ -63,8 +65,8 @@ impl Network {
         let mut network = Network { bridge: format!("{base}-bridge"), places: Vec::new() };
         run("ip", &["netns", "add", &network.bridge]);
         let bridge = network.bridge.clone();
-        run("ip", &["-n", &bridge, "link", "add", "br", "type", "bridge"]);
-        run("ip", &["-n", &bridge, "link", "set", "br", "up"]);
+        run("ip", &["-n", &bridge, "link", "add", "bridge0", "type", "bridge"]);
+        run("ip", &["-n", &bridge, "link", "set", "bridge0", "up"]);
         for number in 1..=places {
             let place =
                 Place { namespace: format!("{base}-{number}"), address: Ipv4Addr::new(10, 0, 0, number) };
@@ -108,7 +110,7 @@ impl Network {
     /// Everything is whole again.
     pub fn heal(&self) {
         for place in &self.places {
-            place.nft(&format!("flush ruleset; {TABLE}"));
+            place.nft(&format!("flush ruleset\n{TABLE}"));
             let _ = attempt("tc", &["-n", &place.namespace, "qdisc", "del", "dev", "e0", "root"]);
         }
     }
@@ -130,7 +132,7 @@ impl Place {
         let (end, address) = (format!("p{number}"), format!("{}/24", self.address));
         let own = &self.namespace;
         run("ip", &["-n", bridge, "link", "add", &end, "type", "veth", "peer", "name", "e0", "netns", own]);
-        run("ip", &["-n", bridge, "link", "set", &end, "master", "br", "up"]);
+        run("ip", &["-n", bridge, "link", "set", &end, "master", "bridge0", "up"]);
         run("ip", &["-n", own, "addr", "add", &address, "dev", "e0"]);
         run("ip", &["-n", own, "link", "set", "e0", "up"]);
         run("ip", &["-n", own, "link", "set", "lo", "up"]);
