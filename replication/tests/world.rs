@@ -86,3 +86,8 @@ fn a_primary_that_stands_still_is_replaced_and_comes_back() {
         World::new(seed).drill();
     }
 }
+
+#[test]
+fn what_luck_would_seldom_bring_about_is_made_by_hand() {
+    cell::drills::all();
+}

@@ -9,6 +9,7 @@
 mod checks;
 mod clients;
 mod control;
+pub mod drills;
 mod faults;
 mod host;
 mod mistakes;
