@@ -22,8 +22,6 @@ use crate::replica::{Order, Peer, Report, Setup};
 mod asking;
 mod office;
 mod seeking;
-#[cfg(test)]
-mod tests;
 mod words;
 
 pub use words::{Dialed, Fresh, Input, NodeSettings, Output, Standing, Wish};
