@@ -22,8 +22,6 @@ use crate::replica::{Order, Peer, Report, Setup};
 mod asking;
 mod office;
 mod seeking;
-#[cfg(test)]
-mod tests;
 mod words;
 
 pub use words::{Dialed, Fresh, Input, NodeSettings, Output, Standing, Wish};
@@ -192,7 +190,6 @@ impl Node {
         match input {
             Input::Register(answer) => self.answered(now, answer),
             Input::Watched(Watched::Value(Some(stored))) => self.watched(now, stored),
-            Input::Watched(Watched::Value(None)) => {}
             Input::Watched(Watched::Blind(why)) => self.alarm("register", Some(why)),
             Input::Shard(shard, report) => self.reported(now, shard, report),
             Input::Dialed { node, probe: true, outcome } => self.probed(&node, outcome),
@@ -203,7 +200,7 @@ impl Node {
             Input::Wish(ticket, wish) => self.wished(ticket, wish),
             Input::RaiseHorizon(ttl) => self.raise_horizon(ttl),
             Input::StopClean => self.wants.clean = true,
-            Input::Tick => {}
+            Input::Tick | Input::Watched(Watched::Value(None)) => {}
         }
         self.go_on(now);
         self.tell_standing();
@@ -322,6 +319,9 @@ impl Node {
     /// Nothing that is here counts any more.
     fn step_down(&mut self) {
         self.order(Order::StepDown);
+        if mutant!(StepDownUnheard) {
+            return;
+        }
         self.stateful.clear();
         for shard in 0..self.settings.shards {
             *self.stepping_down.entry(shard).or_default() += 1;

@@ -41,11 +41,20 @@ impl Node {
             (Asked::Look, answer) => self.no_answer(now, &answer),
             (Asked::Swap { purpose, new, .. }, Answer::Written(revision)) => {
                 self.alarm("register", None);
-                self.swapped(now, purpose, Stored { configuration: new, revision });
+                self.swapped(now, purpose, &Stored { configuration: new, revision });
             }
-            (Asked::Swap { purpose, expected, new, .. }, Answer::Conflict(found)) => {
+            (Asked::Swap { purpose, expected, new, .. }, Answer::Conflict(found))
+            | (Asked::Check { purpose, expected, new, .. }, Answer::Value(found)) => {
                 self.alarm("register", None);
                 self.compare(now, (purpose, expected, new), found);
+            }
+            (Asked::Swap { purpose, .. }, answer @ Answer::Unknown(_)) if mutant!(UnknownIsFailure) => {
+                self.no_answer(now, &answer);
+                self.not_swapped(now, purpose);
+            }
+            (Asked::Swap { purpose, expected, new, .. }, Answer::Unknown(_)) if mutant!(UnknownIsSuccess) => {
+                let revision = Revision(expected.map_or(1, |expected| expected.0 + 1));
+                self.swapped(now, purpose, &Stored { configuration: new, revision });
             }
             (Asked::Swap { purpose, expected, new, .. }, Answer::Unknown(why)) => {
                 self.alarm("register", Some(why));
@@ -53,17 +62,15 @@ impl Node {
                 self.outputs.push(Output::Ask(Ask::Read));
             }
             // This one will not happen, but the one before it may.
-            (Asked::Swap { purpose, expected, new, again: true }, answer) => {
+            (Asked::Swap { purpose, expected, new, again: true }, answer)
+                if !mutant!(FailedRepeatIsFailure) =>
+            {
                 self.no_answer(now, &answer);
                 self.asked = Some(Asked::Check { purpose, expected, new, again_at: Some(self.ask_at) });
             }
             (Asked::Swap { purpose, .. }, answer) => {
                 self.no_answer(now, &answer);
                 self.not_swapped(now, purpose);
-            }
-            (Asked::Check { purpose, expected, new, .. }, Answer::Value(found)) => {
-                self.alarm("register", None);
-                self.compare(now, (purpose, expected, new), found);
             }
             // Still unknown: nothing else may be asked before it is.
             (Asked::Check { purpose, expected, new, .. }, answer) => {
@@ -99,7 +106,7 @@ impl Node {
         found: Option<Stored>,
     ) {
         match found {
-            Some(found) if found.configuration == new => self.swapped(now, purpose, found),
+            Some(found) if found.configuration == new => self.swapped(now, purpose, &found),
             // It has had no effect yet, and may still have one: the same once more.
             found if found.as_ref().map(|found| found.revision) == expected => {
                 self.asked = Some(Asked::Swap { purpose, expected, new: new.clone(), again: true });
@@ -209,13 +216,13 @@ impl Node {
         }
     }
 
-    fn swapped(&mut self, now: Tick, purpose: Purpose, stored: Stored) {
+    fn swapped(&mut self, now: Tick, purpose: Purpose, stored: &Stored) {
         self.know(stored.clone());
         match purpose {
-            Purpose::Begin => self.enter(true, &stored),
-            Purpose::Seize => self.enter(false, &stored),
+            Purpose::Begin => self.enter(true, stored),
+            Purpose::Seize => self.enter(false, stored),
             Purpose::Members | Purpose::Horizon | Purpose::Handover | Purpose::End => {
-                self.reconfigured(now, purpose, &stored);
+                self.reconfigured(now, purpose, stored);
             }
         }
     }

@@ -185,9 +185,18 @@ impl Node {
                 self.unpin(&joiner);
             }
             _ if new.as_ref().is_some_and(|new| new.members == configuration.members) => {
-                self.wants.evict.clear()
+                self.wants.evict.clear();
             }
-            _ => self.swap(Purpose::Members, new),
+            _ => {
+                if mutant!(EvictBeforeSwap)
+                    && let Some(configuration) = new.clone()
+                {
+                    let revision = super::Revision(0);
+                    let setup = self.setup(&Stored { configuration, revision });
+                    self.order(Order::Configure(setup));
+                }
+                self.swap(Purpose::Members, new);
+            }
         }
     }
 
@@ -297,13 +306,11 @@ impl Node {
         let mut members = self.known.iter().flat_map(|known| &known.configuration.members);
         let other =
             to.or_else(|| members.find(|member| member.node != *me).map(|member| member.node.clone()));
-        match other {
-            Some(other) => self.wants.switchover = Some((other, Some(ticket))),
-            None => {
-                let why =
-                    "there is no other member to hand over to; see `fairlock cluster status`".to_string();
-                self.outputs.push(Output::Answer(ticket, Err(why)));
-            }
+        if let Some(other) = other {
+            self.wants.switchover = Some((other, Some(ticket)));
+        } else {
+            let why = "there is no other member to hand over to; see `fairlock cluster status`".to_string();
+            self.outputs.push(Output::Answer(ticket, Err(why)));
         }
     }
 }

@@ -287,6 +287,13 @@ impl Node {
                 self.answering.insert(node.clone(), member);
                 self.probe_at = Tick::ZERO;
             }
+            Dialed::Refused | Dialed::Silent(_) if mutant!(GoneBySilence) => {
+                let listed = self.known.as_ref().and_then(|known| known.configuration.member(node)).cloned();
+                let later = crate::Incarnation::new(u64::MAX);
+                if let (Some(listed), Some(incarnation)) = (listed, later) {
+                    self.answering.insert(node.clone(), Member { incarnation, ..listed });
+                }
+            }
             Dialed::Rejected(why) => self.alarm("peer", Some(why)),
             Dialed::Up | Dialed::Alive | Dialed::Refused | Dialed::Silent(_) => {}
         }
@@ -391,9 +398,9 @@ impl Node {
     pub(super) fn reported(&mut self, now: Tick, shard: u16, report: Report) {
         match report {
             Report::Follows { primary, configuration, .. } => {
-                self.follows(now, shard, &primary, &configuration)
+                self.follows(now, shard, &primary, &configuration);
             }
-            Report::Lost(lost) => self.lost(now, lost),
+            Report::Lost(lost) => self.lost(now, shard, lost),
             Report::Suspect(suspect) => {
                 if matches!(&self.phase, Phase::Following { primary, .. } if *primary == suspect) {
                     self.primary_silent(now);
@@ -446,10 +453,11 @@ impl Node {
         }
     }
 
-    fn lost(&mut self, now: Tick, lost: Peer) {
+    fn lost(&mut self, now: Tick, shard: u16, lost: Peer) {
         match &mut self.phase {
-            Phase::Following { primary, stream, torn, .. } if *primary == lost => {
+            Phase::Following { primary, stream, torn, shards, .. } if *primary == lost => {
                 *torn = true;
+                shards.remove(&shard);
                 if *stream == Stream::Up {
                     // All shards are dialled anew; a stream that stands still goes on until the new one is there. An order
                     // to end it could end the new one.
