@@ -13,181 +13,25 @@ use core::mem;
 use fairlock_protocol::{Epoch, Malformed, Tick};
 
 use crate::log::{Log, Lsn};
-use crate::member::{Incarnation, NodeId};
 use crate::message::{Message, Round};
 use crate::profile::Profile;
 
 mod follower;
+mod handover;
 mod link;
 mod primary;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use link::LinkKey;
 use link::{Link, Stage};
+pub use words::{Input, Order, Output, Part, Peer, Report, Setup};
 
 /// Bytes of entries not known to be everywhere, beyond which nothing more is taken in.
 pub const WINDOW_BYTES: usize = 4 << 20;
 /// On-time turns of a replica's own loop before it trusts what it did not hear (R12).
 const PUNCTUAL_TICKS: u32 = 2;
-
-/// One life of one node, as others know it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Peer {
-    /// Its name.
-    pub node: NodeId,
-    /// Which of its lives.
-    pub incarnation: Incarnation,
-}
-
-/// An epoch as a replica needs it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setup {
-    /// Its number.
-    pub epoch: Epoch,
-    /// The epoch in which its primary took office.
-    pub reign: Epoch,
-    /// The members but this node.
-    pub others: Vec<Peer>,
-    /// The configuration for the followers' nodes, opaque here.
-    pub configuration: Vec<u8>,
-}
-
-/// What a node tells all its replicas.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Acknowledge nothing below this epoch any more (R4); answered with [`Report::Promised`].
-    Promise(Epoch),
-    /// This node is primary: go on with everything that is here. Answered with [`Report::InOffice`].
-    Office {
-        /// The epoch.
-        setup: Setup,
-        /// Nothing that was is kept: a first start, or one after everybody lost their memory.
-        fresh: bool,
-    },
-    /// The members changed; this node is primary still.
-    Configure(Setup),
-    /// Before a joiner is listed: from now on it counts like a member. Answered with [`Report::Pinned`] or
-    /// [`Report::NotPinned`].
-    Pin(Peer),
-    /// It was certainly not listed.
-    Unpin(Peer),
-    /// Another node is primary from this epoch on: take nothing in, and hand over when all is committed. Answered with
-    /// [`Report::Yielded`].
-    Yield {
-        /// The epoch.
-        setup: Setup,
-        /// Who takes over.
-        to: Peer,
-    },
-    /// End every stream with this peer.
-    Drop(Peer),
-    /// This node is primary no more and what was not committed is void; it has to join again.
-    StepDown,
-}
-
-/// What a replica tells its node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Report {
-    /// Nothing below this epoch is acknowledged here any more.
-    Promised(Epoch),
-    /// This replica serves.
-    InOffice(Epoch),
-    /// A primary has activated an epoch here; its configuration.
-    Follows {
-        /// The primary.
-        primary: Peer,
-        /// The epoch.
-        epoch: u32,
-        /// Its configuration, as its node gave it.
-        configuration: Vec<u8>,
-    },
-    /// This replica has something to go on with: what a joiner was sent is complete, or an office began.
-    Restored,
-    /// It has not any more.
-    StateLost,
-    /// The stream with this peer ended.
-    Lost(Peer),
-    /// The primary has been silent for too long, and this loop was not.
-    Suspect(Peer),
-    /// A member leaves something unacknowledged for too long, or cannot go on.
-    Late(Peer),
-    /// A joiner has everything and counts.
-    Joined(Peer),
-    /// The joiner counts until it is listed or unpinned.
-    Pinned(Peer),
-    /// The joiner is gone.
-    NotPinned(Peer),
-    /// Somebody has promised an epoch later than this primary's.
-    Deposed(u32),
-    /// This replica has handed over; `complete` when everything was committed before.
-    Yielded {
-        /// Whether it goes on as a full backup.
-        complete: bool,
-    },
-    /// The primary hands over, and this is the configuration that begins.
-    HandedOver {
-        /// Its configuration.
-        configuration: Vec<u8>,
-    },
-    /// The node that was asked is not primary.
-    Refused(Peer),
-}
-
-/// What is to be done outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// For the node.
-    Report(Report),
-    /// End this stream.
-    HangUp(LinkKey),
-    /// What is there is void: an empty table, until a snapshot is complete or an order comes.
-    Reset,
-    /// A follower wants a snapshot of this moment: answer with [`Replica::offer_snapshot`] before anything is appended.
-    SnapshotWanted(LinkKey),
-    /// A piece of the snapshot that this replica joins by.
-    Piece {
-        /// Its bytes.
-        bytes: Vec<u8>,
-        /// It is the last: the table can be made of them. Answer with [`Replica::restored`].
-        last: bool,
-    },
-}
-
-/// What arrives at a replica.
-#[derive(Clone, Debug)]
-pub enum Input<'a> {
-    /// A stream with a peer stands; `dialed`: from here, to follow.
-    Linked {
-        /// Its key, never used before.
-        link: LinkKey,
-        /// Who is at the other end.
-        peer: Peer,
-        /// Who made it.
-        dialed: bool,
-    },
-    /// A stream ended.
-    Unlinked(LinkKey),
-    /// A message came on a stream.
-    Received(LinkKey, Message<'a>),
-    /// An order of the node.
-    Order(Order),
-    /// Time went on.
-    Tick,
-}
-
-/// What a replica is to its shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// Nothing: it waits for an order or a stream.
-    Idle,
-    /// It follows a primary, or has done so and could take over.
-    Backup,
-    /// It serves.
-    Primary,
-    /// It hands over: nothing new is taken in.
-    Yielding,
-}
 
 #[derive(Debug)]
 enum Role {
@@ -204,9 +48,9 @@ pub struct Replica {
     /// Epoch in which it works, and the lowest it still acknowledges.
     view: u32,
     promised: u32,
-    /// Reign whose log this is, and the one before it with the place where this one began.
+    /// Reign whose log this is, and those before it with the place up to which this log is theirs, too.
     reign: u32,
-    before: (u32, Lsn),
+    before: Vec<(u32, Lsn)>,
     log: Log,
     /// How far the log is known to be committed.
     commit: Lsn,
@@ -225,12 +69,12 @@ pub struct Replica {
     /// The stream of the primary that is followed.
     leader: Option<LinkKey>,
     heard: Tick,
-    suspected: bool,
+    /// When its silence was reported last.
+    suspected: Tick,
     /// What is to be acknowledged at the end of the pass.
     ack_due: bool,
     seen_round: Round,
     pieces: u32,
-    next_word: Tick,
     last_tick: Tick,
     punctual: u32,
     outputs: Vec<Output>,
@@ -245,7 +89,7 @@ impl Replica {
             view: 0,
             promised: 0,
             reign: 0,
-            before: (0, Lsn(0)),
+            before: Vec::new(),
             log: Log::default(),
             commit: Lsn(0),
             applied: Lsn(0),
@@ -258,11 +102,10 @@ impl Replica {
             released: Round(0),
             leader: None,
             heard: Tick::ZERO,
-            suspected: false,
+            suspected: Tick::ZERO,
             ack_due: false,
             seen_round: Round(0),
             pieces: 0,
-            next_word: Tick::ZERO,
             last_tick: Tick::ZERO,
             punctual: 0,
             outputs: Vec::new(),
@@ -329,13 +172,16 @@ impl Replica {
         })
     }
 
-    /// The next committed operation that was not handed out yet, on a node that applies what others decide.
+    /// The next committed operation that was not handed out yet, on a node that applies what others decide. Whoever takes
+    /// office is handed all that it inherits, as if it had appended it: nothing of it is exposed before it is committed.
     pub fn next_committed(&mut self) -> Option<&[u8]> {
-        if !self.has_state || self.applied >= self.commit.min(self.log.end()) {
+        let serves = matches!(self.role, Role::Primary);
+        let end = if serves { self.log.end() } else { self.commit };
+        if !self.has_state || self.applied >= end {
             return None;
         }
         self.applied = self.applied.plus(1);
-        assert!(self.applied <= self.commit, "R3: backups apply committed operations only");
+        assert!(serves || self.applied <= self.commit, "R3: backups apply committed operations only");
         Some(self.log.get(self.applied).expect("what is not applied is kept"))
     }
 
@@ -362,7 +208,7 @@ impl Replica {
     /// When it has something to do without any input.
     pub fn next_due(&self) -> Option<Tick> {
         let awaited = !self.links.is_empty() || !self.others.is_empty();
-        awaited.then_some(self.next_word)
+        awaited.then_some(self.last_tick.after(self.profile.heartbeat))
     }
 
     fn report(&mut self, report: Report) {
@@ -370,18 +216,27 @@ impl Replica {
     }
 
     fn linked(&mut self, now: Tick, key: LinkKey, peer: Peer, dialed: bool) {
-        // The newer stream is the one that stands.
-        self.discard(&peer);
+        // The newer stream is the one that stands; a stream that comes in says nothing of one that went out.
+        self.end_links(|link| link.peer == peer && link.dialed == dialed);
+        let idle = matches!(self.role, Role::Idle);
+        if dialed && !idle {
+            // Dialled to follow, and meanwhile this node has an office.
+            self.outputs.push(Output::HangUp(key));
+            return;
+        }
         self.links.push(Link::new(key, peer, dialed));
-        self.next_word = self.next_word.min(now.after(self.profile.heartbeat));
-        if dialed && matches!(self.role, Role::Idle) {
+        if dialed {
             self.greet(now, key);
         }
     }
 
     /// Ends every stream with a peer, and nobody misses it.
     fn discard(&mut self, peer: &Peer) {
-        for former in self.links.extract_if(.., |link| link.peer == *peer) {
+        self.end_links(|link| link.peer == *peer);
+    }
+
+    fn end_links(&mut self, which: impl Fn(&Link) -> bool) {
+        for former in self.links.extract_if(.., |link| which(link)) {
             self.outputs.push(Output::HangUp(former.key));
             self.leader.take_if(|leader| *leader == former.key);
         }
@@ -422,11 +277,7 @@ impl Replica {
 
     fn order(&mut self, now: Tick, order: Order) {
         match order {
-            Order::Promise(epoch) => {
-                assert!(epoch.get() >= self.promised, "R4: a promise is not taken back");
-                self.promised = epoch.get();
-                self.report(Report::Promised(epoch));
-            }
+            Order::Promise(epoch) => self.promise(epoch),
             Order::Office { setup, fresh } => self.take_office(now, setup, fresh),
             Order::Configure(setup) => self.configure(now, setup),
             Order::Pin(peer) => self.pin(peer),
@@ -439,8 +290,20 @@ impl Replica {
                 self.discard(&peer);
                 self.advance(now);
             }
-            Order::StepDown => self.step_down(),
+            Order::StepDown => {
+                self.step_down();
+                self.report(Report::SteppedDown);
+            }
         }
+    }
+
+    /// R4: a promise is not taken back. Who took over from this node's office before it began may have been here first.
+    fn promise(&mut self, epoch: Epoch) {
+        if epoch.get() < self.promised {
+            return self.report(Report::Deposed(self.promised));
+        }
+        self.promised = epoch.get();
+        self.report(Report::Promised(epoch));
     }
 
     /// Ends every role: what is here and not committed is void.
@@ -459,6 +322,7 @@ impl Replica {
         }
         self.log = Log::default();
         (self.commit, self.applied) = (Lsn(0), Lsn(0));
+        self.before.clear();
         self.outputs.push(Output::Reset);
     }
 
@@ -470,7 +334,6 @@ impl Replica {
         // One that was late itself has no opinion on others until it has caught up (R12).
         self.punctual = if pause > self.profile.heartbeat * 2 { 0 } else { self.punctual.saturating_add(1) };
         self.last_tick = now;
-        self.next_word = now.after(self.profile.heartbeat);
         match self.role {
             Role::Idle => self.watch_leader(now),
             Role::Primary | Role::Yielding { .. } => self.watch_followers(now),

@@ -1,4 +1,4 @@
-//! What `serve` can be told. The flags of a cell are known, so that a script meets a reason and not "unknown flag".
+//! What `serve` can be told.
 
 use super::values::duration;
 use clap::builder::TypedValueParser;
@@ -116,44 +116,42 @@ impl FromStr for DisciplineOrder {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Replication (not in this version)")]
 pub(crate) struct CellArgs {
-    /// Name of the cell
+    /// Name of the cell, the same on all its nodes
+    #[arg(long = "cell", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Name of this node, different on each
     #[arg(long, value_name = "NAME")]
-    cell: Option<String>,
-    /// Id of this node
-    #[arg(long, value_name = "ID")]
-    node: Option<String>,
-    /// Where the configuration register is
+    pub(crate) node: Option<String>,
+    /// Where the nodes agree on who is in the cell
     #[arg(long, value_name = "etcd://HOST:PORT,…")]
-    register: Option<String>,
+    pub(crate) register: Option<String>,
     /// Address for the other nodes
     #[arg(long, value_name = "ADDR:PORT")]
-    peer_listen: Option<String>,
-    /// Timing profile
-    #[arg(long, value_name = "lan|cloud")]
-    profile: Option<String>,
+    pub(crate) peer_listen: Option<SocketAddr>,
+    /// What the other nodes dial [default: --peer-listen]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) peer_address: Option<String>,
+    /// What clients dial [default: --listen]
+    #[arg(long, value_name = "HOST:PORT,…")]
+    pub(crate) client_address: Option<String>,
+    /// How long silence may last: 50ms (lan) or 500ms (cloud)
+    #[arg(long, value_enum, value_name = "PROFILE")]
+    pub(crate) profile: Option<ProfileWord>,
     /// Copies without which nothing is granted
     #[arg(long, value_name = "N")]
-    min_copies: Option<u32>,
+    pub(crate) min_copies: Option<u16>,
     /// File with the secret of the cell
     #[arg(long, value_name = "FILE")]
-    peer_secret: Option<PathBuf>,
+    pub(crate) peer_secret: Option<PathBuf>,
 }
 
-impl CellArgs {
-    /// The first flag of a cell that was given.
-    pub(crate) fn first(&self) -> Option<&'static str> {
-        [
-            (self.cell.is_some(), "--cell"),
-            (self.node.is_some(), "--node"),
-            (self.register.is_some(), "--register"),
-            (self.peer_listen.is_some(), "--peer-listen"),
-            (self.profile.is_some(), "--profile"),
-            (self.min_copies.is_some(), "--min-copies"),
-            (self.peer_secret.is_some(), "--peer-secret"),
-        ]
-        .into_iter()
-        .find_map(|(given, flag)| given.then_some(flag))
-    }
+/// The words `--profile` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProfileWord {
+    /// One rack.
+    Lan,
+    /// Virtual machines.
+    Cloud,
 }
 
 /// The words `--io` takes.

@@ -10,30 +10,35 @@ use core::time::Duration;
 use fairlock_protocol::Tick;
 
 use super::{
-    Configuration, Node, NodeId, Order, Output, Peer, Phase, Purpose, Report, Stored, Wish, peer, successor,
+    Configuration, MEMBERS_MAX, Node, NodeId, Order, Output, Peer, Phase, Purpose, Report, Stored, Wish,
+    peer, successor,
 };
 
 impl Node {
     pub(super) fn reported_in_office(&mut self, now: Tick, shard: u16, report: Report) {
         match report {
-            Report::Promised(epoch) => self.promised(shard, epoch.get()),
+            Report::Promised(epoch) => self.promised(now, shard, epoch.get()),
             Report::InOffice(epoch) => self.seated(shard, epoch.get()),
             Report::Late(late) | Report::Lost(late) => self.late(late),
             Report::Joined(joiner) => self.joined(shard, joiner),
             Report::Pinned(joiner) => {
+                self.pin_answers_due = self.pin_answers_due.saturating_sub(1);
                 if let Some((pinned, shards)) = &mut self.wants.pinned
                     && *pinned == joiner
                 {
                     shards.insert(shard);
                 }
             }
-            Report::NotPinned(joiner) => self.unpin(&joiner),
+            Report::NotPinned(joiner) => {
+                self.pin_answers_due = self.pin_answers_due.saturating_sub(1);
+                self.unpin(&joiner);
+            }
             Report::Yielded { complete } => self.yielded(now, shard, complete),
             _ => {}
         }
     }
 
-    fn promised(&mut self, shard: u16, epoch: u32) {
+    fn promised(&mut self, now: Tick, shard: u16, epoch: u32) {
         let Some(known) = self.known.clone() else { return };
         let Phase::Entering { fresh, promised, .. } = &mut self.phase else { return };
         if known.configuration.epoch.get() != epoch || !promised.insert(shard) {
@@ -42,6 +47,12 @@ impl Node {
         // R4: on all shards before any of them goes on.
         if promised.len() == usize::from(self.settings.shards) {
             let fresh = *fresh;
+            // A promise was made behind everything that was said before about what is here, and after it nothing is lost.
+            if !fresh && self.stateful.len() < self.shards() {
+                self.step_down();
+                let me = self.me();
+                return self.follow(now, me);
+            }
             let setup = self.setup(&known);
             self.order(Order::Office { setup, fresh });
         }
@@ -64,8 +75,12 @@ impl Node {
             .known
             .as_ref()
             .is_some_and(|known| known.configuration.members.iter().any(|member| peer(member) == late));
+        let pinned = self.wants.pinned.as_ref().is_some_and(|(pinned, _)| *pinned == late);
         if listed && late != self.me() {
             self.wants.evict.insert(late);
+        } else if !pinned {
+            // A joiner begins anew on all shards, or some would wait for the others for ever.
+            self.order(Order::Drop(late));
         } else if self.asked.is_none() {
             self.unpin(&late);
         }
@@ -77,11 +92,12 @@ impl Node {
 
     /// A joiner that was certainly not listed is let go.
     fn unpin(&mut self, joiner: &Peer) {
+        // A late answer to an order that was taken back says nothing of the next try.
         if self.wants.pinned.take_if(|(pinned, _)| pinned == joiner).is_some() {
             self.order(Order::Unpin(joiner.clone()));
             self.order(Order::Drop(joiner.clone()));
+            self.wants.joined.remove(joiner);
         }
-        self.wants.joined.remove(joiner);
     }
 
     /// Puts the next change into the register.
@@ -136,7 +152,9 @@ impl Node {
 
     /// Has the replicas pin the next joiner that has everything everywhere.
     fn pin_next(&mut self) -> bool {
-        if self.wants.pinned.is_some() {
+        // An answer to an order of before must not be taken for one to the next.
+        let full = self.known.as_ref().is_some_and(|known| known.configuration.members.len() == MEMBERS_MAX);
+        if self.wants.pinned.is_some() || self.pin_answers_due > 0 || full {
             return false;
         }
         let shards = self.shards();
@@ -144,6 +162,7 @@ impl Node {
         let Some(joiner) = ready.map(|(joiner, _)| joiner.clone()) else { return false };
         self.wants.pinned = Some((joiner.clone(), BTreeSet::new()));
         self.order(Order::Pin(joiner));
+        self.pin_answers_due = shards;
         true
     }
 
@@ -178,8 +197,12 @@ impl Node {
             return self.outputs.extend(ticket.map(|ticket| Output::Answer(ticket, Err(why))));
         }
         self.outputs.extend(ticket.map(|ticket| Output::Answer(ticket, Ok(()))));
-        let new =
-            successor(configuration).map(|next| Configuration { reign: next.epoch, primary: to, ..next });
+        let new = successor(configuration).map(|next| Configuration {
+            reign: next.epoch,
+            primary: to,
+            state_lost: false,
+            ..next
+        });
         self.swap(Purpose::Handover, new);
     }
 
@@ -205,7 +228,12 @@ impl Node {
             }
             Purpose::Handover => {
                 let (setup, to) = (self.setup(stored), peer(stored.configuration.primary_member()));
-                self.phase = Phase::Yielding { yielded: BTreeSet::new(), complete: true };
+                self.phase = Phase::Yielding {
+                    yielded: BTreeSet::new(),
+                    complete: true,
+                    shards: BTreeSet::new(),
+                    turned: true,
+                };
                 self.order(Order::Yield { setup, to });
             }
             Purpose::End => {
@@ -217,22 +245,21 @@ impl Node {
     }
 
     fn yielded(&mut self, now: Tick, shard: u16, whole: bool) {
-        let Phase::Yielding { yielded, complete } = &mut self.phase else { return };
+        let Phase::Yielding { yielded, complete, .. } = &mut self.phase else { return };
         yielded.insert(shard);
         *complete &= whole;
         if yielded.len() < usize::from(self.settings.shards) {
             return;
         }
-        let complete = *complete;
+        let Phase::Yielding { complete, shards: activated, turned, .. } = &mut self.phase else { return };
+        let (up, activated) = (*complete && *turned, core::mem::take(activated));
         self.wants = super::Wants::default();
         let Some(known) = &self.known else { return };
         let primary = peer(known.configuration.primary_member());
         self.follow(now, primary);
-        if complete {
+        if up && let Phase::Following { stream, shards, .. } = &mut self.phase {
             // The streams that stand are turned round.
-            if let Phase::Following { stream, .. } = &mut self.phase {
-                *stream = super::Stream::Up;
-            }
+            (*stream, *shards) = (super::Stream::Up, activated);
         }
         self.settle(now);
     }

@@ -13,15 +13,13 @@ use serde::Deserialize;
 use super::describe::{Page, quoted};
 use super::{ConfigError, values};
 
-/// Longest text that says where the register is.
-const REGISTER_BYTES_MAX: usize = 1024;
 /// Most copies that can be asked for: a member can be missing then.
 const COPIES_MAX: u16 = 8;
 /// What clients' endpoints over TCP begin with.
 const TCP: &str = "tcp://";
 
 /// The section `[cell]`. Without it a server runs alone.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct CellConfig {
@@ -29,18 +27,16 @@ pub struct CellConfig {
     pub name: Option<String>,
     /// Name of this node, different on each.
     pub node: Option<String>,
-    /// Where the nodes agree on who is in the cell.
-    pub register: Option<String>,
     /// Address for the other nodes; port 0 picks one.
     pub peer_listen: Option<SocketAddr>,
     /// `host:port` that the other nodes dial; `None`: `peer_listen`.
     pub peer_address: Option<String>,
     /// `host:port` that clients dial, several separated by commas; `None`: `listen`.
     pub client_address: Option<String>,
-    /// How long silence may last.
-    pub profile: ProfileChoice,
-    /// Copies without which nothing is granted.
-    pub min_copies: u16,
+    /// How long silence may last; `None`: `cloud`.
+    pub profile: Option<ProfileChoice>,
+    /// Copies without which nothing is granted; `None`: 1.
+    pub min_copies: Option<u16>,
     /// File with what all nodes of the cell know and nobody else; `None`: nobody has to prove anything.
     #[serde(deserialize_with = "values::path_or_none")]
     pub peer_secret: Option<PathBuf>,
@@ -76,52 +72,46 @@ impl From<ProfileChoice> for Profile {
     }
 }
 
-impl Default for CellConfig {
-    fn default() -> CellConfig {
-        CellConfig {
-            name: None,
-            node: None,
-            register: None,
-            peer_listen: None,
-            peer_address: None,
-            client_address: None,
-            profile: ProfileChoice::Cloud,
-            min_copies: 1,
-            peer_secret: None,
-        }
-    }
-}
-
 impl CellConfig {
     /// Whether there is a cell: anything of it was told.
     pub fn is_told(&self) -> bool {
         *self != CellConfig::default()
     }
 
+    /// Times between nodes.
+    pub fn timing(&self) -> Profile {
+        self.profile.unwrap_or_default().into()
+    }
+
+    /// Copies without which nothing is granted.
+    pub fn copies(&self) -> u16 {
+        self.min_copies.unwrap_or(1)
+    }
+
     /// Whether a node may be told so, with these addresses for clients.
     ///
     /// # Errors
     /// [`ConfigError`], naming the key and what to do.
-    pub(super) fn check(&self, listen: &[SocketAddr], insecure: bool) -> Result<(), ConfigError> {
-        if !self.is_told() {
+    pub(super) fn check(
+        &self,
+        listen: &[SocketAddr],
+        has_register: bool,
+        insecure: bool,
+    ) -> Result<(), ConfigError> {
+        if !self.is_told() && !has_register {
             return Ok(());
         }
-        let (Some(name), Some(node), Some(register), Some(peer_listen)) =
-            (&self.name, &self.node, &self.register, self.peer_listen)
+        let (Some(name), Some(node), true, Some(peer_listen)) =
+            (&self.name, &self.node, has_register, self.peer_listen)
         else {
-            return Err(ConfigError::Partial { missing: self.missing() });
+            return Err(ConfigError::Partial { missing: self.missing(has_register) });
         };
         for (key, text) in [("cell.name", name), ("cell.node", node)] {
             if NodeId::new(text).is_err() {
                 return Err(ConfigError::value(key, "a name here is 1 to 64 of a-z 0-9 . _ -"));
             }
         }
-        if register.is_empty() || register.len() > REGISTER_BYTES_MAX || !is_plain(register) {
-            let message =
-                "the register is a place like \"etcd://10.0.0.1:2379,10.0.0.2:2379\", without blanks";
-            return Err(ConfigError::value("cell.register", message));
-        }
-        if self.min_copies == 0 || self.min_copies > COPIES_MAX {
+        if !(1..=COPIES_MAX).contains(&self.copies()) {
             return Err(ConfigError::value("cell.min_copies", "1 to 8 copies are possible"));
         }
         self.check_addresses(peer_listen, listen)?;
@@ -131,12 +121,12 @@ impl CellConfig {
         Ok(())
     }
 
-    fn missing(&self) -> Vec<&'static str> {
+    fn missing(&self, has_register: bool) -> Vec<&'static str> {
         let needed = [
-            ("name", self.name.is_none()),
-            ("node", self.node.is_none()),
-            ("register", self.register.is_none()),
-            ("peer_listen", self.peer_listen.is_none()),
+            ("cell.name", self.name.is_none()),
+            ("cell.node", self.node.is_none()),
+            ("register.url", !has_register),
+            ("cell.peer_listen", self.peer_listen.is_none()),
         ];
         needed.into_iter().filter_map(|(key, is_missing)| is_missing.then_some(key)).collect()
     }
@@ -176,7 +166,6 @@ impl CellConfig {
     }
 
     /// What other nodes dial, once it is known where this one listens for them.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a server alone has no other nodes"))]
     pub(crate) fn peer(&self, bound: SocketAddr) -> String {
         self.peer_address.clone().unwrap_or_else(|| bound.to_string())
     }
@@ -191,20 +180,6 @@ impl CellConfig {
         endpoints.join(",")
     }
 
-    /// This version has every part of a cell but the thread that runs it: to serve alone instead would break what the
-    /// configuration asks for.
-    ///
-    /// # Errors
-    /// [`ConfigError`] when there is a cell.
-    pub(crate) fn refuse_until_served(&self) -> Result<(), ConfigError> {
-        if self.is_told() {
-            let message = "replication is not in this version; without the keys (and flags) of a cell this server runs \
-                alone, and keeps its promises alone";
-            return Err(ConfigError::value("cell", message));
-        }
-        Ok(())
-    }
-
     pub(super) fn describe(&self, page: &mut Page) {
         page.line("\n# The cell this node shares its locks with; without it the server runs alone.");
         page.line(if self.is_told() { "[cell]" } else { "# [cell]" });
@@ -217,9 +192,6 @@ impl CellConfig {
             "\"prod\"",
         );
         page.optional("node", "name of this node, different on each", "no cell", text(&self.node), "\"a\"");
-        let meaning = "where the nodes agree on who is in the cell";
-        let example = "\"etcd://10.0.0.1:2379,10.0.0.2:2379\"";
-        page.optional("register", meaning, "no cell", text(&self.register), example);
         let (listen, meaning) =
             (self.peer_listen.map(quoted), "address for the other nodes, \"address:port\"");
         page.optional("peer_listen", meaning, "no cell", listen, "\"10.0.0.1:7413\"");
@@ -227,12 +199,17 @@ impl CellConfig {
         page.optional("peer_address", meaning, "peer_listen", text(&self.peer_address), "\"a.example:7413\"");
         let meaning = "what clients dial, \"host:port\", several separated by commas";
         page.optional("client_address", meaning, "listen", text(&self.client_address), "\"a.example:7411\"");
-        let profile = (self.profile != ProfileChoice::Cloud).then(|| quoted(self.profile.name()));
+        let profile = self.profile.map(|profile| quoted(profile.name()));
         let meaning =
             "how long silence may last: \"lan\" (50ms; one rack) or \"cloud\" (500ms; virtual machines)";
         page.optional("profile", meaning, "\"cloud\"", profile, "\"lan\"");
-        let copies = (self.min_copies != 1).then_some(self.min_copies);
-        page.optional("min_copies", "copies without which nothing is granted, 1 to 8", "1", copies, "2");
+        page.optional(
+            "min_copies",
+            "copies without which nothing is granted, 1 to 8",
+            "1",
+            self.min_copies,
+            "2",
+        );
         let path = self.peer_secret.as_ref().map(|path| quoted(path.display()));
         let meaning =
             "file with the secret that all nodes of the cell know, 16 bytes or more, not for others to read";

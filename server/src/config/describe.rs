@@ -20,6 +20,7 @@ impl Config {
         self.limits.describe(&mut page, &default.limits);
         self.register.describe(&mut page, &default.register);
         self.describe_namespaces(&mut page);
+        self.cell.describe(&mut page);
         page.text
     }
 
