@@ -132,6 +132,7 @@ impl World {
 
     fn dial_spare(&mut self, client: usize, lane: usize, index: usize) {
         let host = self.clients[client].lanes[lane].spares[index].host;
+        self.clients[client].lanes[lane].was_tried = true;
         let line = self.connect(client, host);
         let mut out = Vec::new();
         let shard = ShardId(u16::try_from(lane).expect("few shards"));

@@ -43,7 +43,7 @@ pub(crate) struct Judge {
     /// Who was in office in which epoch, and since when at the latest.
     pub(crate) offices: BTreeMap<u32, (u64, u64)>,
     /// The epochs in which a history began, and until when nothing may be granted in it.
-    origins: BTreeMap<u32, u64>,
+    pub(crate) origins: BTreeMap<u32, u64>,
     /// The sum behind each committed operation, by history, shard and place.
     truth: BTreeMap<(u32, u16, u64), u128>,
     /// Of whom each token is, by shard.
@@ -96,9 +96,10 @@ impl World {
         if part == Part::Idle {
             return;
         }
-        if watcher.origin.is_none() {
-            let origin = self.judge.origins.range(..=view).next_back();
-            watcher.origin = origin.map(|(epoch, _)| *epoch);
+        let origin = self.judge.origins.range(..=table.epoch().get()).next_back().map(|(epoch, _)| *epoch);
+        if watcher.origin != origin {
+            // A snapshot of another history.
+            *watcher = Watcher { part: Some(part), origin, ..Watcher::default() };
         }
         let origin = watcher.origin.unwrap_or(0);
         if sum != watcher.rolling {
@@ -151,12 +152,19 @@ impl World {
             return;
         }
         for index in 0..self.guards.len() {
-            if self.guards[index].shard == shard && self.is_held(index) {
+            if self.guards[index].shard == shard && self.is_held(index) && self.is_remembered(index) {
                 self.judge.inherited += 1;
                 let has = self.has_grant(host, index);
                 assert!(has, "S4: n{host}/{shard} takes over in {epoch} without {:?}", self.guards[index]);
             }
         }
+    }
+
+    /// Whether a guard is of the present history, and not of one that everybody has forgotten.
+    pub(super) fn is_remembered(&self, guard: usize) -> bool {
+        let origin = self.judge.origins.keys().last().copied().unwrap_or(0);
+        let token = self.guards[guard].held.token();
+        token.is_some_and(|token| token.epoch_number() >= origin)
     }
 
     /// The node that the register names, if its shard is in office there.
