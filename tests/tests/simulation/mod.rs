@@ -220,7 +220,7 @@ impl World {
         self.run_to(FAULTS_NS);
         self.heal();
         let deadline = self.now + HEAL_NS;
-        while let Some(missing) = self.unsettled() {
+        while let Some(missing) = self.unsettled().or_else(|| self.without_session()) {
             assert!(self.now < deadline, "L1, L4: not back after {} ms: {missing}", HEAL_NS / MS);
             self.run_to(self.now + 50 * MS);
         }
@@ -341,6 +341,11 @@ impl World {
         if self.now < quarantine {
             return Some("nothing is granted yet".into());
         }
+        None
+    }
+
+    /// A client that has no session, though it wants one.
+    fn without_session(&self) -> Option<String> {
         let without = self.clients.iter().position(|client| client.session.is_none());
         without.map(|client| format!("client {client} has no session"))
     }

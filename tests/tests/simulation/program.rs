@@ -139,11 +139,12 @@ impl World {
     pub(super) fn answered(&mut self, client: usize, ticket: u64, asked: Asked) {
         let Some(ask) = self.clients[client].program.asks.remove(&ticket) else { return };
         let Some(held) = ask.converts else { return };
-        let found = self.guards.iter().position(|guard| guard.client == client && guard.held.is(&held));
-        if let Some(index) = found {
-            self.guards[index].converts = false;
-            if matches!(asked, Asked::Converted) {
-                self.judge_tenure(index);
+        for index in 0..self.guards.len() {
+            if self.guards[index].client == client && self.guards[index].held.is(&held) {
+                self.guards[index].converts = false;
+                if matches!(asked, Asked::Converted) {
+                    self.judge_tenure(index);
+                }
             }
         }
     }

@@ -192,6 +192,11 @@ impl World {
                 continue;
             }
             let id = session.id();
+            let origin = self.judge.origins.keys().last().copied().unwrap_or(0);
+            if id.epoch_number() < origin {
+                // Everybody has forgotten it.
+                continue;
+            }
             let Some(desk) = self.hosts[host].desk(shard) else { return };
             assert!(
                 desk.shard.table().session(id).is_some(),
