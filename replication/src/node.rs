@@ -102,6 +102,8 @@ pub struct Node {
     /// A take-over because of silence waits for this moment; pauses grow (R12).
     gap: Duration,
     gap_until: Tick,
+    /// After a loss of memory: until when nothing is granted (R13).
+    quarantine_until: Tick,
     wants: Wants,
     /// Replicas that have yet to answer the newest order to pin a joiner.
     pin_answers_due: usize,
@@ -178,6 +180,7 @@ impl Node {
             probe_at: Tick::ZERO,
             gap,
             gap_until: Tick::ZERO,
+            quarantine_until: Tick::ZERO,
             wants: Wants::default(),
             pin_answers_due: 0,
             standing: Standing::Seeking,

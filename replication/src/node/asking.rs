@@ -5,8 +5,10 @@
 //! arrives), or something else (it can happen no more).
 
 use alloc::string::ToString;
+use core::time::Duration;
 
 use fairlock_protocol::Tick;
+use fairlock_protocol::tick::quarantine;
 
 use super::{
     Answer, Ask, Asked, Configuration, Node, Output, Phase, Purpose, Revision, Stored, TRY_AGAIN, exhausted,
@@ -185,17 +187,29 @@ impl Node {
                 );
             }
         }
-        self.know(stored);
+        self.know(now, stored);
         self.settle(now);
     }
 
     /// Remembers a configuration; what probes said about the one before says nothing about this one.
-    pub(super) fn know(&mut self, stored: Stored) {
+    pub(super) fn know(&mut self, now: Tick, stored: Stored) {
+        let reign = self.known.as_ref().map(|known| known.configuration.reign);
+        let news = &stored.configuration;
+        // Whoever may take over keeps the quarantine, too (R13). One that learned of it late counts from then.
+        let wait = match news.state_lost {
+            true if reign != Some(news.reign) => Some(quarantine(news.ttl_horizon)),
+            false if now < self.quarantine_until => Some(Duration::ZERO),
+            _ => None,
+        };
         self.answering.clear();
         self.probing.values_mut().for_each(|counts| *counts = false);
         self.probe_at = Tick::ZERO;
         self.outputs.push(Output::Configured(stored.clone()));
         self.known = Some(stored);
+        if let Some(wait) = wait {
+            self.quarantine_until = now.after(wait);
+            self.outputs.push(Output::Quarantine(wait));
+        }
     }
 
     /// A swap certainly did not happen, and what stands there instead was dealt with.
@@ -217,7 +231,7 @@ impl Node {
     }
 
     fn swapped(&mut self, now: Tick, purpose: Purpose, stored: &Stored) {
-        self.know(stored.clone());
+        self.know(now, stored.clone());
         match purpose {
             Purpose::Begin => self.enter(true, stored),
             Purpose::Seize => self.enter(false, stored),

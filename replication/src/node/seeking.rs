@@ -8,7 +8,6 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use fairlock_protocol::Tick;
-use fairlock_protocol::tick::quarantine;
 
 use super::{
     Configuration, Dialed, LOOK_AGAIN, Member, Node, NodeId, Order, Output, Peer, Phase, Profile, Purpose,
@@ -126,7 +125,7 @@ impl Node {
             Phase::Following { .. } => self.go_on_following(now),
             Phase::Seizing => {
                 if self.asked.is_none() && now >= self.ask_at {
-                    self.seize();
+                    self.seize(now);
                 }
             }
             Phase::Primary => self.go_on_serving(now),
@@ -368,14 +367,14 @@ impl Node {
     }
 
     /// Asks the register to make this node primary instead of the one that is.
-    fn seize(&mut self) {
+    fn seize(&mut self, now: Tick) {
         let Some(known) = &self.known else { return };
         let (me, old) = (self.settings.me.node.clone(), known.configuration.primary.clone());
         let new = successor(&known.configuration).map(|next| Configuration {
             reign: next.epoch,
             primary: me,
             members: next.members.into_iter().filter(|member| member.node != old).collect(),
-            state_lost: false,
+            state_lost: next.state_lost && now < self.quarantine_until,
             ..next
         });
         self.swap(Purpose::Seize, new);
@@ -386,9 +385,6 @@ impl Node {
         let configuration = &stored.configuration;
         let named = self.lists_me(configuration) && configuration.primary == self.settings.me.node;
         assert!(named, "R5: only a member takes over");
-        if fresh && configuration.state_lost {
-            self.outputs.push(Output::Quarantine(quarantine(configuration.ttl_horizon)));
-        }
         self.wants = super::Wants::default();
         self.outputs.push(Output::HorizonRaised(configuration.ttl_horizon));
         self.phase = Phase::Entering { fresh, promised: BTreeSet::new(), seated: BTreeSet::new() };
