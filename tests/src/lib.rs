@@ -7,7 +7,9 @@
 #![allow(clippy::missing_panics_doc, reason = "a test that cannot go on panics, and that is how it fails")]
 
 pub mod bytes;
+pub mod certificates;
 pub mod command;
+pub mod etcd;
 pub mod fuzz;
 pub mod history;
 pub mod invented;

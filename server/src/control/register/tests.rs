@@ -42,16 +42,22 @@ fn configuration(epoch: u32) -> Configuration {
     }
 }
 
-/// How to reach these, with a limit that a test can wait for.
+/// How to reach these, with a limit that only a hang reaches.
 fn reaching(fakes: &[&Fake]) -> RegisterConfig {
     let list: Vec<String> = fakes.iter().map(|fake| fake.address().to_string()).collect();
     let url = Some(format!("etcd://{}", list.join(",")));
-    RegisterConfig { url, timeout: Duration::from_millis(500), ..RegisterConfig::default() }
+    RegisterConfig { url, timeout: Duration::from_secs(10), ..RegisterConfig::default() }
 }
 
 /// A register at these.
 fn register(fakes: &[&Fake]) -> Box<dyn Register> {
     super::open(&reaching(fakes), "test").unwrap().register
+}
+
+/// The same with a limit that a test can wait for.
+fn hasty(config: RegisterConfig) -> Box<dyn Register> {
+    let config = RegisterConfig { timeout: Duration::from_secs(2), ..config };
+    super::open(&config, "test").unwrap().register
 }
 
 /// A key and its value, as etcd says them.

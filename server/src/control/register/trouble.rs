@@ -74,7 +74,10 @@ impl Trouble {
             _ if of_tls(error) => Kind::Tls(error.to_string()),
             io::ErrorKind::InvalidData => Kind::NotEtcd(error.to_string()),
             io::ErrorKind::TimedOut => Kind::Silent("it did not answer in time".to_owned()),
-            io::ErrorKind::UnexpectedEof => Kind::Silent("it ended before it had answered".to_owned()),
+            // What a plain request meets where TLS is spoken.
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+                Kind::Silent("it ended without an answer; one that speaks TLS needs `etcds://`".to_owned())
+            }
             _ => Kind::Silent(error.to_string()),
         };
         Trouble { kind, effect: Effect::Possible, endpoint: endpoint.to_owned() }

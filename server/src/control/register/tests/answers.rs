@@ -84,7 +84,7 @@ fn a_swap_whose_answer_is_lost_is_unknown_and_is_not_asked_again() {
     let makers: [fn() -> Say; 3] = [|| Say::Nothing, || Say::End, || Say::Raw(HALF.to_owned())];
     for make in makers {
         let (lost, other) = (Fake::saying(move |_| make()), Fake::always(200, found(1, 1)));
-        let mut register = register(&[&lost, &other]);
+        let mut register = hasty(reaching(&[&lost, &other]));
         let why = unknown(register.compare_and_swap(EXPECTED, &configuration(4)));
         assert!(why.contains(&lost.address().to_string()) && why.contains("register.timeout"), "{why}");
         assert_eq!((lost.asked().len(), other.asked().len()), (1, 0));
@@ -188,7 +188,7 @@ fn endpoints_are_tried_in_turn_and_the_one_that_works_is_remembered() {
 #[test]
 fn an_endpoint_that_hangs_leaves_time_for_the_next() {
     let (hangs, good) = (Fake::saying(|_| Say::Nothing), Fake::always(200, found(1, 1)));
-    assert_eq!(register(&[&hangs, &good]).read(), Answer::Value(Some(stored(1, 1))));
+    assert_eq!(hasty(reaching(&[&hangs, &good])).read(), Answer::Value(Some(stored(1, 1))));
 }
 
 #[test]
@@ -254,7 +254,6 @@ fn a_login_that_hangs_leaves_a_swap_certainly_undone() {
     let fake = Fake::saying(|_| Say::Nothing);
     let room = crate::control::test_room::TempDir::new();
     let config = with_user(reaching(&[&fake]), &room);
-    let mut register = super::super::open(&config, "test").unwrap().register;
-    failed(register.compare_and_swap(None, &configuration(1)));
+    failed(hasty(config).compare_and_swap(None, &configuration(1)));
     assert_eq!(fake.paths(), ["/v3/auth/authenticate"]);
 }
