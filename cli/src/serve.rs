@@ -3,11 +3,11 @@
 
 pub(crate) mod notify;
 
-use crate::args::{IoWord, LogFormat, PollWord, ServeArgs};
+use crate::args::{CellArgs, IoWord, LogFormat, PollWord, ProfileWord, ServeArgs};
 use crate::failure::{self, Failure};
 use crate::print;
 use crate::remote;
-use fairlock_server::{Config, IoChoice, NamespaceConfig, Poll, Ready, Server, StartError};
+use fairlock_server::{Config, IoChoice, NamespaceConfig, Poll, ProfileChoice, Ready, Server, StartError};
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,13 +19,8 @@ const LOG_VARIABLE: &str = "FAIRLOCK_LOG";
 /// Serves until a signal ends it.
 ///
 /// # Errors
-/// 69 when it cannot listen, 78 for a configuration or state directory that cannot be used, 64 for flags of a cell.
+/// 69 when it cannot listen, 78 for a configuration or state directory that cannot be used.
 pub(crate) fn serve(order: &ServeArgs) -> Result<u8, Failure> {
-    if let Some(flag) = order.cell.first() {
-        let text = format!("{flag} belongs to replication, which is not in this version");
-        return Err(Failure::new(failure::CONFIGURATION, text)
-            .advise("without the flags of a cell this server runs alone, and keeps its promises alone"));
-    }
     let config = configured(order)?;
     if order.print_config {
         print::out(&config.describe())?;
@@ -113,10 +108,39 @@ fn configured(order: &ServeArgs) -> Result<Config, Failure> {
         (namespace.bypass_budget, namespace.age_step) = (told.bypass_budget, told.age_step);
         config.namespaces.insert(told.namespace.clone(), namespace);
     }
+    put_cell(&mut config, &order.cell);
     config.insecure |= order.insecure;
     config.signals = true;
     config.check().map_err(|error| refused(&error))?;
     Ok(config)
+}
+
+/// The flags of a cell over what the file says of it.
+fn put_cell(config: &mut Config, order: &CellArgs) {
+    let (cell, register) = (&mut config.cell, &mut config.register);
+    let texts = [
+        (&mut cell.name, &order.name),
+        (&mut cell.node, &order.node),
+        (&mut register.url, &order.register),
+        (&mut cell.peer_address, &order.peer_address),
+        (&mut cell.client_address, &order.client_address),
+    ];
+    for (told, flag) in texts {
+        if flag.is_some() {
+            told.clone_from(flag);
+        }
+    }
+    cell.peer_listen = order.peer_listen.or(cell.peer_listen);
+    if let Some(profile) = order.profile {
+        cell.profile = match profile {
+            ProfileWord::Lan => ProfileChoice::Lan,
+            ProfileWord::Cloud => ProfileChoice::Cloud,
+        };
+    }
+    cell.min_copies = order.min_copies.unwrap_or(cell.min_copies);
+    if order.peer_secret.is_some() {
+        cell.peer_secret.clone_from(&order.peer_secret);
+    }
 }
 
 /// Logs go to stderr; stdout has the ready line alone.
@@ -268,9 +292,23 @@ mod tests {
     }
 
     #[test]
-    fn the_flags_of_a_cell_are_refused_with_the_reason() {
-        let failure = serve(&order(&["--cell", "prod", "--node", "1"])).expect_err("not in this version");
-        assert_eq!(failure.code, 78);
-        assert!(failure.text.contains("--cell"), "{}", failure.text);
+    fn the_flags_of_a_cell_reach_the_configuration_and_are_checked() {
+        let whole = ["--cell", "prod", "--node", "a", "--register", "etcd://r:2379"];
+        let more = ["--peer-listen", "192.0.2.1:7413", "--peer-address", "a:1", "--client-address", "a:2"];
+        let rest = ["--profile", "lan", "--min-copies", "2", "--peer-secret", "/etc/secret"];
+        let config = configured(&order(&[&whole[..], &more, &rest].concat())).expect("usable");
+        let cell = config.cell;
+        let text = |value: &Option<String>| value.clone().expect("told");
+        assert_eq!(
+            [text(&cell.name), text(&cell.node), text(&config.register.url)],
+            ["prod", "a", "etcd://r:2379"]
+        );
+        assert_eq!([text(&cell.peer_address), text(&cell.client_address)], ["a:1", "a:2"]);
+        assert_eq!(cell.peer_listen, Some("192.0.2.1:7413".parse().expect("an address")));
+        assert_eq!((cell.profile, cell.min_copies), (ProfileChoice::Lan, 2));
+        assert_eq!(cell.peer_secret, Some(PathBuf::from("/etc/secret")));
+        let failure = configured(&order(&["--cell", "prod", "--node", "a"])).expect_err("not whole");
+        assert_eq!(failure.code, failure::CONFIGURATION);
+        assert!(failure.text.contains("`cell.peer_listen` and `register.url`"), "{}", failure.text);
     }
 }

@@ -227,7 +227,7 @@ impl Config {
         }
         namespaces::check(&self.namespaces)?;
         self.register.check()?;
-        self.cell.check(&self.listen, self.insecure)?;
+        self.cell.check(&self.listen, self.insecure, self.register.url.is_some())?;
         self.limits.check()
     }
 
@@ -249,7 +249,8 @@ impl Config {
 
     /// Whether the choice to listen without authentication is used: to be logged at every start.
     pub fn is_exposed(&self) -> bool {
-        self.listen.iter().chain(&self.admin).any(|address| !address.ip().is_loopback())
+        let peers = self.cell.peer_listen.iter().filter(|_| self.cell.peer_secret.is_none());
+        self.listen.iter().chain(&self.admin).chain(peers).any(|address| !address.ip().is_loopback())
     }
 }
 

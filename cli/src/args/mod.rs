@@ -8,7 +8,7 @@ mod serve;
 mod values;
 
 pub(crate) use lock::{HoldArgs, LockTerms, OnLost, RunArgs};
-pub(crate) use serve::{IoWord, LogFormat, PollWord, ServeArgs};
+pub(crate) use serve::{CellArgs, IoWord, LogFormat, PollWord, ProfileWord, ServeArgs};
 pub(crate) use values::duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

@@ -1,4 +1,4 @@
-//! What `serve` can be told. The flags of a cell are known, so that a script meets a reason and not "unknown flag".
+//! What `serve` can be told.
 
 use super::values::duration;
 use clap::builder::TypedValueParser;
@@ -18,10 +18,13 @@ Examples:
   fairlock serve --admin 127.0.0.1:7412              /metrics and /healthz for Prometheus and probes
   fairlock serve --discipline reports=phase --discipline jobs=priority:16:100ms
                                                      readers may join readers; by class, rising with age
+  fairlock serve --cell prod --node a --register etcd://127.0.0.1:2379 --peer-listen 127.0.0.1:7413
+                                                     a node of a cell; `fairlock cluster demo` shows one
   fairlock serve --print-config                      every key of the config file, explained
 
 With only one of --listen and --socket given, the other's default is opened when nobody else has it.
-Prints one JSON line on stdout when it listens. SIGTERM drains: holders have --drain to release, then it exits 0.
+Prints one JSON line on stdout when it listens (in a cell: when it has its place there, and says on stderr what it waits
+for until then). SIGTERM drains: holders have --drain to release, then it exits 0; a primary hands over first.
 Exits with 69 when it cannot listen, with 78 for a bad configuration or state directory.";
 
 /// `serve`.
@@ -114,46 +117,44 @@ impl FromStr for DisciplineOrder {
 
 /// The flags of a replicated cell.
 #[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Replication (not in this version)")]
+#[command(next_help_heading = "A cell of several nodes (the first four go together)")]
 pub(crate) struct CellArgs {
-    /// Name of the cell
-    #[arg(long, value_name = "NAME")]
-    cell: Option<String>,
-    /// Id of this node
-    #[arg(long, value_name = "ID")]
-    node: Option<String>,
-    /// Where the configuration register is
-    #[arg(long, value_name = "etcd://HOST:PORT,…")]
-    register: Option<String>,
+    /// Name of the cell, the same on all its nodes
+    #[arg(long = "cell", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Name of this node, different on each
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node: Option<String>,
+    /// Where the nodes agree on who is in the cell: etcd://host:port,…, etcds://… or file:/directory
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) register: Option<String>,
     /// Address for the other nodes
     #[arg(long, value_name = "ADDR:PORT")]
-    peer_listen: Option<String>,
-    /// Timing profile
-    #[arg(long, value_name = "lan|cloud")]
-    profile: Option<String>,
-    /// Copies without which nothing is granted
+    pub(crate) peer_listen: Option<SocketAddr>,
+    /// What the other nodes dial [default: --peer-listen]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) peer_address: Option<String>,
+    /// What clients dial [default: --listen]
+    #[arg(long, value_name = "HOST:PORT,…")]
+    pub(crate) client_address: Option<String>,
+    /// How long silence may last: 50ms (lan: one rack) or 500ms (cloud) [default: cloud]
+    #[arg(long, value_enum, value_name = "PROFILE", hide_possible_values = true)]
+    pub(crate) profile: Option<ProfileWord>,
+    /// Copies without which nothing is granted [default: 1]
     #[arg(long, value_name = "N")]
-    min_copies: Option<u32>,
-    /// File with the secret of the cell
+    pub(crate) min_copies: Option<u16>,
+    /// File with what all nodes of the cell know and nobody else, 16 bytes or more
     #[arg(long, value_name = "FILE")]
-    peer_secret: Option<PathBuf>,
+    pub(crate) peer_secret: Option<PathBuf>,
 }
 
-impl CellArgs {
-    /// The first flag of a cell that was given.
-    pub(crate) fn first(&self) -> Option<&'static str> {
-        [
-            (self.cell.is_some(), "--cell"),
-            (self.node.is_some(), "--node"),
-            (self.register.is_some(), "--register"),
-            (self.peer_listen.is_some(), "--peer-listen"),
-            (self.profile.is_some(), "--profile"),
-            (self.min_copies.is_some(), "--min-copies"),
-            (self.peer_secret.is_some(), "--peer-secret"),
-        ]
-        .into_iter()
-        .find_map(|(given, flag)| given.then_some(flag))
-    }
+/// The words `--profile` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProfileWord {
+    /// One rack.
+    Lan,
+    /// Virtual machines.
+    Cloud,
 }
 
 /// The words `--io` takes.

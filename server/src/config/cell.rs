@@ -1,5 +1,5 @@
-//! What a node is told of its cell: its name there, where the nodes agree on who is in it, and how others reach this one.
-//! A cell that is told in part is refused: a node that serves alone because a line is missing would be two servers' worth
+//! What a node is told of its cell: its name there and how others reach this one. Where the nodes agree on who is in
+//! it is the register's section. A cell that is told in part is refused: a node that serves alone because a line is missing would be two servers' worth
 //! of grants.
 
 use std::net::SocketAddr;
@@ -13,8 +13,6 @@ use serde::Deserialize;
 use super::describe::{Page, quoted};
 use super::{ConfigError, values};
 
-/// Longest text that says where the register is.
-const REGISTER_BYTES_MAX: usize = 1024;
 /// Most copies that can be asked for: a member can be missing then.
 const COPIES_MAX: u16 = 8;
 /// What clients' endpoints over TCP begin with.
@@ -29,8 +27,6 @@ pub struct CellConfig {
     pub name: Option<String>,
     /// Name of this node, different on each.
     pub node: Option<String>,
-    /// Where the nodes agree on who is in the cell.
-    pub register: Option<String>,
     /// Address for the other nodes; port 0 picks one.
     pub peer_listen: Option<SocketAddr>,
     /// `host:port` that the other nodes dial; `None`: `peer_listen`.
@@ -81,7 +77,6 @@ impl Default for CellConfig {
         CellConfig {
             name: None,
             node: None,
-            register: None,
             peer_listen: None,
             peer_address: None,
             client_address: None,
@@ -98,28 +93,28 @@ impl CellConfig {
         *self != CellConfig::default()
     }
 
-    /// Whether a node may be told so, with these addresses for clients.
+    /// Whether a node may be told so, with these addresses for clients and with or without a place of the register.
     ///
     /// # Errors
     /// [`ConfigError`], naming the key and what to do.
-    pub(super) fn check(&self, listen: &[SocketAddr], insecure: bool) -> Result<(), ConfigError> {
-        if !self.is_told() {
+    pub(super) fn check(
+        &self,
+        listen: &[SocketAddr],
+        insecure: bool,
+        has_register: bool,
+    ) -> Result<(), ConfigError> {
+        if !self.is_told() && !has_register {
             return Ok(());
         }
-        let (Some(name), Some(node), Some(register), Some(peer_listen)) =
-            (&self.name, &self.node, &self.register, self.peer_listen)
+        let (Some(name), Some(node), true, Some(peer_listen)) =
+            (&self.name, &self.node, has_register, self.peer_listen)
         else {
-            return Err(ConfigError::Partial { missing: self.missing() });
+            return Err(ConfigError::Partial { missing: self.missing(has_register) });
         };
         for (key, text) in [("cell.name", name), ("cell.node", node)] {
             if NodeId::new(text).is_err() {
                 return Err(ConfigError::value(key, "a name here is 1 to 64 of a-z 0-9 . _ -"));
             }
-        }
-        if register.is_empty() || register.len() > REGISTER_BYTES_MAX || !is_plain(register) {
-            let message =
-                "the register is a place like \"etcd://10.0.0.1:2379,10.0.0.2:2379\", without blanks";
-            return Err(ConfigError::value("cell.register", message));
         }
         if self.min_copies == 0 || self.min_copies > COPIES_MAX {
             return Err(ConfigError::value("cell.min_copies", "1 to 8 copies are possible"));
@@ -131,12 +126,12 @@ impl CellConfig {
         Ok(())
     }
 
-    fn missing(&self) -> Vec<&'static str> {
+    fn missing(&self, has_register: bool) -> Vec<&'static str> {
         let needed = [
-            ("name", self.name.is_none()),
-            ("node", self.node.is_none()),
-            ("register", self.register.is_none()),
-            ("peer_listen", self.peer_listen.is_none()),
+            ("cell.name", self.name.is_none()),
+            ("cell.node", self.node.is_none()),
+            ("cell.peer_listen", self.peer_listen.is_none()),
+            ("register.url", !has_register),
         ];
         needed.into_iter().filter_map(|(key, is_missing)| is_missing.then_some(key)).collect()
     }
@@ -176,7 +171,6 @@ impl CellConfig {
     }
 
     /// What other nodes dial, once it is known where this one listens for them.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a server alone has no other nodes"))]
     pub(crate) fn peer(&self, bound: SocketAddr) -> String {
         self.peer_address.clone().unwrap_or_else(|| bound.to_string())
     }
@@ -191,20 +185,6 @@ impl CellConfig {
         endpoints.join(",")
     }
 
-    /// This version has every part of a cell but the thread that runs it: to serve alone instead would break what the
-    /// configuration asks for.
-    ///
-    /// # Errors
-    /// [`ConfigError`] when there is a cell.
-    pub(crate) fn refuse_until_served(&self) -> Result<(), ConfigError> {
-        if self.is_told() {
-            let message = "replication is not in this version; without the keys (and flags) of a cell this server runs \
-                alone, and keeps its promises alone";
-            return Err(ConfigError::value("cell", message));
-        }
-        Ok(())
-    }
-
     pub(super) fn describe(&self, page: &mut Page) {
         page.line("\n# The cell this node shares its locks with; without it the server runs alone.");
         page.line(if self.is_told() { "[cell]" } else { "# [cell]" });
@@ -217,9 +197,6 @@ impl CellConfig {
             "\"prod\"",
         );
         page.optional("node", "name of this node, different on each", "no cell", text(&self.node), "\"a\"");
-        let meaning = "where the nodes agree on who is in the cell";
-        let example = "\"etcd://10.0.0.1:2379,10.0.0.2:2379\"";
-        page.optional("register", meaning, "no cell", text(&self.register), example);
         let (listen, meaning) =
             (self.peer_listen.map(quoted), "address for the other nodes, \"address:port\"");
         page.optional("peer_listen", meaning, "no cell", listen, "\"10.0.0.1:7413\"");

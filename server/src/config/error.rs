@@ -53,7 +53,7 @@ pub enum ConfigError {
         message: &'static str,
     },
     /// Keys of a cell without others that it needs.
-    #[error("a cell needs `cell.{}` as well", missing.join("` and `cell."))]
+    #[error("a cell needs `{}` as well", missing.join("` and `"))]
     Partial {
         /// Which are missing.
         missing: Vec<&'static str>,

@@ -52,6 +52,10 @@ pub fn sound() -> Vec<Vec<u8>> {
         Request::Status,
         Request::Break { resource, force: false },
         Request::Kill { session: session_id, force: true },
+        Request::Cluster,
+        Request::Switchover(""),
+        Request::Evict("b"),
+        Request::ForceNew("b,c"),
     ];
     let mut streams = vec![Vec::new(), Vec::new()];
     for (request, number) in requests.iter().zip(0..) {
