@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use fairlock_protocol::{CellId, Frame, Hello, Refusal, Reply, Request, RequestId, ShardId, Tick};
 
+use crate::state::NodeState;
 use super::test_room::TempDir;
 use super::*;
 use crate::clock;
@@ -61,7 +62,7 @@ impl Stage {
             room,
             control: None,
             inboxes: vec![],
-            lane,
+            lane: lane.clone(),
             alarms: alarms.clone(),
             stats: vec![],
             socket,
@@ -77,6 +78,7 @@ impl Stage {
             doorbell,
             alarms,
             beacon: None,
+            control: lane,
         };
         for _ in 0..shards {
             let driver = driver::open(driver::IoChoice::Epoll).unwrap();
@@ -101,7 +103,7 @@ impl Stage {
             recovering_ms: 0,
             pid: 1,
         };
-        stage.control = Some(Control::start(&config, &ready, doors, node, parts).unwrap());
+        stage.control = Some(Control::start(&config, &ready, doors, Keeping::Alone(node), parts, None).unwrap());
         stage
     }
 

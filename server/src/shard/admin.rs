@@ -9,7 +9,7 @@ use fairlock_protocol::admin::{LockEntry, PageWriter, SessionEntry, ShowEntry, S
 use fairlock_protocol::limits::LIST_VISITS_MAX;
 use fairlock_protocol::reply::kind;
 use fairlock_protocol::{
-    Digest, Liveness, Malformed, Mode, Refusal, Reply, Request, RequestId, Resource, Role, SessionId, Tick,
+    Digest, Liveness, Malformed, Mode, Refusal, Reply, Request, RequestId, Resource, SessionId, Tick,
     Transport,
 };
 

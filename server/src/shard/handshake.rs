@@ -2,7 +2,7 @@
 
 use fairlock_protocol::handshake::{FEATURE_ADMIN, FEATURE_SHM, FEATURE_STANDBY};
 use fairlock_protocol::reply::Refused;
-use fairlock_protocol::{Hello, Malformed, Refusal, Reply, RequestId, Role, ShardId, Welcome};
+use fairlock_protocol::{Hello, Malformed, Refusal, Reply, RequestId, ShardId, Welcome};
 
 use super::Shard;
 use crate::connection::{ConnectionKey, Phase};
@@ -69,7 +69,7 @@ impl Shard {
     /// granted meanwhile may still be held, so nothing is granted until the longest lease is over.
     pub(super) fn check_memory(&mut self, cell: fairlock_protocol::CellId, epoch: u32) {
         let ours = cell == self.settings.cell || cell.0 == 0;
-        if self.memory_alarm || !ours || epoch <= self.settings.epoch.get() {
+        if self.memory_alarm || !ours || epoch <= self.settings.epoch.get() || !self.is_whole_cell() {
             return;
         }
         self.doubt_memory(epoch);

@@ -19,8 +19,6 @@ use super::sessions::Presence;
 use crate::connection::{ConnectionKey, Phase};
 use crate::lanes::{Asker, CellNews, ToControl, ToShard};
 
-/// Bytes of a snapshot's first piece that belong to this room: the moment of the last operation.
-const MOMENT_BYTES: usize = 8;
 
 /// Operations between two comparisons of the members' tables (S6), and the first byte of the entry that compares.
 const COMPARE_EVERY: u64 = 4096;
@@ -39,6 +37,13 @@ pub(crate) struct CellFacts {
     pub(crate) copies: usize,
     /// With fewer nothing is granted.
     pub(crate) copies_min: usize,
+}
+
+impl CellFacts {
+    /// Whether clients can be told of any node.
+    fn is_known(&self) -> bool {
+        self.epoch > 0 && !self.nodes.is_empty()
+    }
 }
 
 /// What one pass wrote, and what it waits for.
@@ -145,6 +150,11 @@ impl Shard {
         })
     }
 
+    /// Whether nobody but this node could know a later epoch: it is alone, or all of its cell.
+    pub(super) fn is_whole_cell(&self) -> bool {
+        self.serves() && self.replicated.as_ref().is_none_or(|replicated| replicated.facts.copies <= 1)
+    }
+
     /// Why nothing can be granted although this node serves: too few others have a copy.
     pub(super) fn lacks_copies(&self) -> bool {
         self.replicated.as_ref().is_some_and(|replicated| replicated.facts.copies < replicated.facts.copies_min)
@@ -242,24 +252,28 @@ impl Shard {
 
     /// What the configuration says now.
     fn know_cell(&mut self, facts: CellFacts) {
-        let news = Reply::Members(Whereabouts { epoch: facts.epoch, endpoints: &facts.nodes });
-        if self.serves() && facts.copies > 1 {
-            let bound = self.connections.keys().into_iter().filter(|key| {
-                self.connections.at(*key).is_some_and(|found| matches!(found.phase, Phase::Bound(_)))
-            });
-            for key in bound.collect::<Vec<_>>() {
-                self.reply(key, RequestId::NOTICE, 0, &news);
-            }
-        }
         if let Some(replicated) = &mut self.replicated {
             replicated.facts = facts;
+        }
+        if self.serves() {
+            self.tell_nodes_to_all();
+        }
+    }
+
+    /// Tells every client, also those that only stand by, which nodes there are and that this one serves.
+    fn tell_nodes_to_all(&mut self) {
+        for key in self.connections.keys() {
+            let phase = self.connections.at(key).map(|connection| connection.phase);
+            if matches!(phase, Some(Phase::Welcomed | Phase::Talking | Phase::Bound(_))) {
+                self.tell_nodes(key);
+            }
         }
     }
 
     /// Tells a client that opened or resumed a session where the other nodes are.
     pub(super) fn tell_nodes(&mut self, key: ConnectionKey) {
         let Some(replicated) = &self.replicated else { return };
-        if replicated.facts.copies > 1 {
+        if replicated.facts.is_known() {
             let (epoch, nodes) = (replicated.facts.epoch, replicated.facts.nodes.clone());
             self.reply(key, RequestId::NOTICE, 0, &Reply::Members(Whereabouts { epoch, endpoints: &nodes }));
         }
@@ -431,6 +445,7 @@ impl Shard {
         (self.settings.epoch, self.session_seq, self.draining) = (epoch, 0, false);
         self.meet_sessions();
         self.apply(Command::TakeOver(epoch));
+        self.tell_nodes_to_all();
         tracing::info!(shard = self.settings.me.0, epoch = epoch.get(), "in office");
     }
 
