@@ -13,7 +13,7 @@ use core::time::Duration;
 
 use fairlock_protocol::{CellId, DigestKey, Epoch, Tick};
 
-use crate::configuration::{Configuration, MacKey};
+use crate::configuration::{Configuration, MEMBERS_MAX, MacKey};
 use crate::member::{Member, NodeId};
 use crate::profile::Profile;
 use crate::register::{Answer, Ask, Revision, Stored, Watched};
@@ -176,7 +176,13 @@ enum Phase {
     /// It serves.
     Primary,
     /// It hands over.
-    Yielding { yielded: BTreeSet<u16>, complete: bool },
+    Yielding {
+        yielded: BTreeSet<u16>,
+        complete: bool,
+        /// Shards on which the successor has activated its epoch already, and whether its streams stand.
+        shards: BTreeSet<u16>,
+        turned: bool,
+    },
     /// It goes on no more.
     Halted,
 }
@@ -206,13 +212,15 @@ pub struct Node {
     stateful: BTreeSet<u16>,
     /// Who answered a probe that began after the present configuration was read.
     answering: BTreeMap<NodeId, Member>,
-    /// Probes under way that count.
-    probing: BTreeSet<NodeId>,
+    /// Probes under way, and whether each began after the present configuration was read: only then it counts.
+    probing: BTreeMap<NodeId, bool>,
     probe_at: Tick,
     /// A take-over because of silence waits for this moment; pauses grow (R12).
     gap: Duration,
     gap_until: Tick,
     wants: Wants,
+    /// Replicas that have yet to answer the newest order to pin a joiner.
+    pin_answers_due: usize,
     standing: Standing,
     outputs: Vec<Output>,
 }
@@ -238,12 +246,16 @@ enum Asked {
         purpose: Purpose,
         expected: Option<Revision>,
         new: Configuration,
+        /// The same was asked before, and may yet happen.
+        again: bool,
     },
     /// A swap whose outcome is unknown was followed by this look.
     Check {
         purpose: Purpose,
         expected: Option<Revision>,
         new: Configuration,
+        /// When the look is made again; `None` while one is under way.
+        again_at: Option<Tick>,
     },
 }
 
@@ -276,11 +288,12 @@ impl Node {
             met: BTreeMap::new(),
             stateful: BTreeSet::new(),
             answering: BTreeMap::new(),
-            probing: BTreeSet::new(),
+            probing: BTreeMap::new(),
             probe_at: Tick::ZERO,
             gap,
             gap_until: Tick::ZERO,
             wants: Wants::default(),
+            pin_answers_due: 0,
             standing: Standing::Seeking,
             outputs: Vec::new(),
         }
@@ -315,7 +328,11 @@ impl Node {
             Phase::Following { stream: Stream::Down { dial_at }, .. } => *dial_at,
             _ => now.after(LOOK_AGAIN),
         };
-        if self.asked.is_none() && self.ask_at > now { waits.min(self.ask_at) } else { waits }
+        match &self.asked {
+            None if self.ask_at > now => waits.min(self.ask_at),
+            Some(Asked::Check { again_at: Some(at), .. }) => waits.min(*at),
+            _ => waits,
+        }
     }
 
     /// What is to be done outside; the caller empties it.
@@ -400,6 +417,10 @@ impl Node {
     /// node's lock, and whoever answered was asked after the listed one was read: so it is the later one.
     fn is_gone(&self, listed: &Member) -> bool {
         let me = &self.settings.me;
+        // This very life, when nothing is left of what it knew.
+        if listed.incarnation == me.incarnation && listed.node == me.node {
+            return self.stateful.len() < self.shards();
+        }
         let later = |other: &Member| {
             other.node == listed.node
                 && other.machine == listed.machine

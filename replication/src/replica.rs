@@ -108,8 +108,10 @@ pub enum Report {
     StateLost,
     /// The stream with this peer ended.
     Lost(Peer),
-    /// The primary has been silent for too long, and this loop was not.
+    /// The primary has been silent for too long, and this loop was not; said again while the silence goes on.
     Suspect(Peer),
+    /// What is here cannot go on as this primary does: it has to be dropped, if this node does not take over with it.
+    Astray(Peer),
     /// A member leaves something unacknowledged for too long, or cannot go on.
     Late(Peer),
     /// A joiner has everything and counts.
@@ -204,9 +206,9 @@ pub struct Replica {
     /// Epoch in which it works, and the lowest it still acknowledges.
     view: u32,
     promised: u32,
-    /// Reign whose log this is, and the one before it with the place where this one began.
+    /// Reign whose log this is, and those before it with the place up to which this log is theirs, too.
     reign: u32,
-    before: (u32, Lsn),
+    before: Vec<(u32, Lsn)>,
     log: Log,
     /// How far the log is known to be committed.
     commit: Lsn,
@@ -225,12 +227,12 @@ pub struct Replica {
     /// The stream of the primary that is followed.
     leader: Option<LinkKey>,
     heard: Tick,
-    suspected: bool,
+    /// When its silence was reported last.
+    suspected: Tick,
     /// What is to be acknowledged at the end of the pass.
     ack_due: bool,
     seen_round: Round,
     pieces: u32,
-    next_word: Tick,
     last_tick: Tick,
     punctual: u32,
     outputs: Vec<Output>,
@@ -245,7 +247,7 @@ impl Replica {
             view: 0,
             promised: 0,
             reign: 0,
-            before: (0, Lsn(0)),
+            before: Vec::new(),
             log: Log::default(),
             commit: Lsn(0),
             applied: Lsn(0),
@@ -258,11 +260,10 @@ impl Replica {
             released: Round(0),
             leader: None,
             heard: Tick::ZERO,
-            suspected: false,
+            suspected: Tick::ZERO,
             ack_due: false,
             seen_round: Round(0),
             pieces: 0,
-            next_word: Tick::ZERO,
             last_tick: Tick::ZERO,
             punctual: 0,
             outputs: Vec::new(),
@@ -329,13 +330,16 @@ impl Replica {
         })
     }
 
-    /// The next committed operation that was not handed out yet, on a node that applies what others decide.
+    /// The next committed operation that was not handed out yet, on a node that applies what others decide. Whoever takes
+    /// office is handed all that it inherits, as if it had appended it: nothing of it is exposed before it is committed.
     pub fn next_committed(&mut self) -> Option<&[u8]> {
-        if !self.has_state || self.applied >= self.commit.min(self.log.end()) {
+        let serves = matches!(self.role, Role::Primary);
+        let end = if serves { self.log.end() } else { self.commit };
+        if !self.has_state || self.applied >= end {
             return None;
         }
         self.applied = self.applied.plus(1);
-        assert!(self.applied <= self.commit, "R3: backups apply committed operations only");
+        assert!(serves || self.applied <= self.commit, "R3: backups apply committed operations only");
         Some(self.log.get(self.applied).expect("what is not applied is kept"))
     }
 
@@ -362,7 +366,7 @@ impl Replica {
     /// When it has something to do without any input.
     pub fn next_due(&self) -> Option<Tick> {
         let awaited = !self.links.is_empty() || !self.others.is_empty();
-        awaited.then_some(self.next_word)
+        awaited.then_some(self.last_tick.after(self.profile.heartbeat))
     }
 
     fn report(&mut self, report: Report) {
@@ -370,18 +374,27 @@ impl Replica {
     }
 
     fn linked(&mut self, now: Tick, key: LinkKey, peer: Peer, dialed: bool) {
-        // The newer stream is the one that stands.
-        self.discard(&peer);
+        // The newer stream is the one that stands; a stream that comes in says nothing of one that went out.
+        self.end_links(|link| link.peer == peer && link.dialed == dialed);
+        let idle = matches!(self.role, Role::Idle);
+        if dialed && !idle {
+            // Dialled to follow, and meanwhile this node has an office.
+            self.outputs.push(Output::HangUp(key));
+            return;
+        }
         self.links.push(Link::new(key, peer, dialed));
-        self.next_word = self.next_word.min(now.after(self.profile.heartbeat));
-        if dialed && matches!(self.role, Role::Idle) {
+        if dialed {
             self.greet(now, key);
         }
     }
 
     /// Ends every stream with a peer, and nobody misses it.
     fn discard(&mut self, peer: &Peer) {
-        for former in self.links.extract_if(.., |link| link.peer == *peer) {
+        self.end_links(|link| link.peer == *peer);
+    }
+
+    fn end_links(&mut self, which: impl Fn(&Link) -> bool) {
+        for former in self.links.extract_if(.., |link| which(link)) {
             self.outputs.push(Output::HangUp(former.key));
             self.leader.take_if(|leader| *leader == former.key);
         }
@@ -422,11 +435,7 @@ impl Replica {
 
     fn order(&mut self, now: Tick, order: Order) {
         match order {
-            Order::Promise(epoch) => {
-                assert!(epoch.get() >= self.promised, "R4: a promise is not taken back");
-                self.promised = epoch.get();
-                self.report(Report::Promised(epoch));
-            }
+            Order::Promise(epoch) => self.promise(epoch),
             Order::Office { setup, fresh } => self.take_office(now, setup, fresh),
             Order::Configure(setup) => self.configure(now, setup),
             Order::Pin(peer) => self.pin(peer),
@@ -441,6 +450,15 @@ impl Replica {
             }
             Order::StepDown => self.step_down(),
         }
+    }
+
+    /// R4: a promise is not taken back. Who took over from this node's office before it began may have been here first.
+    fn promise(&mut self, epoch: Epoch) {
+        if epoch.get() < self.promised {
+            return self.report(Report::Deposed(self.promised));
+        }
+        self.promised = epoch.get();
+        self.report(Report::Promised(epoch));
     }
 
     /// Ends every role: what is here and not committed is void.
@@ -459,6 +477,7 @@ impl Replica {
         }
         self.log = Log::default();
         (self.commit, self.applied) = (Lsn(0), Lsn(0));
+        self.before.clear();
         self.outputs.push(Output::Reset);
     }
 
@@ -470,7 +489,6 @@ impl Replica {
         // One that was late itself has no opinion on others until it has caught up (R12).
         self.punctual = if pause > self.profile.heartbeat * 2 { 0 } else { self.punctual.saturating_add(1) };
         self.last_tick = now;
-        self.next_word = now.after(self.profile.heartbeat);
         match self.role {
             Role::Idle => self.watch_leader(now),
             Role::Primary | Role::Yielding { .. } => self.watch_followers(now),

@@ -27,7 +27,7 @@ impl Node {
             return self.halt("epochs", exhausted());
         };
         let expected = self.known.as_ref().map(|known| known.revision);
-        self.asked = Some(Asked::Swap { purpose, expected, new: new.clone() });
+        self.asked = Some(Asked::Swap { purpose, expected, new: new.clone(), again: false });
         self.outputs.push(Output::Ask(Ask::Cas { expected, new }));
     }
 
@@ -43,36 +43,41 @@ impl Node {
                 self.alarm("register", None);
                 self.swapped(now, purpose, Stored { configuration: new, revision });
             }
-            (Asked::Swap { purpose, expected, new }, Answer::Conflict(found)) => {
+            (Asked::Swap { purpose, expected, new, .. }, Answer::Conflict(found)) => {
                 self.alarm("register", None);
                 self.compare(now, (purpose, expected, new), found);
             }
-            (Asked::Swap { purpose, expected, new }, Answer::Unknown(why)) => {
+            (Asked::Swap { purpose, expected, new, .. }, Answer::Unknown(why)) => {
                 self.alarm("register", Some(why));
-                self.asked = Some(Asked::Check { purpose, expected, new });
+                self.asked = Some(Asked::Check { purpose, expected, new, again_at: None });
                 self.outputs.push(Output::Ask(Ask::Read));
+            }
+            // This one will not happen, but the one before it may.
+            (Asked::Swap { purpose, expected, new, again: true }, answer) => {
+                self.no_answer(now, &answer);
+                self.asked = Some(Asked::Check { purpose, expected, new, again_at: Some(self.ask_at) });
             }
             (Asked::Swap { purpose, .. }, answer) => {
                 self.no_answer(now, &answer);
                 self.not_swapped(now, purpose);
             }
-            (Asked::Check { purpose, expected, new }, Answer::Value(found)) => {
+            (Asked::Check { purpose, expected, new, .. }, Answer::Value(found)) => {
                 self.alarm("register", None);
                 self.compare(now, (purpose, expected, new), found);
             }
             // Still unknown: nothing else may be asked before it is.
-            (check @ Asked::Check { .. }, answer) => {
+            (Asked::Check { purpose, expected, new, .. }, answer) => {
                 self.no_answer(now, &answer);
-                self.asked = Some(check);
+                self.asked = Some(Asked::Check { purpose, expected, new, again_at: Some(self.ask_at) });
             }
         }
     }
 
-    /// A check that is still to be answered is asked again.
+    /// A check that failed is made again.
     pub(super) fn check_again(&mut self, now: Tick) {
-        if matches!(self.asked, Some(Asked::Check { .. })) && now >= self.ask_at && self.ask_at != Tick::ZERO
+        if let Some(Asked::Check { again_at, .. }) = &mut self.asked
+            && again_at.take_if(|at| now >= *at).is_some()
         {
-            self.ask_at = Tick::ZERO;
             self.outputs.push(Output::Ask(Ask::Read));
         }
     }
@@ -97,7 +102,7 @@ impl Node {
             Some(found) if found.configuration == new => self.swapped(now, purpose, found),
             // It has had no effect yet, and may still have one: the same once more.
             found if found.as_ref().map(|found| found.revision) == expected => {
-                self.asked = Some(Asked::Swap { purpose, expected, new: new.clone() });
+                self.asked = Some(Asked::Swap { purpose, expected, new: new.clone(), again: true });
                 self.outputs.push(Output::Ask(Ask::Cas { expected, new }));
             }
             found => {
@@ -160,7 +165,7 @@ impl Node {
     /// Remembers a configuration; what probes said about the one before says nothing about this one.
     pub(super) fn know(&mut self, stored: Stored) {
         self.answering.clear();
-        self.probing.clear();
+        self.probing.values_mut().for_each(|counts| *counts = false);
         self.probe_at = Tick::ZERO;
         self.outputs.push(Output::Configured(stored.clone()));
         self.known = Some(stored);
@@ -169,7 +174,12 @@ impl Node {
     /// A swap certainly did not happen, and what stands there instead was dealt with.
     fn not_swapped(&mut self, now: Tick, purpose: Purpose) {
         match purpose {
-            Purpose::Begin => {}
+            Purpose::Begin => {
+                // What an operator had wanted; it can be wanted again.
+                if let Phase::Seeking { look_at } = &mut self.phase {
+                    *look_at = (*look_at).min(now.after(TRY_AGAIN));
+                }
+            }
             Purpose::Seize => {
                 if matches!(self.phase, Phase::Seizing) {
                     self.settle(now);

@@ -10,7 +10,8 @@ use core::time::Duration;
 use fairlock_protocol::Tick;
 
 use super::{
-    Configuration, Node, NodeId, Order, Output, Peer, Phase, Purpose, Report, Stored, Wish, peer, successor,
+    Configuration, MEMBERS_MAX, Node, NodeId, Order, Output, Peer, Phase, Purpose, Report, Stored, Wish,
+    peer, successor,
 };
 
 impl Node {
@@ -21,13 +22,17 @@ impl Node {
             Report::Late(late) | Report::Lost(late) => self.late(late),
             Report::Joined(joiner) => self.joined(shard, joiner),
             Report::Pinned(joiner) => {
+                self.pin_answers_due = self.pin_answers_due.saturating_sub(1);
                 if let Some((pinned, shards)) = &mut self.wants.pinned
                     && *pinned == joiner
                 {
                     shards.insert(shard);
                 }
             }
-            Report::NotPinned(joiner) => self.unpin(&joiner),
+            Report::NotPinned(joiner) => {
+                self.pin_answers_due = self.pin_answers_due.saturating_sub(1);
+                self.unpin(&joiner);
+            }
             Report::Yielded { complete } => self.yielded(now, shard, complete),
             _ => {}
         }
@@ -64,8 +69,12 @@ impl Node {
             .known
             .as_ref()
             .is_some_and(|known| known.configuration.members.iter().any(|member| peer(member) == late));
+        let pinned = self.wants.pinned.as_ref().is_some_and(|(pinned, _)| *pinned == late);
         if listed && late != self.me() {
             self.wants.evict.insert(late);
+        } else if !pinned {
+            // A joiner begins anew on all shards, or some would wait for the others for ever.
+            self.order(Order::Drop(late));
         } else if self.asked.is_none() {
             self.unpin(&late);
         }
@@ -136,7 +145,9 @@ impl Node {
 
     /// Has the replicas pin the next joiner that has everything everywhere.
     fn pin_next(&mut self) -> bool {
-        if self.wants.pinned.is_some() {
+        // An answer to an order of before must not be taken for one to the next.
+        let full = self.known.as_ref().is_some_and(|known| known.configuration.members.len() == MEMBERS_MAX);
+        if self.wants.pinned.is_some() || self.pin_answers_due > 0 || full {
             return false;
         }
         let shards = self.shards();
@@ -144,6 +155,7 @@ impl Node {
         let Some(joiner) = ready.map(|(joiner, _)| joiner.clone()) else { return false };
         self.wants.pinned = Some((joiner.clone(), BTreeSet::new()));
         self.order(Order::Pin(joiner));
+        self.pin_answers_due = shards;
         true
     }
 
@@ -178,8 +190,12 @@ impl Node {
             return self.outputs.extend(ticket.map(|ticket| Output::Answer(ticket, Err(why))));
         }
         self.outputs.extend(ticket.map(|ticket| Output::Answer(ticket, Ok(()))));
-        let new =
-            successor(configuration).map(|next| Configuration { reign: next.epoch, primary: to, ..next });
+        let new = successor(configuration).map(|next| Configuration {
+            reign: next.epoch,
+            primary: to,
+            state_lost: false,
+            ..next
+        });
         self.swap(Purpose::Handover, new);
     }
 
@@ -205,7 +221,12 @@ impl Node {
             }
             Purpose::Handover => {
                 let (setup, to) = (self.setup(stored), peer(stored.configuration.primary_member()));
-                self.phase = Phase::Yielding { yielded: BTreeSet::new(), complete: true };
+                self.phase = Phase::Yielding {
+                    yielded: BTreeSet::new(),
+                    complete: true,
+                    shards: BTreeSet::new(),
+                    turned: true,
+                };
                 self.order(Order::Yield { setup, to });
             }
             Purpose::End => {
@@ -217,22 +238,21 @@ impl Node {
     }
 
     fn yielded(&mut self, now: Tick, shard: u16, whole: bool) {
-        let Phase::Yielding { yielded, complete } = &mut self.phase else { return };
+        let Phase::Yielding { yielded, complete, .. } = &mut self.phase else { return };
         yielded.insert(shard);
         *complete &= whole;
         if yielded.len() < usize::from(self.settings.shards) {
             return;
         }
-        let complete = *complete;
+        let Phase::Yielding { complete, shards: activated, turned, .. } = &mut self.phase else { return };
+        let (up, activated) = (*complete && *turned, core::mem::take(activated));
         self.wants = super::Wants::default();
         let Some(known) = &self.known else { return };
         let primary = peer(known.configuration.primary_member());
         self.follow(now, primary);
-        if complete {
+        if up && let Phase::Following { stream, shards, .. } = &mut self.phase {
             // The streams that stand are turned round.
-            if let Phase::Following { stream, .. } = &mut self.phase {
-                *stream = super::Stream::Up;
-            }
+            (*stream, *shards) = (super::Stream::Up, activated);
         }
         self.settle(now);
     }

@@ -71,6 +71,10 @@ impl Node {
             // The reports of the replicas end this phase.
             Phase::Yielding { .. } | Phase::Halted => {}
             Phase::Following { primary: followed, .. } if *followed == primary => {}
+            // It hands over, and needs this node's acknowledgements until it has.
+            Phase::Following { primary: followed, stream: Stream::Up, handed, .. }
+                if handed.len() < usize::from(self.settings.shards)
+                    && configuration.members.iter().any(|member| peer(member) == *followed) => {}
             Phase::Following { primary: followed, .. } => {
                 let followed = followed.clone();
                 self.order(Order::Drop(followed));
@@ -82,9 +86,13 @@ impl Node {
 
     /// The register says that this node is primary, and it has not asked for it just now.
     fn named_primary(&mut self, known: &Stored) {
-        let Phase::Following { handed, stream, .. } = &self.phase else { return };
         // Its predecessor hands over when all is committed; without it this node goes on with what it has.
-        if (handed.len() == self.shards() || *stream != Stream::Up) && self.is_member() {
+        let ready = match &self.phase {
+            Phase::Following { handed, stream, .. } => handed.len() == self.shards() || *stream != Stream::Up,
+            Phase::Seeking { .. } | Phase::Seizing => true,
+            _ => false,
+        };
+        if ready && self.is_member() {
             self.enter(false, known);
         }
     }
@@ -121,7 +129,8 @@ impl Node {
     }
 
     fn go_on_following(&mut self, now: Tick) {
-        let listed = self.is_listed();
+        // Listed, and with nothing left of what it knew, it is as good as one that is not.
+        let listed = self.is_member();
         let Phase::Following { primary, stream, since, shards, .. } = &mut self.phase else { return };
         let settled = shards.len() == usize::from(self.settings.shards);
         let stuck = !settled && now.since(*since) > SETTLE_TIME;
@@ -137,12 +146,11 @@ impl Node {
                 };
                 *stream = Stream::Dialling;
                 *since = now;
+                shards.clear();
                 self.outputs.push(Output::Dial { member, probe: false });
             }
             Stream::Up if stuck => {
-                let primary = primary.clone();
                 *stream = Stream::Down { dial_at: now.after(TRY_AGAIN) };
-                self.order(Order::Drop(primary));
                 self.look();
             }
             _ => {}
@@ -169,7 +177,9 @@ impl Node {
         // A configuration that changed meanwhile is seen by the watch, or here.
         self.look();
         for member in missing {
-            if self.probing.insert(member.node.clone()) {
+            // One at a time: the answer to an older one says nothing of the life that is listed now.
+            if !self.probing.contains_key(&member.node) {
+                self.probing.insert(member.node.clone(), true);
                 self.outputs.push(Output::Dial { member, probe: true });
             }
         }
@@ -251,7 +261,7 @@ impl Node {
 
     /// What became of a probe, if it began after the present configuration was read.
     pub(super) fn probed(&mut self, node: &NodeId, outcome: Dialed) {
-        if !self.probing.remove(node) {
+        if self.probing.remove(node) != Some(true) {
             return;
         }
         match outcome {
@@ -288,14 +298,42 @@ impl Node {
 
     /// The primary does not answer: a member takes over, but not twice in a moment (R12).
     fn primary_silent(&mut self, now: Tick) {
-        if !self.can_take_over() || now < self.gap_until {
-            // Named by a primary that has fallen silent since.
-            return self.settle(now);
+        if !self.can_take_over() {
+            return self.leave_silent(now);
+        }
+        // It is said again while the silence goes on.
+        if now < self.gap_until {
+            return;
         }
         let calm = now.since(self.gap_until) > Profile::GAP_MAX * 2;
         self.gap = if calm { self.settings.profile.gap } else { (self.gap * 2).min(Profile::GAP_MAX) };
         self.gap_until = now.after(self.gap);
         self.phase = Phase::Seizing;
+    }
+
+    /// Whoever is silent and primary no more has to hand nothing over any more.
+    fn leave_silent(&mut self, now: Tick) {
+        let named = self.known.as_ref().map(|known| peer(known.configuration.primary_member()));
+        if let Phase::Following { primary, stream, .. } = &mut self.phase
+            && named.as_ref() != Some(primary)
+        {
+            let primary = primary.clone();
+            *stream = Stream::Down { dial_at: now.after(LOOK_AGAIN) };
+            self.order(Order::Drop(primary));
+            self.settle(now);
+        }
+    }
+
+    /// What is here cannot go on as the primary does: it is dropped, and this node joins anew.
+    fn astray(&mut self, now: Tick, from: &Peer) {
+        if !matches!(&self.phase, Phase::Following { primary, .. } if primary == from) {
+            return;
+        }
+        self.stateful.clear();
+        self.order(Order::StepDown);
+        if let Phase::Following { stream, .. } = &mut self.phase {
+            *stream = Stream::Down { dial_at: now };
+        }
     }
 
     /// Whether this node may take over from the primary it follows (R5).
@@ -344,6 +382,7 @@ impl Node {
                     self.primary_silent(now);
                 }
             }
+            Report::Astray(from) => self.astray(now, &from),
             Report::Restored => {
                 self.stateful.insert(shard);
             }
@@ -380,11 +419,16 @@ impl Node {
                 self.adopt(now, stored);
             }
         }
-        if let Phase::Following { primary, shards, stream, .. } = &mut self.phase
-            && primary == by
-        {
-            shards.insert(shard);
-            *stream = Stream::Up;
+        match &mut self.phase {
+            Phase::Following { primary, shards, stream, .. } if primary == by => {
+                shards.insert(shard);
+                *stream = Stream::Up;
+            }
+            // A shard that has handed over already.
+            Phase::Yielding { shards, .. } => {
+                shards.insert(shard);
+            }
+            _ => {}
         }
     }
 
@@ -392,11 +436,13 @@ impl Node {
         match &mut self.phase {
             Phase::Following { primary, stream, .. } if *primary == lost => {
                 if *stream == Stream::Up {
+                    // All shards are dialled anew; a stream that stands still goes on until the new one is there. An order
+                    // to end it could end the new one.
                     *stream = Stream::Down { dial_at: now };
-                    self.order(Order::Drop(lost));
                     self.settle(now);
                 }
             }
+            Phase::Yielding { turned, .. } => *turned = false,
             _ => self.reported_in_office(now, 0, Report::Lost(lost)),
         }
     }

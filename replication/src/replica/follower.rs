@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use fairlock_protocol::Tick;
 
-use super::{LinkKey, Nonsense, Output, Replica, Report, Role, Stage};
+use super::{LinkKey, Nonsense, Output, Peer, Replica, Report, Role, Stage};
 use crate::log::{Log, Lsn};
 use crate::message::{Entries, Message, Round, Unwelcome};
 
@@ -15,7 +15,7 @@ impl Replica {
         if let Some(link) = self.link(key) {
             link.stage = Stage::Greeted;
             Message::Greet { view, reign, received, joins }.encode(&mut link.out);
-            (self.heard, self.suspected) = (now, false);
+            self.heard = now;
         }
     }
 
@@ -42,8 +42,9 @@ impl Replica {
             Message::Yield { configuration, .. } => {
                 if self.leader == Some(key) {
                     self.leader = None;
+                    // The stream is turned round: whoever handed over greets, if it follows this node.
                     if let Some(link) = self.link(key) {
-                        link.stage = Stage::Quiet;
+                        (link.stage, link.dialed) = (Stage::Quiet, false);
                     }
                     self.report(Report::HandedOver { configuration: configuration.into() });
                 }
@@ -83,13 +84,13 @@ impl Replica {
             self.log = Log::behind(from);
             (self.commit, self.applied, self.pieces) = (from, from, 0);
         } else {
-            self.go_on(reign, from)?;
+            self.go_on(&primary, reign, from)?;
         }
         if let Some(link) = self.link(key) {
             link.stage = Stage::Led;
         }
         (self.view, self.promised, self.reign) = (epoch, epoch, reign);
-        (self.leader, self.heard, self.suspected) = (Some(key), now, false);
+        (self.leader, self.heard) = (Some(key), now);
         self.seen_round = Round(0);
         self.ack_due = true;
         self.report(Report::Follows { primary, epoch, configuration: configuration.into() });
@@ -97,7 +98,7 @@ impl Replica {
     }
 
     /// Makes the log one that the primary's goes on from.
-    fn go_on(&mut self, reign: u32, from: Lsn) -> Result<(), Nonsense> {
+    fn go_on(&mut self, primary: &Peer, reign: u32, from: Lsn) -> Result<(), Nonsense> {
         if reign == self.reign {
             return if from == self.log.end() { Ok(()) } else { Err(Nonsense) };
         }
@@ -105,9 +106,26 @@ impl Replica {
         if !self.has_state || from > self.log.end() || from < self.commit || from < self.log.base() {
             return Err(Nonsense);
         }
-        assert!(from >= self.applied, "S6: what is applied is committed, and stays");
+        if from < self.applied {
+            // A former primary, whose table is ahead. Its node decides, which may be about to take over with it.
+            self.report(Report::Astray(primary.clone()));
+            return Err(Nonsense);
+        }
         self.log.truncate(from);
+        self.begin_reign(reign, from);
         Ok(())
+    }
+
+    /// The log is from here on another reign's; what it has in common with each before.
+    pub(super) fn begin_reign(&mut self, reign: u32, from: Lsn) {
+        for (_, common) in &mut self.before {
+            *common = (*common).min(from);
+        }
+        self.before.push((self.reign, from));
+        let base = self.log.base();
+        // Nobody goes on behind what is not kept.
+        self.before.retain(|(_, common)| *common >= base);
+        self.reign = reign;
     }
 
     fn take_in(
@@ -130,7 +148,7 @@ impl Replica {
         for entry in entries.iter() {
             self.log.push(entry);
         }
-        (self.heard, self.suspected) = (now, false);
+        self.heard = now;
         self.commit = self.commit.max(commit.min(self.log.end()));
         if round != Round(0) {
             self.seen_round = round;
@@ -179,11 +197,9 @@ impl Replica {
                 self.report(Report::Refused(peer));
                 Err(Nonsense)
             }
-            Unwelcome::Stranger => {
-                self.forget_state();
-                Ok(())
-            }
-            Unwelcome::NotYet => {
+            // A stranger that is listed has everything, and may have to take over until it is listed no more: it keeps
+            // what it has until a snapshot comes.
+            Unwelcome::Stranger | Unwelcome::NotYet => {
                 self.heard = now;
                 Ok(())
             }
@@ -192,7 +208,7 @@ impl Replica {
 
     /// Says what has arrived, once a pass.
     pub(super) fn acknowledge(&mut self) {
-        self.log.drop_to(self.applied.max(self.log.base()));
+        self.log.drop_to(self.applied.min(self.commit).max(self.log.base()));
         if !core::mem::take(&mut self.ack_due) || self.view < self.promised {
             return;
         }
@@ -222,14 +238,16 @@ impl Replica {
                 self.heard = heard;
             }
         }
-        let silent = now.since(self.heard) > self.profile.suspect;
+        let silent = now.since(self.heard.max(self.suspected)) > self.profile.suspect;
+        if !silent || !self.is_punctual() {
+            return;
+        }
         let asked = |link: &&super::Link| matches!(link.stage, Stage::Greeted | Stage::Led);
-        if silent
-            && self.is_punctual()
-            && !self.suspected
-            && let Some(peer) = self.links.iter().find(asked).map(|link| link.peer.clone())
-        {
-            self.suspected = true;
+        let silent: Vec<_> = self.links.iter().filter(asked).map(|link| link.peer.clone()).collect();
+        if !silent.is_empty() {
+            self.suspected = now;
+        }
+        for peer in silent {
             self.report(Report::Suspect(peer));
         }
     }

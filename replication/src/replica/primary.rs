@@ -61,7 +61,6 @@ impl Replica {
         for at in 0..self.links.len() {
             self.send_log(now, at, self.round);
         }
-        self.next_word = now.after(self.profile.heartbeat);
     }
 
     /// Sends one follower what it lacks of the log, and the round behind it.
@@ -96,8 +95,8 @@ impl Replica {
         }
         let (mut round, mut commit) = (self.round, self.log.end());
         for peer in self.others.iter().chain(&self.pinned) {
-            let link = self.links.iter().find(|link| link.peer == *peer);
-            match link.and_then(super::Link::progress) {
+            let mut links = self.links.iter().filter(|link| link.peer == *peer);
+            match links.find_map(super::Link::progress) {
                 Some(progress) if progress.acked_in == self.view => {
                     round = round.min(progress.acked_round);
                     commit = commit.min(progress.acked);
@@ -182,19 +181,20 @@ impl Replica {
 
     /// A member takes its stream up, where it left off or where this reign began.
     fn welcome_member(&mut self, now: Tick, key: LinkKey, peer: Peer, greeting: Greeting) {
-        let (before, start) = self.before;
-        let from = if greeting.reign == self.reign {
-            greeting.received
-        } else if greeting.reign == before && before != 0 {
-            greeting.received.min(start)
+        let common = if greeting.reign == self.reign {
+            Some(self.log.end())
         } else {
-            Lsn(u64::MAX)
+            self.before.iter().find(|(reign, _)| *reign == greeting.reign).map(|(_, common)| *common)
         };
-        if greeting.joins || from < self.log.base() || from > self.log.end() {
-            self.report(Report::Late(peer));
-            return self.refuse(key, Unwelcome::Stranger);
+        let same = greeting.reign == self.reign;
+        let from = common.map(|common| if same { greeting.received } else { greeting.received.min(common) });
+        match from.filter(|from| !greeting.joins && (self.log.base()..=self.log.end()).contains(from)) {
+            Some(from) => self.activate(now, key, from, None),
+            None => {
+                self.report(Report::Late(peer));
+                self.refuse(key, Unwelcome::Stranger);
+            }
         }
-        self.activate(now, key, from, None);
     }
 
     fn refuse(&mut self, key: LinkKey, why: Unwelcome) {
@@ -275,7 +275,7 @@ impl Replica {
 
     /// Joiners that have the snapshot begin to count; those that have everything since are told to the node.
     fn look_at_joiners(&mut self) {
-        let (end, view) = (self.log.end(), self.view);
+        let (end, view, commit) = (self.log.end(), self.view, self.commit);
         let mut joined = Vec::new();
         for link in &mut self.links {
             let peer = &link.peer;
@@ -286,7 +286,8 @@ impl Replica {
                 continue;
             }
             let from = *joiner.counts_from.get_or_insert(end);
-            if acked >= from && !mem::replace(&mut joiner.told, true) {
+            // What was in its snapshot must be everywhere before it may stand for it.
+            if acked >= from && commit >= from && !mem::replace(&mut joiner.told, true) {
                 joined.push(peer.clone());
             }
         }
@@ -310,20 +311,27 @@ impl Replica {
 
     /// This node is primary from here on, with everything that is in its log.
     pub(super) fn take_office(&mut self, now: Tick, setup: Setup, fresh: bool) {
-        assert!(setup.epoch.get() >= self.promised, "R4: an office begins in an epoch that was promised");
+        if setup.epoch.get() < self.promised {
+            // A later primary has activated its epoch here since.
+            return self.report(Report::Deposed(self.promised));
+        }
         assert!(fresh || self.has_state, "who takes over has something to go on with");
         if fresh {
             self.log = Log::behind(Lsn(0));
             (self.commit, self.applied) = (Lsn(0), Lsn(0));
             self.outputs.push(Output::Reset);
         }
-        self.before = if fresh { (0, Lsn(0)) } else { (self.reign, self.log.end()) };
-        // R5: the whole log is kept, and with it what was not known to be committed.
-        self.commit = self.log.end();
+        // R5: the whole log is kept, and with it what is not known to be committed: it is so when all members have it.
+        let reign = setup.reign.get();
+        if fresh {
+            self.before.clear();
+            self.reign = reign;
+        } else {
+            self.begin_reign(reign, self.log.end());
+        }
         self.has_state = true;
         self.report(Report::Restored);
         (self.role, self.leader) = (Role::Primary, None);
-        self.reign = setup.reign.get();
         (self.view, self.promised) = (setup.epoch.get(), setup.epoch.get());
         // Rounds of other reigns say nothing here.
         self.round = Round(self.round.0.max(self.seen_round.0) + 1);
@@ -365,7 +373,9 @@ impl Replica {
         assert_eq!(setup.reign.get(), self.reign, "a reign goes on with the same primary");
         assert!(setup.epoch.get() >= self.view, "epochs only rise");
         (self.view, self.promised) = (setup.epoch.get(), self.promised.max(setup.epoch.get()));
-        (self.others, self.configuration, self.pinned) = (setup.others, setup.configuration, None);
+        (self.others, self.configuration) = (setup.others, setup.configuration);
+        // R7: whoever is pinned counts until it is listed or let go, whatever else changes meanwhile.
+        self.pinned.take_if(|pinned| self.others.contains(pinned));
         let mut gone = Vec::new();
         for at in 0..self.links.len() {
             let listed = self.others.contains(&self.links[at].peer);
@@ -400,8 +410,7 @@ impl Replica {
         if let Role::Yielding { since, .. } = &self.role
             && now.since(*since) > self.profile.evict
         {
-            self.report(Report::Yielded { complete: false });
-            return self.step_down();
+            return self.give_up_yielding();
         }
         if !self.is_punctual() {
             return;
@@ -446,6 +455,15 @@ impl Replica {
         self.advance(now);
     }
 
+    /// Nobody answered in time. What is here is all kept: this node may have to take over again with it. A successor that
+    /// goes on without some of it finds this node astray.
+    fn give_up_yielding(&mut self) {
+        self.end_links(|_| true);
+        (self.role, self.pinned) = (Role::Idle, None);
+        self.others.clear();
+        self.report(Report::Yielded { complete: false });
+    }
+
     /// Hands over once everything that was ever taken in is committed.
     fn try_to_yield(&mut self, now: Tick) {
         if !matches!(self.role, Role::Yielding { .. })
@@ -460,10 +478,11 @@ impl Replica {
         let mut gone = Vec::new();
         let mut successor = None;
         for link in &mut self.links {
-            if link.peer == to {
-                successor = Some(link.key);
-            }
             if link.progress().is_some_and(|progress| progress.joiner.is_none()) {
+                if link.peer == to {
+                    // The stream is turned round.
+                    (successor, link.dialed) = (Some(link.key), true);
+                }
                 let (epoch, configuration) = (setup.epoch.get(), &setup.configuration);
                 Message::Yield { epoch, configuration }.encode(&mut link.out);
                 link.stage = Stage::Quiet;
