@@ -221,6 +221,8 @@ pub struct Node {
     wants: Wants,
     /// Replicas that have yet to answer the newest order to pin a joiner.
     pin_answers_due: usize,
+    /// An operator says that these nodes are off; the register is looked at first.
+    forcing: Option<(u64, Vec<NodeId>)>,
     standing: Standing,
     outputs: Vec<Output>,
 }
@@ -294,6 +296,7 @@ impl Node {
             gap_until: Tick::ZERO,
             wants: Wants::default(),
             pin_answers_due: 0,
+            forcing: None,
             standing: Standing::Seeking,
             outputs: Vec::new(),
         }
@@ -352,6 +355,14 @@ impl Node {
             Phase::Following { .. } | Phase::Seizing if self.is_member() => Standing::Backup,
             Phase::Halted => Standing::Halted,
             _ => Standing::Seeking,
+        }
+    }
+
+    /// The primary that this node hears: its streams stand.
+    pub fn hears(&self) -> Option<&NodeId> {
+        match &self.phase {
+            Phase::Following { primary, stream: Stream::Up, .. } => Some(&primary.node),
+            _ => None,
         }
     }
 
