@@ -358,10 +358,12 @@ impl Node {
         }
     }
 
-    /// The primary that this node hears: its streams stand.
+    /// The primary that this node hears: it serves, and the streams of all shards stand.
     pub fn hears(&self) -> Option<&NodeId> {
         match &self.phase {
-            Phase::Following { primary, stream: Stream::Up, .. } => Some(&primary.node),
+            Phase::Following { primary, stream: Stream::Up, shards, .. } if shards.len() == self.shards() => {
+                Some(&primary.node)
+            }
             _ => None,
         }
     }

@@ -7,11 +7,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlock_protocol::Tick;
+use fairlock_protocol::{Refusal, Tick};
 use fairlock_replication::node::{self, Dialed, Input, Node, NodeSettings, Output, Standing, Wish, peer};
 use fairlock_replication::replica::Report;
-use fairlock_replication::{Answer, Member, NodeId, Stored, Watched};
+use fairlock_replication::{Answer, Incarnation, Member, NodeId, Stored, Watched};
 
+use super::picture::CellAnswer;
+use super::wishes::Wishes;
 use super::{Caller, DIAL_TIME, Introduction, PeerDoor, Purpose};
 use crate::control::Alarms;
 use crate::control::register::{RegisterThread, Watch};
@@ -57,9 +59,18 @@ pub(crate) struct Outcome {
     pub(crate) became: Option<Standing>,
     /// The end of the cell is in the register.
     pub(crate) stopped: bool,
-    /// Answers to wishes.
-    pub(crate) answers: Vec<(u64, Result<(), String>)>,
+    /// What the node says to its own wish: to hand over.
+    pub(crate) own_wish: Option<Result<(), String>>,
+    /// Answers to wishes of operators.
+    pub(crate) answers: Vec<(u64, CellAnswer)>,
 }
+
+/// The ticket of a hand-over that a stopping node wants for itself; those of operators are above it.
+pub(crate) const OWN_TICKET: u64 = 0;
+/// How long a sign of life speaks against the word of an operator that a node is off.
+const ALIVE_TIME: Duration = Duration::from_secs(5);
+/// Nodes that are remembered because they called; more is a mistake in somebody's configuration.
+const MET_MAX: usize = 64;
 
 /// A node's desk.
 #[derive(Debug)]
@@ -72,8 +83,18 @@ pub(crate) struct Desk {
     control: ControlLane,
     copies_min: usize,
     quarantine_until: Tick,
-    /// How far each follower is, as the shards last said.
-    lags: BTreeMap<NodeId, u64>,
+    feature_level: u16,
+    /// Where the register is, and why it does not answer; empty: it does.
+    place: String,
+    register_fault: String,
+    /// Who called, and how to reach them.
+    met: BTreeMap<NodeId, Member>,
+    /// When a probe last found the life that is listed.
+    alive: BTreeMap<NodeId, (Incarnation, Tick)>,
+    /// What operators wait for.
+    wishes: Wishes,
+    /// How often this node became primary.
+    offices_total: u64,
 }
 
 /// What a desk is made of.
@@ -92,11 +113,21 @@ pub(crate) struct DeskParts {
     pub(crate) control: ControlLane,
     /// With fewer members nothing is granted.
     pub(crate) copies_min: usize,
+    /// Where the register is, for people.
+    pub(crate) place: String,
 }
 
 impl Desk {
     pub(crate) fn new(parts: DeskParts) -> Desk {
+        let feature_level = parts.settings.feature_level;
         Desk {
+            feature_level,
+            place: parts.place,
+            register_fault: String::new(),
+            met: BTreeMap::new(),
+            alive: BTreeMap::new(),
+            wishes: Wishes::default(),
+            offices_total: 0,
             node: Node::new(parts.settings),
             introduction: parts.introduction,
             register: parts.register,
@@ -105,7 +136,6 @@ impl Desk {
             control: parts.control,
             copies_min: parts.copies_min,
             quarantine_until: Tick::ZERO,
-            lags: BTreeMap::new(),
         }
     }
 
@@ -134,9 +164,33 @@ impl Desk {
         self.step(now, Input::RaiseHorizon(ttl), tray)
     }
 
-    /// What an operator wants.
+    /// What an operator wants, or this node by itself.
     pub(crate) fn wish(&mut self, now: Tick, ticket: u64, wish: Wish, tray: &mut Tray<'_>) -> Outcome {
+        if ticket != OWN_TICKET {
+            let begun = match self.refuse(now, &wish) {
+                Some(why) => Err(CellAnswer::Unmet { refusal: Refusal::Denied, why }),
+                None => self.wishes.begin(now, ticket, &wish, &self.node),
+            };
+            if let Err(answer) = begun {
+                return Outcome { answers: vec![(ticket, answer)], ..Outcome::default() };
+            }
+        }
         self.step(now, Input::Wish(ticket, wish), tray)
+    }
+
+    /// Why a cell is not begun anew by force: somebody of it was heard (R13). What the node itself knows it says later.
+    fn refuse(&self, now: Tick, wish: &Wish) -> Option<String> {
+        let Wish::ForceNew(off) = wish else { return None };
+        if let Some(primary) = self.node.hears() {
+            return Some(format!("{primary} serves this cell, and this node follows it: nothing has to be forced"));
+        }
+        let members = &self.node.known()?.configuration.members;
+        let heard = |member: &&Member| {
+            let seen = self.alive.get(&member.node);
+            seen.is_some_and(|(life, at)| *life == member.incarnation && now.since(*at) < ALIVE_TIME)
+        };
+        let alive = members.iter().filter(|member| off.contains(&member.node)).find(heard)?;
+        Some(format!("{} answers at {}: it is alive, and is not to be forgotten; stop it first", alive.node, alive.peer))
     }
 
     /// The node stops and leaves no lease behind.
@@ -157,6 +211,9 @@ impl Desk {
             CellEvent::Report(shard, report) => self.step(now, Input::Shard(shard, report), tray),
             CellEvent::Called(caller) => self.called(now, *caller, tray),
             CellEvent::Dialed { member, probe, outcome, streams } => {
+                if outcome == Dialed::Alive {
+                    self.alive.insert(member.node.clone(), (member.incarnation, now));
+                }
                 for (socket, lane) in streams.into_iter().zip(tray.lanes.iter_mut()) {
                     lane.send(ToShard::Peer(Box::new(PeerStream { socket, peer: peer(&member), dialed: true })));
                 }
@@ -170,6 +227,9 @@ impl Desk {
         let Caller { member, purpose, socket, .. } = caller;
         let Purpose::Follow { shard } = purpose else { return Outcome::default() };
         let peer = peer(&member);
+        if self.met.len() < MET_MAX || self.met.contains_key(&member.node) {
+            self.met.insert(member.node.clone(), member.clone());
+        }
         let outcome = self.step(now, Input::Met(member), tray);
         if let Some(lane) = tray.lanes.get_mut(usize::from(shard)) {
             lane.send(ToShard::Peer(Box::new(PeerStream { socket, peer, dialed: false })));
@@ -183,6 +243,7 @@ impl Desk {
         for output in std::mem::take(self.node.outputs()) {
             self.carry_out(now, output, tray, &mut outcome);
         }
+        outcome.answers.extend(self.wishes.settle(now, &self.node, &self.register_fault));
         outcome
     }
 
@@ -218,10 +279,22 @@ impl Desk {
                 let ttl_ms = u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX);
                 tray.lanes.iter_mut().for_each(|lane| lane.send(ToShard::HorizonRaised { ttl_ms }));
             }
-            Output::Answer(ticket, answer) => outcome.answers.push((ticket, answer)),
+            Output::Answer(OWN_TICKET, answer) => outcome.own_wish = Some(answer),
+            Output::Answer(ticket, answer) => {
+                let answer = self.wishes.answered(ticket, answer, &self.node);
+                outcome.answers.extend(answer.map(|answer| (ticket, answer)));
+            }
             Output::Became(standing) => {
                 tracing::info!(?standing, "this node's part in the cell");
+                self.offices_total += u64::from(standing == Standing::Primary);
                 outcome.became = Some(standing);
+            }
+            Output::Alarm("register", text) => {
+                self.register_fault = text.clone().unwrap_or_default();
+                match text {
+                    Some(text) => tray.alarms.raise("register", text),
+                    None => tray.alarms.clear("register"),
+                }
             }
             Output::Alarm(name, Some(text)) => tray.alarms.raise(name, text),
             Output::Alarm(name, None) => tray.alarms.clear(name),
@@ -277,9 +350,62 @@ impl Desk {
         }
     }
 
-    /// What is known of how far followers are.
-    pub(crate) fn lags(&self) -> &BTreeMap<NodeId, u64> {
-        &self.lags
+    /// How this node introduces itself.
+    pub(crate) fn introduction(&self) -> &Introduction {
+        &self.introduction
+    }
+
+    /// Newest operations it understands.
+    pub(crate) fn feature_level(&self) -> u16 {
+        self.feature_level
+    }
+
+    /// With fewer members nothing is granted.
+    pub(crate) fn copies_min(&self) -> usize {
+        self.copies_min
+    }
+
+    /// Members that are known.
+    pub(crate) fn copies(&self) -> usize {
+        self.node.known().map_or(0, |known| known.configuration.members.len())
+    }
+
+    /// Where the register is.
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Why it does not answer; empty: it does.
+    pub(crate) fn register_fault(&self) -> &str {
+        &self.register_fault
+    }
+
+    /// Who has called, and how to reach them.
+    pub(crate) fn met(&self) -> &BTreeMap<NodeId, Member> {
+        &self.met
+    }
+
+    /// How often this node became primary.
+    pub(crate) fn offices_total(&self) -> u64 {
+        self.offices_total
+    }
+
+    /// What it is about while it has no place, for a person.
+    pub(crate) fn waiting(&self) -> String {
+        if !self.register_fault.is_empty() {
+            return format!("the register at {} does not answer: {}", self.place, self.register_fault);
+        }
+        let Some(known) = self.node.known() else {
+            return format!("reading the register at {}", self.place);
+        };
+        let names = |nodes: &[NodeId]| nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ");
+        match self.node.hears() {
+            Some(primary) => format!("{primary} is the primary and brings this node up to date"),
+            None => {
+                let (primary, missing) = (&known.configuration.primary, names(&self.node.waits_for()));
+                format!("the primary {primary} does not take this node in; waiting for {missing}")
+            }
+        }
     }
 }
 
