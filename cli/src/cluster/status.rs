@@ -167,7 +167,12 @@ fn text(report: &ClusterReport, style: Style) -> String {
         (cell, own) if cell == own => format!("{cell}"),
         (cell, own) => format!("{cell}, {} knows {own}", plain(&report.node)),
     };
-    line("level", format!("{level}; longest lease {}", human_ms(report.ttl_horizon_ms.into())));
+    line("level", level);
+    let lease = match report.ttl_horizon_ms {
+        0 => "none yet".to_owned(),
+        ms => format!("{} at most: so long a cell that lost its memory grants nothing", human_ms(ms.into())),
+    };
+    line("leases", lease);
     if report.state_lost {
         line("began", "anew without what its nodes knew: the locks of before are lost".to_owned());
     }

@@ -168,7 +168,7 @@ impl Desk {
     pub(crate) fn wish(&mut self, now: Tick, ticket: u64, wish: Wish, tray: &mut Tray<'_>) -> Outcome {
         if ticket != OWN_TICKET {
             let begun = match self.refuse(now, &wish) {
-                Some(why) => Err(CellAnswer::Unmet { refusal: Refusal::Denied, why }),
+                Some((refusal, why)) => Err(CellAnswer::Unmet { refusal, why }),
                 None => self.wishes.begin(now, ticket, &wish, &self.node),
             };
             if let Err(answer) = begun {
@@ -178,9 +178,24 @@ impl Desk {
         self.step(now, Input::Wish(ticket, wish), tray)
     }
 
-    /// Why a cell is not begun anew by force: somebody of it was heard (R13). What the node itself knows it says later.
-    fn refuse(&self, now: Tick, wish: &Wish) -> Option<String> {
-        let Wish::ForceNew(off) = wish else { return None };
+    /// What is not even begun. What the node itself knows it says later.
+    fn refuse(&self, now: Tick, wish: &Wish) -> Option<(Refusal, String)> {
+        let me = &self.introduction.me.node;
+        match wish {
+            Wish::Switchover(Some(to)) if to == me => {
+                Some((Refusal::NotFound, format!("{to} is the primary already")))
+            }
+            Wish::Evict(node) if node == me => {
+                let why = format!("{node} is the primary: hand over first, with `fairlock cluster switchover`");
+                Some((Refusal::Denied, why))
+            }
+            Wish::ForceNew(off) => self.refuse_force(now, off).map(|why| (Refusal::Denied, why)),
+            Wish::Switchover(_) | Wish::Evict(_) => None,
+        }
+    }
+
+    /// Why a cell is not begun anew by force: somebody of it was heard (R13).
+    fn refuse_force(&self, now: Tick, off: &[NodeId]) -> Option<String> {
         if let Some(primary) = self.node.hears() {
             return Some(format!("{primary} serves this cell, and this node follows it: nothing has to be forced"));
         }
@@ -287,6 +302,9 @@ impl Desk {
             Output::Became(standing) => {
                 tracing::info!(?standing, "this node's part in the cell");
                 self.offices_total += u64::from(standing == Standing::Primary);
+                if matches!(standing, Standing::Primary | Standing::Backup) {
+                    tray.alarms.clear("waiting");
+                }
                 outcome.became = Some(standing);
             }
             Output::Alarm("register", text) => {
