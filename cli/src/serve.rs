@@ -7,7 +7,9 @@ use crate::args::{CellArgs, IoWord, LogFormat, PollWord, ProfileWord, ServeArgs}
 use crate::failure::{self, Failure};
 use crate::print;
 use crate::remote;
-use fairlock_server::{Config, IoChoice, NamespaceConfig, Poll, ProfileChoice, Ready, Server, StartError};
+use fairlock_server::{
+    CellConfig, Config, IoChoice, NamespaceConfig, Poll, ProfileChoice, Ready, Server, StartError,
+};
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -108,7 +110,10 @@ fn configured(order: &ServeArgs) -> Result<Config, Failure> {
         (namespace.bypass_budget, namespace.age_step) = (told.bypass_budget, told.age_step);
         config.namespaces.insert(told.namespace.clone(), namespace);
     }
-    put_cell(&mut config, &order.cell);
+    put_cell(&mut config.cell, &order.cell);
+    if order.cell.register.is_some() {
+        config.register.url.clone_from(&order.cell.register);
+    }
     config.insecure |= order.insecure;
     config.signals = true;
     config.check().map_err(|error| refused(&error))?;
@@ -116,12 +121,10 @@ fn configured(order: &ServeArgs) -> Result<Config, Failure> {
 }
 
 /// The flags of a cell over what the file says of it.
-fn put_cell(config: &mut Config, order: &CellArgs) {
-    let (cell, register) = (&mut config.cell, &mut config.register);
+fn put_cell(cell: &mut CellConfig, order: &CellArgs) {
     let texts = [
         (&mut cell.name, &order.name),
         (&mut cell.node, &order.node),
-        (&mut register.url, &order.register),
         (&mut cell.peer_address, &order.peer_address),
         (&mut cell.client_address, &order.client_address),
     ];
@@ -132,12 +135,12 @@ fn put_cell(config: &mut Config, order: &CellArgs) {
     }
     cell.peer_listen = order.peer_listen.or(cell.peer_listen);
     if let Some(profile) = order.profile {
-        cell.profile = match profile {
+        cell.profile = Some(match profile {
             ProfileWord::Lan => ProfileChoice::Lan,
             ProfileWord::Cloud => ProfileChoice::Cloud,
-        };
+        });
     }
-    cell.min_copies = order.min_copies.unwrap_or(cell.min_copies);
+    cell.min_copies = order.min_copies.or(cell.min_copies);
     if order.peer_secret.is_some() {
         cell.peer_secret.clone_from(&order.peer_secret);
     }
@@ -305,10 +308,10 @@ mod tests {
         );
         assert_eq!([text(&cell.peer_address), text(&cell.client_address)], ["a:1", "a:2"]);
         assert_eq!(cell.peer_listen, Some("192.0.2.1:7413".parse().expect("an address")));
-        assert_eq!((cell.profile, cell.min_copies), (ProfileChoice::Lan, 2));
+        assert_eq!((cell.profile, cell.min_copies), (Some(ProfileChoice::Lan), Some(2)));
         assert_eq!(cell.peer_secret, Some(PathBuf::from("/etc/secret")));
         let failure = configured(&order(&["--cell", "prod", "--node", "a"])).expect_err("not whole");
         assert_eq!(failure.code, failure::CONFIGURATION);
-        assert!(failure.text.contains("`cell.peer_listen` and `register.url`"), "{}", failure.text);
+        assert!(failure.text.contains("`register.url` and `cell.peer_listen`"), "{}", failure.text);
     }
 }

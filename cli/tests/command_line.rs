@@ -145,17 +145,21 @@ fn the_endpoint_may_come_from_the_environment_and_is_beaten_by_the_flag() {
 }
 
 #[test]
-fn the_flags_of_a_cell_are_refused_and_not_ignored() {
+fn a_flag_of_a_cell_alone_is_refused_and_not_ignored() {
     for flags in [
         ["--cell", "prod"],
         ["--node", "1"],
         ["--register", "etcd://127.0.0.1:2379"],
         ["--peer-listen", "127.0.0.1:0"],
-        ["--min-copies", "2"],
+        ["--peer-address", "a:1"],
+        ["--client-address", "a:1"],
+        ["--profile", "cloud"],
+        ["--min-copies", "1"],
+        ["--peer-secret", "/nowhere"],
     ] {
         let output = fairlock(&["serve", flags[0], flags[1]]);
         assert_eq!(output.status.code(), Some(78), "{flags:?}");
-        assert!(text(&output.stderr).contains("replication"), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("a cell needs"), "{}", text(&output.stderr));
     }
 }
 

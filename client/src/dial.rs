@@ -249,7 +249,7 @@ impl Wire {
             let malformed = |source| ConnectError::NotFairlock { endpoint: self.endpoint.clone(), source };
             if let Some((frame, length)) = self.inbox.frame().map_err(malformed)? {
                 let reply = Reply::decode(&frame).map_err(malformed)?;
-                if matches!(reply, Reply::Draining | Reply::Blocking { .. }) {
+                if matches!(reply, Reply::Draining | Reply::Blocking { .. } | Reply::Members(_)) {
                     self.inbox.taken(length);
                     continue;
                 }

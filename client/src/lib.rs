@@ -71,6 +71,7 @@ pub mod admin;
 mod builder;
 mod client;
 mod clock;
+pub mod deciding;
 mod dial;
 mod endpoint;
 mod engine;

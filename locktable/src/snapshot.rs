@@ -1,9 +1,9 @@
 //! A whole table as bytes, for a node that joins: pieces of bounded size, all of one moment of the table.
 //!
-//! What is told is what decides: a table made from it does with every later command exactly what the original does, down
-//! to slot numbers and the order of queues. What follows from that (indices, counts by mode, the places of names and timers)
-//! is made anew by whoever reads, so it cannot disagree, and the private key of its indices is the reader's own. Of a
-//! lease only what commands said is told, not what renewals moved.
+//! What is told is what decides: a table made from it does with every later command exactly what the original does,
+//! down to slot numbers and the order of queues. What follows from that (indices, counts by mode, the places of names
+//! and timers) is made anew by whoever reads, so it cannot disagree, and the private key of its indices is the reader's
+//! own. Of a lease only what commands said is told, not what renewals moved.
 //!
 //! A piece is `version u16 · number u32 · records`, a record is `tag u8 · fields` and never cut in two. The last record of
 //! the last piece says how many pieces there are and has a sum over all of them. Reading checks everything that later

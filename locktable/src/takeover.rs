@@ -3,9 +3,10 @@
 //! Renewals are no commands, so only the primary that confirmed them knows of them. But whatever it confirmed, its
 //! client had sent before the new primary took office; a full lease from that moment on therefore covers every promise
 //! of the old one. Each session gets that once: who has neither opened nor resumed since the take-over before was
-//! confirmed nothing since, and keeps the deadline it was given then. So a dead client is kept for one lease longer, however often the
-//! primary changes. For that a session has two deadlines. `granted` is moved by commands alone, and so is the same
-//! everywhere; `deadline`, which the primary goes by, is moved by renewals as well, and goes back to `granted` here.
+//! confirmed nothing since, and keeps the deadline it was given then. So a dead client is kept for one lease longer,
+//! however often the primary changes. For that a session has two deadlines. `granted` is moved by commands alone, and so
+//! is the same everywhere; `deadline`, which the primary goes by, is moved by renewals as well, and goes back to
+//! `granted` here.
 //!
 //! Time goes on from the last command that the new primary has. A node that was primary itself may have looked at later
 //! moments since; its timers are turned back, or they would ring early.

@@ -8,6 +8,7 @@
 //! to each other, stands in `fairlock-replication`.
 
 mod answer;
+pub(crate) mod clerk;
 pub(crate) mod desk;
 mod dial;
 mod introduction;

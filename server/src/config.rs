@@ -77,11 +77,11 @@ pub struct Config {
     pub limits: Limits,
     /// Where the configuration of the cell lives.
     pub register: RegisterConfig,
-    /// The cell this node belongs to, when others share its state.
-    pub cell: CellConfig,
     /// Queue disciplines, by namespace; one that is not named is strict.
     #[serde(rename = "namespace")]
     pub namespaces: BTreeMap<String, NamespaceConfig>,
+    /// The cell this node belongs to, when others share its state.
+    pub cell: CellConfig,
 }
 
 /// What clients may use up, by shard unless said otherwise. Reaching one is a counted refusal.
@@ -151,8 +151,8 @@ impl Default for Config {
             signals: false,
             limits: Limits::default(),
             register: RegisterConfig::default(),
-            cell: CellConfig::default(),
             namespaces: BTreeMap::new(),
+            cell: CellConfig::default(),
         }
     }
 }
@@ -227,7 +227,7 @@ impl Config {
         }
         namespaces::check(&self.namespaces)?;
         self.register.check()?;
-        self.cell.check(&self.listen, self.insecure, self.register.url.is_some())?;
+        self.cell.check(&self.listen, self.register.url.is_some(), self.insecure)?;
         self.limits.check()
     }
 
@@ -249,7 +249,7 @@ impl Config {
 
     /// Whether the choice to listen without authentication is used: to be logged at every start.
     pub fn is_exposed(&self) -> bool {
-        let peers = self.cell.peer_listen.iter().filter(|_| self.cell.peer_secret.is_none());
+        let peers = self.cell.peer_listen.as_ref().filter(|_| self.cell.peer_secret.is_none());
         self.listen.iter().chain(&self.admin).chain(peers).any(|address| !address.ip().is_loopback())
     }
 }

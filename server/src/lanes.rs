@@ -56,7 +56,7 @@ pub(crate) struct PeerStream {
 }
 
 /// What the cell's configuration means to a shard.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct CellNews {
     /// The cell.
     pub(crate) cell: CellId,

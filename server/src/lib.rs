@@ -19,6 +19,7 @@ mod clock;
 pub mod config;
 mod connection;
 mod control;
+pub mod deciding;
 mod driver;
 mod error;
 mod lanes;
@@ -31,9 +32,7 @@ mod shard;
 mod state;
 mod stats;
 
-pub use config::{
-    CellConfig, Config, ConfigError, IoChoice, NamespaceConfig, Poll, ProfileChoice, RegisterConfig,
-};
+pub use config::{CellConfig, Config, ConfigError, IoChoice, NamespaceConfig, Poll, ProfileChoice, RegisterConfig};
 pub use control::register;
 pub use control::{BindError, ExitReport, StopReason, Stopper};
 pub use error::StartError;

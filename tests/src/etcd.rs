@@ -1,14 +1,16 @@
 //! A real etcd as a child process, or a cluster of them: on ports of its own that it has again after a restart, with its
 //! data in a scratch directory, frozen and killed by process id, and ended however the test ends.
 
+use crate::network::{Place, within};
 use crate::scratch::Scratch;
 use crate::server::lasting_address;
-use crate::{WATCHDOG, eventually};
+use crate::{WATCHDOG, eventually, workspace};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
@@ -23,6 +25,16 @@ pub struct Etcd {
     members: String,
     options: Vec<String>,
     home: Arc<Scratch>,
+    /// The network it is in; `None`: that of the test.
+    network: Option<PathBuf>,
+}
+
+/// Where a member is: its name, for its clients, for the others, and in which network.
+struct Seat {
+    name: String,
+    client: SocketAddr,
+    peer: SocketAddr,
+    network: Option<PathBuf>,
 }
 
 impl Etcd {
@@ -45,23 +57,43 @@ impl Etcd {
         Etcd::members(count, &[])
     }
 
+    /// So many that are one cluster, each at a place of its own of a network.
+    pub fn placed(places: &[Place]) -> Vec<Etcd> {
+        let seat = |(at, place): (usize, &Place)| Seat {
+            name: format!("m{at}"),
+            client: place.at(2379),
+            peer: place.at(2380),
+            network: Some(place.file()),
+        };
+        Etcd::seated(places.iter().enumerate().map(seat).collect(), &[])
+    }
+
     fn members(count: usize, options: &[&str]) -> Vec<Etcd> {
+        let seat = |at| Seat {
+            name: format!("m{at}"),
+            client: lasting_address(),
+            peer: lasting_address(),
+            network: None,
+        };
+        Etcd::seated((0..count).map(seat).collect(), options)
+    }
+
+    fn seated(seats: Vec<Seat>, options: &[&str]) -> Vec<Etcd> {
         let home = Arc::new(Scratch::new());
-        let places: Vec<_> =
-            (0..count).map(|at| (format!("m{at}"), lasting_address(), lasting_address())).collect();
         let members: Vec<String> =
-            places.iter().map(|(name, _, peer)| format!("{name}=http://{peer}")).collect();
+            seats.iter().map(|seat| format!("{}=http://{}", seat.name, seat.peer)).collect();
         let members = members.join(",");
-        let member = |(name, client, peer)| Etcd {
+        let member = |seat: Seat| Etcd {
             child: None,
-            name,
-            client,
-            peer,
+            name: seat.name,
+            client: seat.client,
+            peer: seat.peer,
             members: members.clone(),
             options: options.iter().map(ToString::to_string).collect(),
             home: Arc::clone(&home),
+            network: seat.network,
         };
-        let mut started: Vec<Etcd> = places.into_iter().map(member).collect();
+        let mut started: Vec<Etcd> = seats.into_iter().map(member).collect();
         started.iter_mut().for_each(Etcd::spawn);
         started.iter_mut().for_each(Etcd::await_ready);
         started
@@ -73,8 +105,11 @@ impl Etcd {
         let (client, peer) = (format!("{scheme}://{}", self.client), format!("http://{}", self.peer));
         let log =
             File::options().create(true).append(true).open(self.home.join(&format!("{}.log", self.name)));
-        let mut command = Command::new("etcd");
-        command.args(["--name", &self.name, "--initial-cluster", &self.members]);
+        let mut command = Command::new(workspace::own_binary("confined"));
+        if let Some(network) = &self.network {
+            command.arg("--network").arg(network);
+        }
+        command.args(["--", "etcd", "--name", &self.name, "--initial-cluster", &self.members]);
         command.arg("--data-dir").arg(self.data());
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
@@ -84,17 +119,18 @@ impl Etcd {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ETCD")) {
             command.env_remove(name);
         }
-        let child = command.spawn();
-        self.child = Some(child.unwrap_or_else(|error| {
-            panic!("cannot run etcd ({error}): install it (Debian: apt-get install etcd-server)")
-        }));
+        self.child = Some(command.spawn().expect("the launcher runs"));
     }
 
     /// Waits until it has a leader, or at least listens where TLS hides the rest.
-    fn await_ready(&mut self) {
+    ///
+    /// # Panics
+    /// When it ends instead, or hangs.
+    pub fn await_ready(&mut self) {
         eventually("etcd is ready", || {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().ok()?);
-            assert!(ended.is_none(), "etcd ended with {ended:?}:\n{}", self.log());
+            let advice = "Debian has it in etcd-server";
+            assert!(ended.is_none(), "etcd ended with {ended:?} ({advice}):\n{}", self.log());
             if self.is_tls() {
                 return TcpStream::connect(self.client).ok().map(drop);
             }
@@ -141,6 +177,27 @@ impl Etcd {
         kill_process(self.pid(), Signal::CONT).expect("etcd runs");
     }
 
+    /// [`Etcd::freeze`], unless it was killed.
+    pub fn freeze_if_running(&self) {
+        if self.child.is_some() {
+            self.freeze();
+        }
+    }
+
+    /// It goes on if it was frozen, and is started again if it was killed; nobody waits for it.
+    pub fn revive(&mut self) {
+        match self.child {
+            Some(_) => self.thaw(),
+            None => self.spawn(),
+        }
+    }
+
+    /// Whether it leads its cluster, as it says itself.
+    pub fn leads(&self) -> bool {
+        let Ok(status) = self.request("POST", "/v3/maintenance/status", "{}") else { return false };
+        status.get("leader").is_some() && status.get("leader") == status.pointer("/header/member_id")
+    }
+
     /// Kills it as a crash would, and waits until it is gone.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -165,6 +222,13 @@ impl Etcd {
     }
 
     fn request(&self, method: &str, path: &str, body: &str) -> std::io::Result<Value> {
+        match &self.network {
+            None => self.exchange(method, path, body),
+            Some(network) => within(network, || self.exchange(method, path, body)),
+        }
+    }
+
+    fn exchange(&self, method: &str, path: &str, body: &str) -> std::io::Result<Value> {
         let mut stream = TcpStream::connect(self.client)?;
         stream.set_read_timeout(Some(WATCHDOG))?;
         // HTTP/1.0: the answer is one piece and ends with the connection.

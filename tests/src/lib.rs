@@ -7,7 +7,9 @@
 #![allow(clippy::missing_panics_doc, reason = "a test that cannot go on panics, and that is how it fails")]
 
 pub mod bytes;
+pub mod cell;
 pub mod certificates;
+pub mod cluster;
 pub mod command;
 pub mod etcd;
 pub mod fuzz;
@@ -16,6 +18,7 @@ pub mod invented;
 pub mod keeper;
 pub mod memory;
 pub mod metrics;
+pub mod network;
 pub mod oracle;
 pub mod proxy;
 pub mod random;
@@ -24,6 +27,7 @@ pub mod recorder;
 pub mod resources;
 pub mod scratch;
 pub mod server;
+pub mod slow_line;
 pub mod ways;
 pub mod workspace;
 

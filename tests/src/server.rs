@@ -124,7 +124,8 @@ impl Plan {
         self.home.join("state")
     }
 
-    fn command(&self) -> Command {
+    /// The command that starts it.
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(workspace::own_binary("confined"));
         command.args(&self.denied).arg("--").arg(workspace::fairlock()).arg("serve");
         command.args(["--io", self.io.name(), "--listen", &self.listen.to_string()]);

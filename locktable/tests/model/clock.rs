@@ -25,7 +25,6 @@ impl Play {
     fn renew(&mut self, session: SessionSerial) -> Result<(), String> {
         let key = self.judge.key(session);
         let accepted = self.table.renew(key, self.now);
-        // The backup hears of no renewal.
         self.model.now = self.now;
         let expected = self.model.renew(session);
         self.tale.push(format!("{:?} renew {key:?} -> {accepted}", self.now));

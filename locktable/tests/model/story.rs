@@ -78,8 +78,10 @@ pub enum Step {
     Epoch,
     /// A new primary takes office: one that was a backup so far, or the same again.
     TakeOver {
-        by_backup: bool,
+        by: u8,
     },
+    /// One more node gets a snapshot and follows from there.
+    Join,
 }
 
 /// A request for a lock.
@@ -187,7 +189,8 @@ pub fn step() -> impl Strategy<Value = Step> {
         3 => (any::<u8>(), 0..3_u8).prop_map(|(session, missing)| Step::Acknowledge { session, missing }),
         1 => (any::<u8>(), 0..3_u8).prop_map(|(session, missing)| Step::Resume { session, missing }),
         1 => Just(Step::Epoch),
-        1 => any::<bool>().prop_map(|by_backup| Step::TakeOver { by_backup }),
+        1 => any::<u8>().prop_map(|by| Step::TakeOver { by }),
+        1 => Just(Step::Join),
     ]
 }
 
@@ -212,6 +215,7 @@ pub fn storm_step() -> impl Strategy<Value = Step> {
         2 => (any::<u8>(), why()).prop_map(|(session, why)| Step::End { session, why }),
         2 => (any::<u8>(), Just(false)).prop_map(|(back, changed)| Step::Again { back, changed }),
         6 => (1..30_u64, any::<u8>()).prop_map(|(ms, renewed)| Step::Pass { ms, renewed }),
+        1 => Just(Step::Join),
         3 => (1..30_u64).prop_map(|ms| Step::Decide { ms }),
         2 => open(),
     ]
@@ -238,6 +242,8 @@ pub fn crush_step() -> impl Strategy<Value = Step> {
         3 => (any::<u8>(), Just(false)).prop_map(|(wait, of_nothing)| Step::Cancel { wait, of_nothing }),
         1 => (any::<u8>(), why()).prop_map(|(session, why)| Step::End { session, why }),
         6 => (1..120_u64).prop_map(|ms| Step::Pass { ms, renewed: 0xFF }),
+        1 => Just(Step::Join),
+        1 => any::<u8>().prop_map(|by| Step::TakeOver { by }),
         2 => open(),
     ]
 }

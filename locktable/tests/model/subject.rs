@@ -6,7 +6,7 @@ use core::ops::ControlFlow;
 use fairlock_locktable::command::{Command, SessionKey};
 use fairlock_locktable::effect::{Effect, Effects};
 use fairlock_locktable::operation;
-use fairlock_locktable::{Limits, NamespaceRules, Role, Settings, Table};
+use fairlock_locktable::{Counts, Limits, NamespaceRules, Role, Settings, Table};
 use fairlock_protocol::{Digest, Epoch, FencingToken, GrantId, Mode, Namespace, ShardId};
 
 /// Session, grant, mode, levels, whether broken, owner.
@@ -24,19 +24,17 @@ pub struct Subject {
 impl Subject {
     /// `index_key` is private to a process: it must not show in anything that follows.
     pub fn new(epoch: Epoch, house: House, bounds: Bounds, index_key: u64) -> Subject {
-        let limits = Limits {
-            unacknowledged: bounds.unacknowledged,
-            reentry: bounds.reentry,
-            waiters_per_resource: bounds.waiters,
-            sessions: bounds.sessions,
-            ..Limits::default()
-        };
-        let mut rules = NamespaceRules::new();
-        for (resource, told) in house.into_iter().enumerate().filter(|(_, told)| *told != Rules::STRICT) {
-            rules.set(Namespace::new(namespace_of(house, resource)).unwrap(), told);
-        }
-        let mut table = Table::new(Settings { epoch, shard: ShardId(0), index_key, limits, rules });
+        let mut table = Table::new(settings(epoch, house, bounds, index_key));
         table.begin_rolling();
+        Subject { table, effects: Effects::new() }
+    }
+
+    /// A table that joins, by a snapshot of this one.
+    pub fn joined(&self, house: House, bounds: Bounds, index_key: u64) -> Subject {
+        let mut pieces = Vec::new();
+        self.table.snapshot(|piece| pieces.push(piece));
+        let settings = settings(Epoch::new(1).unwrap(), house, bounds, index_key);
+        let table = Table::from_snapshot(settings, pieces).expect("what was told can be read");
         Subject { table, effects: Effects::new() }
     }
 
@@ -82,6 +80,13 @@ impl Subject {
 
     pub fn audit(&self) {
         self.table.audit();
+    }
+
+    /// Gauges and totals, but for timers: one that is pointless is taken down where time is looked at.
+    pub fn all_counts(&self) -> Counts {
+        let mut counts = self.table.counts();
+        counts.timers = 0;
+        counts
     }
 
     pub fn overtakes_total(&self) -> u64 {
@@ -139,4 +144,19 @@ impl Subject {
     pub fn leftovers(&self) -> (u32, u32) {
         (self.table.counts().locks, self.table.counts().timers)
     }
+}
+
+fn settings(epoch: Epoch, house: House, bounds: Bounds, index_key: u64) -> Settings {
+    let limits = Limits {
+        unacknowledged: bounds.unacknowledged,
+        reentry: bounds.reentry,
+        waiters_per_resource: bounds.waiters,
+        sessions: bounds.sessions,
+        ..Limits::default()
+    };
+    let mut rules = NamespaceRules::new();
+    for (resource, told) in house.into_iter().enumerate().filter(|(_, told)| *told != Rules::STRICT) {
+        rules.set(Namespace::new(namespace_of(house, resource)).unwrap(), told);
+    }
+    Settings { epoch, shard: ShardId(0), index_key, limits, rules }
 }

@@ -1,9 +1,11 @@
-//! A new primary takes office: the model's leases, and which of the tables is asked from here on.
+//! Several nodes: backups that follow and compare, nodes that join, and a new primary that takes office.
 
 use super::play::Play;
+use super::subject::Subject;
 use super::table::Model;
 use super::{SessionSerial, Tick};
 use fairlock_locktable::command::Command;
+use fairlock_locktable::effect::Effect;
 
 impl Model {
     /// The client takes its session up again.
@@ -33,15 +35,22 @@ impl Model {
     }
 }
 
+/// Nodes beside the primary; who joins later takes the place of the last.
+const BACKUPS_MAX: usize = 2;
+
 impl Play {
-    /// The backup becomes the primary, or the primary goes on in another epoch.
-    pub(super) fn take_over(&mut self, by_backup: bool) -> Result<(), String> {
-        if by_backup {
-            self.tale.push("the backup takes over".into());
-            core::mem::swap(&mut self.table, &mut self.twin);
+    /// One of the backups becomes the primary, or the primary goes on in another epoch.
+    pub(super) fn take_over(&mut self, by: u8) -> Result<(), String> {
+        let by = usize::from(by) % (self.backups.len() + 1);
+        if let Some(backup) = self.backups.get_mut(by) {
+            self.tale.push(format!("backup {by} takes over"));
+            core::mem::swap(&mut self.table, backup);
             // It goes on from the last moment that it knows of.
             self.now = self.last_command;
             self.witness.time_goes_on_from(self.now);
+        }
+        for backup in &self.backups {
+            backup.audit();
         }
         // What another primary decided and did not carry out is decided anew.
         self.late.clear();
@@ -50,10 +59,42 @@ impl Play {
         for session in self.model.live_sessions() {
             let key = self.judge.key(session);
             let expected: Option<Tick> = self.model.sessions[session].deadline;
-            for table in [&self.table, &self.twin] {
+            for table in self.backups.iter().chain([&self.table]) {
                 if table.deadline(key) != expected {
                     return Err(format!("lease of {session}: {expected:?}, {:?}", table.deadline(key)));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// A node joins by a snapshot of the primary.
+    pub(super) fn join(&mut self) -> Result<(), String> {
+        self.joined += 1;
+        self.tale.push("a node joins".into());
+        let joined = self.table.joined(self.model.house, self.model.bounds, self.joined);
+        self.backups.truncate(BACKUPS_MAX - 1);
+        joined.audit();
+        self.backups.push(joined);
+        self.compare_backups()
+    }
+
+    /// The backups carry out a command, and have the same effects.
+    pub(super) fn follow(&mut self, command: &Command<'_>, effects: &[Effect]) -> Result<(), String> {
+        for backup in &mut self.backups {
+            let again = backup.apply_bytes(self.now, command);
+            if effects != again {
+                return Err(format!("the same command had other effects: {effects:?}, {again:?}"));
+            }
+        }
+        self.compare_backups()
+    }
+
+    fn compare_backups(&self) -> Result<(), String> {
+        let sums = |table: &Subject| (table.digest(), table.rolling(), table.all_counts());
+        for (backup, number) in self.backups.iter().zip(0..) {
+            if sums(backup) != sums(&self.table) {
+                return Err(format!("backup {number} is another table than the primary"));
             }
         }
         Ok(())

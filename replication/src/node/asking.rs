@@ -148,12 +148,29 @@ impl Node {
         }
     }
 
-    /// The watch saw something; a question under way will tell more.
+    /// The watch saw something.
     pub(super) fn watched(&mut self, now: Tick, stored: Stored) {
         self.alarm("register", None);
-        let newer = self.known.as_ref().is_none_or(|known| stored.revision > known.revision);
-        if newer && self.asked.is_none() {
-            self.adopt(now, stored);
+        self.told(now, stored);
+    }
+
+    /// A watch or a primary told what stands in the register, which is as good as reading it. While a question is under way
+    /// it is kept: the answer may be older.
+    pub(super) fn told(&mut self, now: Tick, stored: Stored) {
+        if self.told.as_ref().is_none_or(|told| stored.revision > told.revision) {
+            self.told = Some(stored);
+        }
+        self.adopt_told(now);
+    }
+
+    /// Goes by what was told, when nothing is asked.
+    pub(super) fn adopt_told(&mut self, now: Tick) {
+        if self.asked.is_some() {
+            return;
+        }
+        let Some(told) = self.told.take() else { return };
+        if self.known.as_ref().is_none_or(|known| told.revision > known.revision) {
+            self.adopt(now, told);
         }
     }
 
@@ -164,6 +181,9 @@ impl Node {
         }
         if let Some(known) = &self.known {
             if known.revision == stored.revision {
+                if matches!(self.phase, Phase::Seeking { .. }) {
+                    self.settle(now);
+                }
                 return;
             }
             if stored.configuration.epoch < known.configuration.epoch {

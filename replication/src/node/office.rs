@@ -17,7 +17,7 @@ use super::{
 impl Node {
     pub(super) fn reported_in_office(&mut self, now: Tick, shard: u16, report: Report) {
         match report {
-            Report::Promised(epoch) => self.promised(shard, epoch.get()),
+            Report::Promised(epoch) => self.promised(now, shard, epoch.get()),
             Report::InOffice(epoch) => self.seated(shard, epoch.get()),
             Report::Late(late) | Report::Lost(late) => self.late(late),
             Report::Joined(joiner) => self.joined(shard, joiner),
@@ -38,7 +38,7 @@ impl Node {
         }
     }
 
-    fn promised(&mut self, shard: u16, epoch: u32) {
+    fn promised(&mut self, now: Tick, shard: u16, epoch: u32) {
         let Some(known) = self.known.clone() else { return };
         let Phase::Entering { fresh, promised, .. } = &mut self.phase else { return };
         if known.configuration.epoch.get() != epoch || !promised.insert(shard) {
@@ -47,6 +47,12 @@ impl Node {
         // R4: on all shards before any of them goes on.
         if promised.len() == usize::from(self.settings.shards) {
             let fresh = *fresh;
+            // A promise was made behind everything that was said before about what is here, and after it nothing is lost.
+            if !fresh && self.stateful.len() < self.shards() {
+                self.step_down();
+                let me = self.me();
+                return self.follow(now, me);
+            }
             let setup = self.setup(&known);
             self.order(Order::Office { setup, fresh });
         }
@@ -86,11 +92,12 @@ impl Node {
 
     /// A joiner that was certainly not listed is let go.
     fn unpin(&mut self, joiner: &Peer) {
+        // A late answer to an order that was taken back says nothing of the next try.
         if self.wants.pinned.take_if(|(pinned, _)| pinned == joiner).is_some() {
             self.order(Order::Unpin(joiner.clone()));
             self.order(Order::Drop(joiner.clone()));
+            self.wants.joined.remove(joiner);
         }
-        self.wants.joined.remove(joiner);
     }
 
     /// Puts the next change into the register.

@@ -62,18 +62,22 @@ impl Node {
         if self.lists_me(configuration) && primary == self.me() {
             return self.named_primary(&known);
         }
+        let listed = self.is_member();
         match &mut self.phase {
             Phase::Primary | Phase::Entering { .. } => {
                 self.wants = super::Wants::default();
-                self.order(Order::StepDown);
+                self.step_down();
                 self.follow(now, primary);
             }
             // The reports of the replicas end this phase.
             Phase::Yielding { .. } | Phase::Halted => {}
-            Phase::Following { primary: followed, .. } if *followed == primary => {}
+            // What had handed over, and is primary again, has to be greeted again.
+            Phase::Following { primary: followed, handed, .. }
+                if *followed == primary && handed.is_empty() => {}
             // It hands over, and needs this node's acknowledgements until it has.
             Phase::Following { primary: followed, stream: Stream::Up, handed, .. }
                 if handed.len() < usize::from(self.settings.shards)
+                    && listed
                     && configuration.members.iter().any(|member| peer(member) == *followed) => {}
             Phase::Following { primary: followed, .. } => {
                 let followed = followed.clone();
@@ -102,6 +106,7 @@ impl Node {
             primary,
             stream: Stream::Down { dial_at: now },
             since: now,
+            torn: false,
             shards: BTreeSet::new(),
             handed: BTreeSet::new(),
         };
@@ -110,6 +115,7 @@ impl Node {
     /// What is to be done now that nothing new came.
     pub(super) fn go_on(&mut self, now: Tick) {
         self.check_again(now);
+        self.adopt_told(now);
         match &self.phase {
             Phase::Seeking { look_at } => {
                 if now >= *look_at && self.asked.is_none() && now >= self.ask_at {
@@ -131,21 +137,27 @@ impl Node {
     fn go_on_following(&mut self, now: Tick) {
         // Listed, and with nothing left of what it knew, it is as good as one that is not.
         let listed = self.is_member();
-        let Phase::Following { primary, stream, since, shards, .. } = &mut self.phase else { return };
+        let ready = self.stepping_down.is_empty();
+        let Phase::Following { primary, stream, since, torn, shards, .. } = &mut self.phase else { return };
         let settled = shards.len() == usize::from(self.settings.shards);
         let stuck = !settled && now.since(*since) > SETTLE_TIME;
         match stream {
-            Stream::Down { dial_at } if now >= *dial_at => {
+            Stream::Down { dial_at } if now >= *dial_at && ready => {
                 let member = self.known.as_ref().map(|known| known.configuration.primary_member().clone());
                 let me = &self.settings.me.node;
                 // Its own former life is not asked.
-                let there = member.filter(|member| peer(member) == *primary && member.node != *me);
+                if member.as_ref().is_some_and(|member| peer(member) != *primary) {
+                    *stream = Stream::Down { dial_at: now.after(LOOK_AGAIN) };
+                    self.settle(now);
+                    return if listed { self.look() } else { self.seek_beginning(now) };
+                }
+                let there = member.filter(|member| member.node != *me);
                 let Some(member) = there else {
                     *stream = Stream::Down { dial_at: now.after(LOOK_AGAIN) };
                     return if listed { self.look() } else { self.seek_beginning(now) };
                 };
                 *stream = Stream::Dialling;
-                *since = now;
+                (*since, *torn) = (now, false);
                 shards.clear();
                 self.outputs.push(Output::Dial { member, probe: false });
             }
@@ -227,8 +239,7 @@ impl Node {
         }
         let Some(last) = self.known.as_ref().map(|known| known.configuration.clone()) else { return };
         self.phase = Phase::Seeking { look_at: Tick(u64::MAX) };
-        self.stateful.clear();
-        self.order(Order::StepDown);
+        self.step_down();
         let new = self.anew(&Configuration { clean: false, ..last });
         self.swap_with(expected, Purpose::Begin, new);
         self.outputs.push(Output::Answer(ticket, Ok(())));
@@ -237,6 +248,11 @@ impl Node {
     fn refuse_force(&self, named: &[NodeId]) -> Option<String> {
         if matches!(self.phase, Phase::Primary | Phase::Entering { .. } | Phase::Yielding { .. }) {
             return Some("this node is primary: nothing has to be forced".to_string());
+        }
+        if self.is_member() {
+            return Some(
+                "this node has everything and takes over by itself: nothing has to be forced".to_string(),
+            );
         }
         if self.asked.is_some() {
             return Some("the register is being asked; try again in a second".to_string());
@@ -263,11 +279,12 @@ impl Node {
 
     /// What became of the streams to the primary.
     pub(super) fn dialed(&mut self, now: Tick, node: &NodeId, outcome: Dialed) {
-        let Phase::Following { primary, stream, .. } = &mut self.phase else { return };
+        let Phase::Following { primary, stream, torn, .. } = &mut self.phase else { return };
         if primary.node != *node || *stream != Stream::Dialling {
             return;
         }
         match outcome {
+            Dialed::Up if *torn => *stream = Stream::Down { dial_at: now.after(TRY_AGAIN) },
             Dialed::Up => *stream = Stream::Up,
             Dialed::Other(_) | Dialed::Refused => self.primary_died(now),
             Dialed::Silent(_) | Dialed::Alive => {
@@ -351,8 +368,7 @@ impl Node {
         if !matches!(&self.phase, Phase::Following { primary, .. } if primary == from) {
             return;
         }
-        self.stateful.clear();
-        self.order(Order::StepDown);
+        self.step_down();
         if let Phase::Following { stream, .. } = &mut self.phase {
             *stream = Stream::Down { dial_at: now };
         }
@@ -383,7 +399,7 @@ impl Node {
     pub(super) fn enter(&mut self, fresh: bool, stored: &Stored) {
         let configuration = &stored.configuration;
         let named = self.lists_me(configuration) && configuration.primary == self.settings.me.node;
-        assert!(named && (fresh || self.is_member()), "R5: only a member takes over");
+        assert!(named, "R5: only a member takes over");
         if fresh && configuration.state_lost {
             self.outputs.push(Output::Quarantine(quarantine(configuration.ttl_horizon)));
         }
@@ -406,8 +422,11 @@ impl Node {
             }
             Report::Astray(from) => self.astray(now, &from),
             Report::Restored => {
-                self.stateful.insert(shard);
+                if !self.stepping_down.contains_key(&shard) {
+                    self.stateful.insert(shard);
+                }
             }
+            Report::SteppedDown => self.stepped_down(shard),
             Report::StateLost => {
                 self.stateful.remove(&shard);
             }
@@ -417,34 +436,28 @@ impl Node {
                     handed.insert(shard);
                 }
                 if let Some(stored) = unpack(&configuration) {
-                    self.adopt_told(now, stored);
+                    let known = self.known.as_ref().map(|known| known.revision);
+                    if known == Some(stored.revision) {
+                        self.settle(now);
+                    } else {
+                        self.told(now, stored);
+                    }
                 }
             }
             other => self.reported_in_office(now, shard, other),
         }
     }
 
-    /// A primary told what it had put into the register, which is as good as reading it.
-    fn adopt_told(&mut self, now: Tick, stored: Stored) {
-        let newer = self.known.as_ref().is_none_or(|known| stored.revision > known.revision);
-        if newer && self.asked.is_none() {
-            self.adopt(now, stored);
-        } else {
-            self.settle(now);
-        }
-    }
-
     fn follows(&mut self, now: Tick, shard: u16, by: &Peer, configuration: &[u8]) {
         if let Some(stored) = unpack(configuration) {
-            let newer = self.known.as_ref().is_none_or(|known| stored.revision > known.revision);
-            if newer && self.asked.is_none() {
-                self.adopt(now, stored);
-            }
+            self.told(now, stored);
         }
         match &mut self.phase {
             Phase::Following { primary, shards, stream, .. } if primary == by => {
                 shards.insert(shard);
-                *stream = Stream::Up;
+                if shards.len() == usize::from(self.settings.shards) {
+                    *stream = Stream::Up;
+                }
             }
             // A shard that has handed over already.
             Phase::Yielding { shards, .. } => {
@@ -456,7 +469,8 @@ impl Node {
 
     fn lost(&mut self, now: Tick, lost: Peer) {
         match &mut self.phase {
-            Phase::Following { primary, stream, .. } if *primary == lost => {
+            Phase::Following { primary, stream, torn, .. } if *primary == lost => {
+                *torn = true;
                 if *stream == Stream::Up {
                     // All shards are dialled anew; a stream that stands still goes on until the new one is there. An order
                     // to end it could end the new one.

@@ -2,11 +2,13 @@
 
 use alloc::vec;
 
+use fairlock_protocol::{CellId, DigestKey, Epoch};
+
 use super::*;
+use crate::configuration::MacKey;
 use crate::member::Incarnation;
 use crate::memory::Memory;
 use crate::register::Register;
-use crate::replica::Report;
 
 fn member(node: &str, life: u64) -> Member {
     Member {
@@ -86,6 +88,7 @@ impl Stage {
                     Output::Order(Order::Office { setup, .. }) => {
                         inputs.push(Input::Shard(0, Report::InOffice(setup.epoch)));
                     }
+                    Output::Order(Order::StepDown) => inputs.push(Input::Shard(0, Report::SteppedDown)),
                     Output::Dial { member, probe } => {
                         inputs.push(Input::Dialed { node: member.node, probe, outcome: Dialed::Refused });
                     }

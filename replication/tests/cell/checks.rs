@@ -231,11 +231,11 @@ impl World {
     /// What is still missing until the cell is whole.
     pub(super) fn unsettled(&self) -> Option<String> {
         let Some(stored) = &self.memory.value else { return Some("no cell".into()) };
-        let (host, life) = primary_of(stored);
+        let (host, _) = primary_of(stored);
+        if let Some(off) = self.hosts.iter().find(|host| host.life == 0) {
+            return Some(format!("n{} is off", off.index));
+        }
         for other in &self.hosts {
-            if other.life == 0 {
-                return Some(format!("n{} is off", other.index));
-            }
             if other.standing == Standing::Halted {
                 return Some(format!("n{} has halted", other.index));
             }
@@ -260,7 +260,6 @@ impl World {
                 }
             }
         }
-        let _ = life;
         let waiting = self.clients.iter().position(|client| {
             client.asks.is_some_and(|request| request.attempt > 3) && client.answered == 0
         });

@@ -8,17 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlock_protocol::{Refusal, Tick};
-use fairlock_replication::node::{self, Dialed, Input, Node, NodeSettings, Output, Standing, Wish, peer};
+use fairlock_replication::node::{self, Dialed, Input, Node, NodeSettings, Standing, Wish, peer};
 use fairlock_replication::replica::Report;
-use fairlock_replication::{Answer, Incarnation, Member, NodeId, Stored, Watched};
+use fairlock_replication::{Answer, Incarnation, Member, NodeId, Watched};
 
+use super::clerk::{Clerk, Errand};
 use super::picture::CellAnswer;
 use super::wishes::Wishes;
 use super::{Caller, DIAL_TIME, Introduction, PeerDoor, Purpose};
 use crate::control::Alarms;
 use crate::control::register::{RegisterThread, Watch};
-use crate::lanes::{CellNews, ControlLane, PeerStream, ShardLane, ToControl, ToShard};
-use crate::shard::replicated::CellFacts;
+use crate::lanes::{ControlLane, PeerStream, ShardLane, ToControl, ToShard};
 
 /// What threads of a cell tell the control thread.
 #[derive(Debug)]
@@ -75,14 +75,13 @@ const MET_MAX: usize = 64;
 /// A node's desk.
 #[derive(Debug)]
 pub(crate) struct Desk {
-    node: Node,
+    clerk: Clerk,
     introduction: Arc<Introduction>,
     register: RegisterThread,
     _watch: Watch,
     _door: PeerDoor,
     control: ControlLane,
     copies_min: usize,
-    quarantine_until: Tick,
     feature_level: u16,
     /// Where the register is, and why it does not answer; empty: it does.
     place: String,
@@ -128,35 +127,34 @@ impl Desk {
             alive: BTreeMap::new(),
             wishes: Wishes::default(),
             offices_total: 0,
-            node: Node::new(parts.settings),
+            clerk: Clerk::new(parts.settings, parts.copies_min),
             introduction: parts.introduction,
             register: parts.register,
             _watch: parts.watch,
             _door: parts.door,
             control: parts.control,
             copies_min: parts.copies_min,
-            quarantine_until: Tick::ZERO,
         }
     }
 
     /// The node, for whoever wants to look.
     pub(crate) fn node(&self) -> &Node {
-        &self.node
+        self.clerk.node()
     }
 
     /// Until when nothing is granted; [`Tick::ZERO`] when there is no quarantine.
     pub(crate) fn quarantine_until(&self) -> Tick {
-        self.quarantine_until
+        self.clerk.quarantine_until()
     }
 
     /// The epoch that is known; 0 for none.
     pub(crate) fn epoch(&self) -> u32 {
-        self.node.known().map_or(0, |known| known.configuration.epoch.get())
+        self.node().known().map_or(0, |known| known.configuration.epoch.get())
     }
 
     /// When it has something to do by itself.
     pub(crate) fn next_due(&self, now: Tick) -> Tick {
-        self.node.next_due(now)
+        self.node().next_due(now)
     }
 
     /// A lease longer than any before is wanted.
@@ -169,7 +167,7 @@ impl Desk {
         if ticket != OWN_TICKET {
             let begun = match self.refuse(now, &wish) {
                 Some((refusal, why)) => Err(CellAnswer::Unmet { refusal, why }),
-                None => self.wishes.begin(now, ticket, &wish, &self.node),
+                None => self.wishes.begin(now, ticket, &wish, self.clerk.node()),
             };
             if let Err(answer) = begun {
                 return Outcome { answers: vec![(ticket, answer)], ..Outcome::default() };
@@ -196,10 +194,10 @@ impl Desk {
 
     /// Why a cell is not begun anew by force: somebody of it was heard (R13).
     fn refuse_force(&self, now: Tick, off: &[NodeId]) -> Option<String> {
-        if let Some(primary) = self.node.hears() {
+        if let Some(primary) = self.node().hears() {
             return Some(format!("{primary} serves this cell, and this node follows it: nothing has to be forced"));
         }
-        let members = &self.node.known()?.configuration.members;
+        let members = &self.node().known()?.configuration.members;
         let heard = |member: &&Member| {
             let seen = self.alive.get(&member.node);
             seen.is_some_and(|(life, at)| *life == member.incarnation && now.since(*at) < ALIVE_TIME)
@@ -253,53 +251,34 @@ impl Desk {
     }
 
     fn step(&mut self, now: Tick, input: Input, tray: &mut Tray<'_>) -> Outcome {
-        self.node.step(now, input);
         let mut outcome = Outcome::default();
-        for output in std::mem::take(self.node.outputs()) {
-            self.carry_out(now, output, tray, &mut outcome);
+        for errand in self.clerk.step(now, input, tray.alarms) {
+            self.carry_out(errand, tray, &mut outcome);
         }
-        outcome.answers.extend(self.wishes.settle(now, &self.node, &self.register_fault));
+        self.register_fault = tray.alarms.text("register").unwrap_or_default();
+        outcome.answers.extend(self.wishes.settle(now, self.clerk.node(), &self.register_fault));
         outcome
     }
 
-    fn carry_out(&mut self, now: Tick, output: Output, tray: &mut Tray<'_>, outcome: &mut Outcome) {
-        match output {
-            Output::Ask(ask) => {
+    fn carry_out(&mut self, errand: Errand, tray: &mut Tray<'_>, outcome: &mut Outcome) {
+        match errand {
+            Errand::Ask(ask) => {
                 if let Err(busy) = self.register.ask(ask) {
                     tracing::error!(?busy, "the register was asked twice at a time");
                 }
             }
-            Output::Dial { member, probe } => self.dial(member, probe),
-            Output::Order(order) => {
-                tray.lanes.iter_mut().for_each(|lane| lane.send(ToShard::Order(Box::new(order.clone()))));
-            }
-            Output::Configured(stored) => {
-                let configuration = &stored.configuration;
-                let (epoch, primary) = (configuration.epoch.get(), &configuration.primary);
-                let members = configuration.members.iter().map(|member| member.node.as_str());
-                let members = members.collect::<Vec<_>>().join(",");
-                // Relaxed: a number that is shown.
+            Errand::Dial { member, probe } => self.dial(member, probe),
+            Errand::Tell(message) => tray.lanes.iter_mut().for_each(|lane| lane.send(message.copy())),
+            // Relaxed: a number that is shown.
+            Errand::Known(epoch) => {
                 self.introduction.epoch.store(epoch, std::sync::atomic::Ordering::Relaxed);
-                tracing::info!(epoch, %primary, members, "configuration");
-                self.tell_shards(&stored, None, tray);
             }
-            Output::Quarantine(wait) => {
-                self.quarantine_until = now.after(wait);
-                tracing::warn!(?wait, "the cell lost its memory: no grants until its leases are over");
-                if let Some(stored) = self.node.known().cloned() {
-                    self.tell_shards(&stored, Some(self.quarantine_until), tray);
-                }
-            }
-            Output::HorizonRaised(ttl) => {
-                let ttl_ms = u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX);
-                tray.lanes.iter_mut().for_each(|lane| lane.send(ToShard::HorizonRaised { ttl_ms }));
-            }
-            Output::Answer(OWN_TICKET, answer) => outcome.own_wish = Some(answer),
-            Output::Answer(ticket, answer) => {
-                let answer = self.wishes.answered(ticket, answer, &self.node);
+            Errand::Answer(OWN_TICKET, answer) => outcome.own_wish = Some(answer),
+            Errand::Answer(ticket, answer) => {
+                let answer = self.wishes.answered(ticket, answer, self.clerk.node());
                 outcome.answers.extend(answer.map(|answer| (ticket, answer)));
             }
-            Output::Became(standing) => {
+            Errand::Became(standing) => {
                 tracing::info!(?standing, "this node's part in the cell");
                 self.offices_total += u64::from(standing == Standing::Primary);
                 if matches!(standing, Standing::Primary | Standing::Backup) {
@@ -307,48 +286,7 @@ impl Desk {
                 }
                 outcome.became = Some(standing);
             }
-            Output::Alarm("register", text) => {
-                self.register_fault = text.clone().unwrap_or_default();
-                match text {
-                    Some(text) => tray.alarms.raise("register", text),
-                    None => tray.alarms.clear("register"),
-                }
-            }
-            Output::Alarm(name, Some(text)) => tray.alarms.raise(name, text),
-            Output::Alarm(name, None) => tray.alarms.clear(name),
-            Output::Stopped => outcome.stopped = true,
-        }
-    }
-
-    fn tell_shards(&self, stored: &Stored, quarantine_until: Option<Tick>, tray: &mut Tray<'_>) {
-        let configuration = &stored.configuration;
-        let primary = configuration.primary_member();
-        let others = configuration.members.iter().filter(|member| member.node != primary.node);
-        let nodes: Vec<&str> = std::iter::once(primary)
-            .chain(others)
-            .map(|member| member.clients.as_str())
-            .filter(|clients| !clients.is_empty())
-            .collect();
-        let facts = CellFacts {
-            primary: primary.clients.clone(),
-            nodes: bounded(nodes.join(",")),
-            epoch: configuration.epoch.get(),
-            copies: configuration.members.len(),
-            copies_min: self.copies_min,
-        };
-        let (cell, digest_key, epoch) = (configuration.cell, configuration.digest_key, configuration.epoch);
-        let copies = facts.copies;
-        if copies < self.copies_min {
-            let text = format!("copies={copies}, min_copies={}: nothing is granted", self.copies_min);
-            tray.alarms.raise("copies", text);
-        } else if copies == 1 {
-            tray.alarms.raise("copies", "copies=1: this node is alone; start another".to_string());
-        } else {
-            tray.alarms.clear("copies");
-        }
-        for lane in tray.lanes.iter_mut() {
-            let facts = facts.clone();
-            lane.send(ToShard::Cell(Box::new(CellNews { cell, digest_key, epoch, facts, quarantine_until })));
+            Errand::Stopped => outcome.stopped = true,
         }
     }
 
@@ -385,7 +323,7 @@ impl Desk {
 
     /// Members that are known.
     pub(crate) fn copies(&self) -> usize {
-        self.node.known().map_or(0, |known| known.configuration.members.len())
+        self.node().known().map_or(0, |known| known.configuration.members.len())
     }
 
     /// Where the register is.
@@ -413,28 +351,18 @@ impl Desk {
         if !self.register_fault.is_empty() {
             return format!("the register at {} does not answer: {}", self.place, self.register_fault);
         }
-        let Some(known) = self.node.known() else {
+        let Some(known) = self.node().known() else {
             return format!("reading the register at {}", self.place);
         };
         let names = |nodes: &[NodeId]| nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ");
-        match self.node.hears() {
+        match self.node().hears() {
             Some(primary) => format!("{primary} is the primary and brings this node up to date"),
             None => {
-                let (primary, missing) = (&known.configuration.primary, names(&self.node.waits_for()));
+                let (primary, missing) = (&known.configuration.primary, names(&self.node().waits_for()));
                 format!("the primary {primary} does not take this node in; waiting for {missing}")
             }
         }
     }
-}
-
-/// What a client may be told at once: whole endpoints, as many as fit.
-fn bounded(nodes: String) -> String {
-    let most = fairlock_protocol::limits::ENDPOINTS_BYTES_MAX;
-    if nodes.len() <= most {
-        return nodes;
-    }
-    let end = nodes[..most].rfind(',').unwrap_or(0);
-    nodes[..end].to_string()
 }
 
 /// The role a standing is called in `status`.

@@ -154,11 +154,11 @@ impl Dialling<'_> {
         }
         let request = self.request(purpose);
         let met = self.introduce(socket, &request, limit);
-        let (stream, answerer) = met.map_err(|trouble| outcome(address, trouble))?;
+        let (stream, answerer) = met.map_err(|trouble| outcome(address, &trouble))?;
         match judge(&request, &answerer) {
             Ok(()) => Ok(stream),
             Err(Unsuited::OtherLife { .. }) => Err(Dialed::Other(answerer.member)),
-            Err(unsuited) => Err(outcome(address, unsuited.into())),
+            Err(unsuited) => Err(outcome(address, &unsuited.into())),
         }
     }
 
@@ -203,7 +203,7 @@ impl Dialling<'_> {
 }
 
 /// What a failed introduction says about who is there.
-fn outcome(address: &SocketAddr, trouble: Trouble) -> Dialed {
+fn outcome(address: &SocketAddr, trouble: &Trouble) -> Dialed {
     let text = format!("{address}: {trouble}");
     match trouble {
         Trouble::Reset => Dialed::Refused,
@@ -228,3 +228,6 @@ fn outcome(address: &SocketAddr, trouble: Trouble) -> Dialed {
         | Trouble::Io { .. } => Dialed::Silent(text),
     }
 }
+
+#[cfg(test)]
+mod tests;

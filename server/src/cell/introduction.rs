@@ -86,7 +86,9 @@ pub(super) struct Request {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum Unsuited {
     /// They are of different cells.
-    #[error("the caller is of cell `{caller}`, who answers of cell `{answerer}`: correct --cell, or --peer-address")]
+    #[error(
+        "the caller is of cell `{caller}`, who answers of cell `{answerer}`: correct --cell, or --peer-address"
+    )]
     OtherCell {
         /// The caller's.
         caller: String,

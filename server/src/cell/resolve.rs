@@ -57,6 +57,8 @@ pub(super) fn addresses(peer: &str, limit: Limit) -> Result<Vec<SocketAddr>, Str
         Ok(Ok(found)) if !found.is_empty() => Ok(found),
         Ok(Ok(_)) => Err(format!("{peer} has no address; correct --peer-address of that node")),
         Ok(Err(error)) => Err(format!("{peer} cannot be looked up: {error}")),
-        Err(_) => Err(format!("{peer} was not looked up in time; an address instead of a name needs no look-up")),
+        Err(_) => {
+            Err(format!("{peer} was not looked up in time; an address instead of a name needs no look-up"))
+        }
     }
 }

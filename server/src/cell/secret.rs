@@ -69,7 +69,9 @@ impl Secret {
             return Err(refuse("is not a file"));
         }
         if found.mode() & OPEN_TO_OTHERS != 0 {
-            return Err(refuse("can be read or changed by everybody on this host; chmod it to 0600, or 0640"));
+            return Err(refuse(
+                "can be read or changed by everybody on this host; chmod it to 0600, or 0640",
+            ));
         }
         let mut bytes = Vec::new();
         file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;

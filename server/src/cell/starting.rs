@@ -69,7 +69,7 @@ pub(crate) fn found(
     let settings = NodeSettings {
         me: me.clone(),
         shards,
-        profile: cell.profile.into(),
+        profile: cell.timing(),
         feature_level: OPERATIONS_LEVEL,
         fresh,
         ttl_max: config.ttl_max,
@@ -77,7 +77,7 @@ pub(crate) fn found(
     let secret = cell.peer_secret.as_deref().map(Secret::read).transpose()?;
     let introduction =
         Introduction { cell: name, me, shards, secret, epoch: AtomicU32::new(0) };
-    let (copies_min, profile) = (usize::from(cell.min_copies), cell.profile.into());
+    let (copies_min, profile) = (usize::from(cell.copies()), cell.timing());
     let place = config.register.url.clone().unwrap_or_default();
     Ok(Founding { place, settings, introduction, opened, door, copies_min, profile })
 }

@@ -44,7 +44,9 @@ pub(crate) enum Trouble {
         ours: bool,
     },
     /// The proof is wrong: another secret, or somebody who knows none.
-    #[error("the cell secrets differ: give every node of the cell the same --peer-secret, and other cells others")]
+    #[error(
+        "the cell secrets differ: give every node of the cell the same --peer-secret, and other cells others"
+    )]
     WrongProof,
     /// What was said came back.
     #[error("our own words came back: what is there is no node of a cell")]

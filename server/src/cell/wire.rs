@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use super::Trouble;
 use super::introduction::Introduction;
 use super::secret::{PROOF_BYTES, Role};
-use super::words::{HEAD_BYTES, NONCE_BYTES, OPENING_BYTES, Opening, SENTENCE_BYTES_MAX, VERSION, version_of};
+use super::words::{
+    HEAD_BYTES, NONCE_BYTES, OPENING_BYTES, Opening, SENTENCE_BYTES_MAX, VERSION, version_of,
+};
 
 /// Most bytes that are read of somebody who is not listened to any more.
 const PARTING_BYTES_MAX: usize = 2 * SENTENCE_BYTES_MAX;
@@ -104,7 +106,12 @@ impl Wire {
     ///
     /// # Errors
     /// [`Trouble`].
-    pub(super) fn say_sentence(&mut self, me: &Introduction, role: Role, fields: &[u8]) -> Result<(), Trouble> {
+    pub(super) fn say_sentence(
+        &mut self,
+        me: &Introduction,
+        role: Role,
+        fields: &[u8],
+    ) -> Result<(), Trouble> {
         let proof_bytes = if me.secret.is_some() { PROOF_BYTES } else { 0 };
         let mut sentence = length(fields.len() + proof_bytes);
         sentence.extend_from_slice(fields);
@@ -131,7 +138,11 @@ impl Wire {
     ///
     /// # Errors
     /// [`Trouble`]. That a proof is wrong is none: it is for the caller to say so.
-    pub(super) fn hear_sentence(&mut self, me: &Introduction, role: Role) -> Result<(Vec<u8>, bool), Trouble> {
+    pub(super) fn hear_sentence(
+        &mut self,
+        me: &Introduction,
+        role: Role,
+    ) -> Result<(Vec<u8>, bool), Trouble> {
         let mut claimed = [0; 2];
         self.hear(&mut claimed)?;
         let claimed = u16::from_le_bytes(claimed);

@@ -62,8 +62,7 @@ impl Opening {
         let (head, nonce) = bytes.split_at_mut(HEAD_BYTES);
         head[..8].copy_from_slice(&MAGIC);
         head[8..10].copy_from_slice(&VERSION.to_le_bytes());
-        head[10] =
-            if self.secret { FLAG_SECRET } else { 0 } | if self.busy { FLAG_BUSY } else { 0 };
+        head[10] = if self.secret { FLAG_SECRET } else { 0 } | if self.busy { FLAG_BUSY } else { 0 };
         nonce.copy_from_slice(&self.nonce);
         bytes
     }

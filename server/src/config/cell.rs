@@ -1,5 +1,5 @@
-//! What a node is told of its cell: its name there and how others reach this one. Where the nodes agree on who is in
-//! it is the register's section. A cell that is told in part is refused: a node that serves alone because a line is missing would be two servers' worth
+//! What a node is told of its cell: its name there, where the nodes agree on who is in it, and how others reach this one.
+//! A cell that is told in part is refused: a node that serves alone because a line is missing would be two servers' worth
 //! of grants.
 
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ const COPIES_MAX: u16 = 8;
 const TCP: &str = "tcp://";
 
 /// The section `[cell]`. Without it a server runs alone.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct CellConfig {
@@ -33,10 +33,10 @@ pub struct CellConfig {
     pub peer_address: Option<String>,
     /// `host:port` that clients dial, several separated by commas; `None`: `listen`.
     pub client_address: Option<String>,
-    /// How long silence may last.
-    pub profile: ProfileChoice,
-    /// Copies without which nothing is granted.
-    pub min_copies: u16,
+    /// How long silence may last; `None`: `cloud`.
+    pub profile: Option<ProfileChoice>,
+    /// Copies without which nothing is granted; `None`: 1.
+    pub min_copies: Option<u16>,
     /// File with what all nodes of the cell know and nobody else; `None`: nobody has to prove anything.
     #[serde(deserialize_with = "values::path_or_none")]
     pub peer_secret: Option<PathBuf>,
@@ -72,36 +72,31 @@ impl From<ProfileChoice> for Profile {
     }
 }
 
-impl Default for CellConfig {
-    fn default() -> CellConfig {
-        CellConfig {
-            name: None,
-            node: None,
-            peer_listen: None,
-            peer_address: None,
-            client_address: None,
-            profile: ProfileChoice::Cloud,
-            min_copies: 1,
-            peer_secret: None,
-        }
-    }
-}
-
 impl CellConfig {
     /// Whether there is a cell: anything of it was told.
     pub fn is_told(&self) -> bool {
         *self != CellConfig::default()
     }
 
-    /// Whether a node may be told so, with these addresses for clients and with or without a place of the register.
+    /// Times between nodes.
+    pub fn timing(&self) -> Profile {
+        self.profile.unwrap_or_default().into()
+    }
+
+    /// Copies without which nothing is granted.
+    pub fn copies(&self) -> u16 {
+        self.min_copies.unwrap_or(1)
+    }
+
+    /// Whether a node may be told so, with these addresses for clients.
     ///
     /// # Errors
     /// [`ConfigError`], naming the key and what to do.
     pub(super) fn check(
         &self,
         listen: &[SocketAddr],
-        insecure: bool,
         has_register: bool,
+        insecure: bool,
     ) -> Result<(), ConfigError> {
         if !self.is_told() && !has_register {
             return Ok(());
@@ -116,7 +111,7 @@ impl CellConfig {
                 return Err(ConfigError::value(key, "a name here is 1 to 64 of a-z 0-9 . _ -"));
             }
         }
-        if self.min_copies == 0 || self.min_copies > COPIES_MAX {
+        if !(1..=COPIES_MAX).contains(&self.copies()) {
             return Err(ConfigError::value("cell.min_copies", "1 to 8 copies are possible"));
         }
         self.check_addresses(peer_listen, listen)?;
@@ -130,8 +125,8 @@ impl CellConfig {
         let needed = [
             ("cell.name", self.name.is_none()),
             ("cell.node", self.node.is_none()),
-            ("cell.peer_listen", self.peer_listen.is_none()),
             ("register.url", !has_register),
+            ("cell.peer_listen", self.peer_listen.is_none()),
         ];
         needed.into_iter().filter_map(|(key, is_missing)| is_missing.then_some(key)).collect()
     }
@@ -204,12 +199,17 @@ impl CellConfig {
         page.optional("peer_address", meaning, "peer_listen", text(&self.peer_address), "\"a.example:7413\"");
         let meaning = "what clients dial, \"host:port\", several separated by commas";
         page.optional("client_address", meaning, "listen", text(&self.client_address), "\"a.example:7411\"");
-        let profile = (self.profile != ProfileChoice::Cloud).then(|| quoted(self.profile.name()));
+        let profile = self.profile.map(|profile| quoted(profile.name()));
         let meaning =
             "how long silence may last: \"lan\" (50ms; one rack) or \"cloud\" (500ms; virtual machines)";
         page.optional("profile", meaning, "\"cloud\"", profile, "\"lan\"");
-        let copies = (self.min_copies != 1).then_some(self.min_copies);
-        page.optional("min_copies", "copies without which nothing is granted, 1 to 8", "1", copies, "2");
+        page.optional(
+            "min_copies",
+            "copies without which nothing is granted, 1 to 8",
+            "1",
+            self.min_copies,
+            "2",
+        );
         let path = self.peer_secret.as_ref().map(|path| quoted(path.display()));
         let meaning =
             "file with the secret that all nodes of the cell know, 16 bytes or more, not for others to read";

@@ -21,6 +21,7 @@ impl Config {
         self.cell.describe(&mut page);
         self.register.describe(&mut page, &default.register);
         self.describe_namespaces(&mut page);
+        self.cell.describe(&mut page);
         page.text
     }
 

@@ -45,16 +45,6 @@ fn what_is_printed_loads_again_as_the_same() {
             password_file: Some(PathBuf::from("/password")),
             timeout: Duration::from_millis(750),
         },
-        cell: CellConfig {
-            name: Some("prod".to_string()),
-            node: Some("a".to_string()),
-            peer_listen: Some("127.0.0.1:7413".parse().unwrap()),
-            peer_address: Some("a.example:7413".to_string()),
-            client_address: Some("a.example:7411,tcp://b:1".to_string()),
-            profile: ProfileChoice::Lan,
-            min_copies: 2,
-            peer_secret: Some(PathBuf::from("/secret")),
-        },
         namespaces: BTreeMap::from([
             ("a.b-c".to_string(), NamespaceConfig::new(Discipline::Phase)),
             (
@@ -66,6 +56,16 @@ fn what_is_printed_loads_again_as_the_same() {
                 },
             ),
         ]),
+        cell: CellConfig {
+            name: Some("prod".to_string()),
+            node: Some("a-1".to_string()),
+            peer_listen: Some("0.0.0.0:7413".parse().unwrap()),
+            peer_address: Some("a-1.example:7413".to_string()),
+            client_address: Some("a-1.example:7411".to_string()),
+            profile: Some(ProfileChoice::Lan),
+            min_copies: Some(2),
+            peer_secret: Some(PathBuf::from("/etc/fairlock/\"secret\"")),
+        },
     };
     for config in [&Config::default(), &told] {
         let text = config.describe();
@@ -79,14 +79,14 @@ fn what_is_printed_loads_again_as_the_same() {
 fn every_key_is_printed_with_its_default() {
     let text = Config::default().describe();
     // A key that cannot be given is answered with the list of those that can.
-    for section in ["", "[limits]\n", "[register]\n", "[cell]\n", "[namespace.x]\n"] {
+    for section in ["", "[limits]\n", "[register]\n", "[namespace.x]\n", "[cell]\n"] {
         let error = parse(&format!("{section}nonsense = 1")).unwrap_err().to_string();
         let keys = error.split_once("expected one of").unwrap().1;
         for key in keys
             .split('`')
             .skip(1)
             .step_by(2)
-            .filter(|key| !["limits", "register", "cell", "namespace"].contains(key))
+            .filter(|key| !["limits", "register", "namespace", "cell"].contains(key))
         {
             let line =
                 text.lines().position(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = ")));

@@ -398,7 +398,6 @@ impl Shard {
     }
 
     /// The lock table, for whoever checks it.
-    #[cfg(test)]
     pub(crate) fn table(&self) -> &Table {
         &self.table
     }

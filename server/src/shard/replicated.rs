@@ -55,6 +55,13 @@ struct Batch {
     to_shards: Vec<(ShardId, ToShard)>,
 }
 
+/// What has waited long enough, but for bytes, which go to their connections at once.
+#[derive(Debug, Default)]
+struct Free {
+    closes: Vec<(ConnectionKey, bool)>,
+    to_shards: Vec<(ShardId, ToShard)>,
+}
+
 /// A stream with another node.
 #[derive(Debug)]
 struct Stream {
@@ -77,6 +84,8 @@ pub(super) struct Replicated {
     streams: Vec<Stream>,
     written: Vec<ConnectionKey>,
     batches: VecDeque<Batch>,
+    /// What everybody has acknowledged: it leaves at the end of the pass, not to be taken for something that was made there.
+    free: Free,
     pieces: Vec<Vec<u8>>,
     was_serving: bool,
     /// When rounds were begun that have not come back, and when the newest was that has.
@@ -98,6 +107,7 @@ impl Replicated {
             streams: Vec::new(),
             written: Vec::new(),
             batches: VecDeque::new(),
+            free: Free::default(),
             pieces: Vec::new(),
             was_serving: false,
             begun: VecDeque::new(),
@@ -132,6 +142,11 @@ impl Shard {
     /// Makes this a shard of a cell. Until an order of the control thread it serves nobody.
     pub(crate) fn replicate(&mut self, replica: Replica, table: TableSettings) {
         self.replicated = Some(Box::new(Replicated::new(replica, table)));
+    }
+
+    /// The replica of a shard of a cell, for whoever checks it.
+    pub(crate) fn replica(&self) -> Option<&Replica> {
+        self.replicated.as_ref().map(|replicated| &replicated.replica)
     }
 
     /// Whether requests are taken in here.
@@ -488,7 +503,9 @@ impl Shard {
     /// Everybody is sent on; what waited for a round is void.
     fn leave_office(&mut self) {
         let Some(replicated) = &mut self.replicated else { return };
-        replicated.batches.clear();
+        // Connections that were to end end, without what was to be said before; the rest is void.
+        let closes = replicated.batches.drain(..).flat_map(|batch| batch.closes);
+        self.output.close.extend(closes.chain(std::mem::take(&mut replicated.free).closes));
         replicated.begun.clear();
         replicated.written.clear();
         (self.presences, self.visiting) = (Vec::new(), 0);
@@ -526,9 +543,16 @@ impl Shard {
                     self.output.dirty.push(key);
                 }
             }
-            self.output.close.extend(batch.closes);
-            self.output.to_shards.extend(batch.to_shards);
+            replicated.free.closes.extend(batch.closes);
+            replicated.free.to_shards.extend(batch.to_shards);
         }
+    }
+
+    /// Everything that has waited long enough leaves.
+    fn set_free(&mut self) {
+        let Some(replicated) = &mut self.replicated else { return };
+        self.output.close.append(&mut replicated.free.closes);
+        self.output.to_shards.append(&mut replicated.free.to_shards);
     }
 
     /// Ends the pass towards other nodes: what was written waits for this pass's round.
@@ -536,7 +560,7 @@ impl Shard {
         let Some(replicated) = &mut self.replicated else { return };
         if !self.holds_back {
             replicated.replica.end_pass(self.now, false);
-            return;
+            return self.set_free();
         }
         let closes = std::mem::take(&mut self.output.close);
         let to_shards = std::mem::take(&mut self.output.to_shards);
@@ -554,6 +578,7 @@ impl Shard {
             replicated.begun.push_back((newest, self.now));
         }
         self.release();
+        self.set_free();
     }
 
     /// Hands out the bytes for other nodes, and which streams are to end after them.

@@ -1,7 +1,8 @@
 //! One client of a storm: takes, tries, waits for, cancels, converts and holds random locks in random modes through the Rust
 //! client until its time is over or it crashes, and writes the history of it. Its name is that of the file.
 //!
-//! `storm-client ENDPOINT[,ENDPOINT…] SEED HISTORY MILLISECONDS CRASH_ONE_IN TTL_MS [NAMES]`
+//! `storm-client ENDPOINT[,ENDPOINT…] SEED HISTORY MILLISECONDS CRASH_ONE_IN TTL_MS [NAMES [PAUSE_US]]`: with a pause it rests
+//! up to so long between two turns, and goes on asking for a session as long as there is no server.
 
 use fairlock::{AcquireError, Client, Guard, LockRequest, Mode, OwnerId, Refusal};
 use fairlock_tests::random::Random;
@@ -23,6 +24,8 @@ struct Storm {
     recorder: Recorder,
     crash_one_in: u64,
     names: u64,
+    /// Longest rest between two turns, in microseconds.
+    pause: u64,
     turns: u64,
 }
 
@@ -37,15 +40,27 @@ fn main() {
         recorder: Recorder::new(path, own_name.clone()),
         crash_one_in: number(4),
         names: if arguments.len() > 6 { number(6) } else { 3 },
+        pause: if arguments.len() > 7 { number(7) } else { 0 },
         turns: 0,
     };
-    let builder = Client::builder().ttl(Duration::from_millis(number(5))).label(format!("storm {own_name}"));
-    let client = builder.connect(arguments[0].as_str()).expect("the server is there");
+    let begun = Instant::now();
+    let patient = storm.pause > 0;
+    let client = loop {
+        let builder =
+            Client::builder().ttl(Duration::from_millis(number(5))).label(format!("storm {own_name}"));
+        match builder.connect(arguments[0].as_str()) {
+            Ok(client) => break client,
+            Err(_) if patient && begun.elapsed() < length => std::thread::sleep(Duration::from_millis(20)),
+            Err(error) => panic!("the server is there: {error}"),
+        }
+    };
     // Over a Unix socket the server watches the process, and its death passes the locks on.
     storm.recorder.open(arguments[0].starts_with("tcp"));
-    let begun = Instant::now();
     while begun.elapsed() < length {
         storm.turn(&client);
+        if storm.pause > 0 {
+            std::thread::sleep(Duration::from_micros(storm.random.below(storm.pause)));
+        }
     }
     storm.recorder.closed();
 }

@@ -12,7 +12,9 @@ const ASK_TIME: Duration = Duration::from_millis(400);
 pub(super) enum Look {
     /// Its process is gone.
     Dead,
-    /// It runs, and says nothing.
+    /// It runs, and has not said anything yet.
+    Starting,
+    /// It runs, and says nothing any more.
     Silent,
     /// It says this of itself.
     Told {
@@ -41,19 +43,20 @@ pub(super) struct Scene {
 impl Scene {
     /// Looks at every node.
     pub(super) fn of(stage: &mut Stage) -> Scene {
-        let seen: Vec<(&'static str, bool, Option<ClusterReport>)> =
-            stage.nodes.iter().map(|node| (node.name, node.pid().is_some(), ask(node))).collect();
-        Scene::from_reports(&seen)
+        let seen = stage.nodes.iter_mut().map(|node| {
+            let report = ask(node);
+            node.was_heard |= report.is_some();
+            let silent = if node.was_heard { Look::Silent } else { Look::Starting };
+            (node.name, if node.pid().is_some() { silent } else { Look::Dead }, report)
+        });
+        Scene::from_reports(&seen.collect::<Vec<_>>())
     }
 
-    fn from_reports(seen: &[(&'static str, bool, Option<ClusterReport>)]) -> Scene {
-        let looks = seen.iter().map(|(name, runs, report)| {
-            let look = match report {
-                _ if !runs => Look::Dead,
-                None => Look::Silent,
-                Some(report) => Look::Told { part: report.part, epoch: report.epoch },
-            };
-            (*name, look)
+    /// From what each node says, or how it looks when it says nothing.
+    fn from_reports(seen: &[(&'static str, Look, Option<ClusterReport>)]) -> Scene {
+        let looks = seen.iter().map(|(name, otherwise, report)| {
+            let told = report.as_ref().map(|report| Look::Told { part: report.part, epoch: report.epoch });
+            (*name, told.unwrap_or_else(|| otherwise.clone()))
         });
         let reports = || seen.iter().filter_map(|(_, _, report)| report.as_ref());
         let primary = reports().filter(|report| report.part == NodePart::Primary);
@@ -122,7 +125,11 @@ mod tests {
     #[test]
     fn of_two_who_call_themselves_primary_the_later_one_is_shown() {
         let frozen = report("a", NodePart::Primary, 7);
-        let seen = [("a", true, Some(frozen)), ("b", true, Some(report("b", NodePart::Primary, 8))), ("c", false, None)];
+        let seen = [
+            ("a", Look::Silent, Some(frozen)),
+            ("b", Look::Silent, Some(report("b", NodePart::Primary, 8))),
+            ("c", Look::Dead, None),
+        ];
         let scene = Scene::from_reports(&seen);
         assert_eq!((scene.primary.as_deref(), scene.epoch), (Some("b"), 8));
         assert_eq!(scene.members, ["a", "b"], "a joiner is no member");
@@ -132,7 +139,7 @@ mod tests {
 
     #[test]
     fn without_a_primary_the_newest_news_count() {
-        let seen = [("a", true, None), ("b", true, Some(report("b", NodePart::Backup, 8)))];
+        let seen = [("a", Look::Silent, None), ("b", Look::Silent, Some(report("b", NodePart::Backup, 8)))];
         let scene = Scene::from_reports(&seen);
         assert_eq!((scene.primary, scene.epoch, &scene.looks[0].1), (None, 8, &Look::Silent));
     }

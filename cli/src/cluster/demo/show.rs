@@ -201,6 +201,7 @@ impl Show {
 fn word(look: &Look) -> &'static str {
     match look {
         Look::Dead => "dead",
+        Look::Starting => "starting",
         Look::Silent => "silent",
         Look::Told { part, .. } => part.name(),
     }
@@ -210,7 +211,7 @@ fn tone(look: &Look) -> Tone {
     use fairlock::admin::NodePart;
     match look {
         Look::Dead | Look::Told { part: NodePart::Halted, .. } => Tone::Bad,
-        Look::Silent | Look::Told { part: NodePart::Joining, .. } => Tone::Warn,
+        Look::Starting | Look::Silent | Look::Told { part: NodePart::Joining, .. } => Tone::Warn,
         Look::Told { part: NodePart::Primary, .. } => Tone::Good,
         Look::Told { part: NodePart::Backup, .. } => Tone::Plain,
     }

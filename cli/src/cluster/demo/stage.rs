@@ -34,6 +34,8 @@ pub(super) struct Node {
     pub(super) clients: SocketAddr,
     peer: SocketAddr,
     child: Option<Child>,
+    /// It has answered in this life.
+    pub(super) was_heard: bool,
     /// Since when it is dead.
     pub(super) dead_since: Option<Instant>,
 }
@@ -69,7 +71,7 @@ impl Stage {
             SocketAddr::from(([127, 0, 0, 1], port))
         };
         let (register, etcd_peer) = (port(), port());
-        let node = |name| Node { name, clients: port(), peer: port(), child: None, dead_since: None };
+        let node = |name| Node { name, clients: port(), peer: port(), child: None, was_heard: false, dead_since: None };
         let nodes = NAMES.into_iter().take(count).map(node).collect();
         let mut stage = Stage { directory: own_directory()?, register, etcd: None, nodes };
         stage.etcd = Some(stage.start_etcd(&etcd, etcd_peer)?);
@@ -133,7 +135,7 @@ impl Stage {
         arguments.extend([OsStr::new("--socket"), socket.as_os_str(), OsStr::new("--state-dir"), state.as_os_str()]);
         let child = self.leashed(node.name, &arguments)?;
         if let Some(node) = self.nodes.get_mut(at) {
-            (node.child, node.dead_since) = (Some(child), None);
+            (node.child, node.dead_since, node.was_heard) = (Some(child), None, false);
         }
         Ok(())
     }

@@ -5,8 +5,8 @@ use std::path::Path;
 use super::*;
 use crate::config::Config;
 
-const WHOLE: &str = "register.url = \"etcd://r:2379\"\n\
-    [cell]\nname = \"prod\"\nnode = \"a\"\npeer_listen = \"127.0.0.1:7413\"\n";
+const WHOLE: &str =
+    "register.url = \"etcd://r:2379\"\n[cell]\nname = \"prod\"\nnode = \"a\"\npeer_listen = \"127.0.0.1:7413\"\n";
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(Path::new("/etc/fairlock.toml"), text)
@@ -21,19 +21,22 @@ fn refusal(text: &str) -> String {
 #[test]
 fn a_cell_is_whole_or_refused_with_what_is_missing() {
     parse(WHOLE).unwrap().check().unwrap();
-    let keys = ["cell.name", "cell.node", "cell.peer_listen", "register.url"];
+    let keys = ["cell.name", "cell.node", "register.url", "cell.peer_listen"];
     for missing in keys {
-        let line_of = |key: &str| key.strip_prefix("cell.").unwrap_or(key).to_string();
-        let lines = WHOLE.lines().filter(|line| !line.starts_with(&line_of(missing)));
+        let lines = WHOLE.lines().filter(|line| !line.starts_with(missing.trim_start_matches("cell.")));
         let text = lines.collect::<Vec<_>>().join("\n");
         assert_eq!(refusal(&text), format!("a cell needs `{missing}` as well"));
     }
-    for lonely in ["peer_address = \"h:1\"", "profile = \"lan\"", "min_copies = 2", "peer_secret = \"/s\""] {
+    for lonely in ["peer_address = \"h:1\"", "profile = \"cloud\"", "min_copies = 1", "peer_secret = \"/s\""]
+    {
         let message = refusal(&format!("[cell]\n{lonely}"));
         assert!(keys.iter().all(|key| message.contains(&format!("`{key}`"))), "{lonely}: {message}");
     }
     assert!(!parse("[cell]\n").unwrap().cell.is_told());
-    assert!(refusal("register.url = \"etcd://r:2379\"").contains("`cell.name`"), "a register makes no server alone");
+    let silent = parse(WHOLE).unwrap().cell;
+    assert_eq!((silent.timing(), silent.copies()), (Profile::CLOUD, 1));
+    let told = parse(&format!("{WHOLE}profile = \"lan\"\nmin_copies = 3")).unwrap().cell;
+    assert_eq!((told.timing(), told.copies()), (Profile::LAN, 3));
 }
 
 #[test]
