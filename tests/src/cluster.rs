@@ -1,96 +1,52 @@
-//! A cell of real nodes with an etcd of its own. Every node has a plan that it can be started with again, at the addresses
-//! it had.
+//! Cells as their operators see them: the commands, at one node or with all named; and the demo.
 
+use crate::cell::{Cell, CellPlan};
 use crate::command::{Finished, finish};
-use crate::etcd::Etcd;
 use crate::eventually;
-use crate::server::{Plan, Server, lasting_address};
-use crate::ways;
+use crate::server::lasting_address;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-/// A cell; dropping it ends everything.
+/// A cell and how it is asked; its nodes are called n1, n2, …
 #[derive(Debug)]
-pub struct Cell {
-    /// Its register.
-    pub etcd: Etcd,
-    /// Its nodes by number; `None`: it does not run.
-    pub nodes: Vec<Option<Server>>,
-    /// How each is started.
-    pub plans: Vec<Plan>,
-    listens: Vec<SocketAddr>,
+pub struct Operated {
+    /// The cell.
+    pub cell: Cell,
+    /// The pages of its nodes for monitors.
+    pub admins: Vec<SocketAddr>,
 }
 
-/// Names of nodes, by number.
-const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
-
-impl Cell {
+impl Operated {
     /// So many nodes, of which none runs.
-    ///
-    /// # Panics
-    /// When etcd does not start.
-    pub fn new(count: usize) -> Cell {
-        let etcd = Etcd::start();
-        let io = *ways::drivers().first().expect("a driver is tested");
-        let listens: Vec<SocketAddr> = (0..count).map(|_| lasting_address()).collect();
-        let plan = |(name, listen): (&&str, &SocketAddr)| {
-            let words = ["--cell", "prod", "--node", name, "--drain", "1s"];
-            let register = format!("etcd://{}", etcd.endpoint());
-            let peer = lasting_address().to_string();
-            let told = ["--register", register.as_str(), "--peer-listen", peer.as_str()];
-            let plan = Plan::new(io).at(*listen).admin();
-            words.iter().chain(&told).fold(plan, |plan, word| plan.argument(*word))
-        };
-        let plans: Vec<Plan> = NAMES.iter().zip(&listens).map(plan).collect();
-        Cell { nodes: plans.iter().map(|_| None).collect(), etcd, plans, listens }
+    pub fn new(count: usize) -> Operated {
+        let mut cell = CellPlan::new(count).prepare();
+        let admins: Vec<SocketAddr> = (0..count).map(|_| lasting_address()).collect();
+        for (node, admin) in cell.nodes.iter_mut().zip(&admins) {
+            node.plan.arguments.extend(["--admin".to_owned(), admin.to_string()]);
+        }
+        Operated { cell, admins }
     }
 
     /// So many nodes that are all members, the first of them primary.
-    ///
-    /// # Panics
-    /// When they do not get there.
-    pub fn running(count: usize) -> Cell {
-        let mut cell = Cell::new(count);
+    pub fn running(count: usize) -> Operated {
+        let mut cell = Operated::new(count);
         for at in 0..count {
             cell.start(at);
+            cell.await_members(at + 1);
         }
-        cell.await_members(count);
         cell
     }
 
-    /// Starts a node and waits until it has its place.
-    ///
-    /// # Panics
-    /// When it gets none.
+    /// Starts a node, and waits for nothing.
     pub fn start(&mut self, at: usize) {
-        self.nodes[at] = Some(self.plans[at].start());
-    }
-
-    /// Kills a node as a crash would.
-    pub fn crash(&mut self, at: usize) {
-        if let Some(node) = self.nodes[at].take() {
-            node.crash();
-        }
-    }
-
-    /// A node that runs.
-    ///
-    /// # Panics
-    /// When it does not.
-    pub fn node(&self, at: usize) -> &Server {
-        self.nodes[at].as_ref().expect("the node runs")
+        self.cell.nodes[at].start();
     }
 
     /// One node's endpoint.
     pub fn one(&self, at: usize) -> String {
-        format!("tcp://{}", self.listens[at])
-    }
-
-    /// The endpoint that names them all.
-    pub fn endpoint(&self) -> String {
-        (0..self.listens.len()).map(|at| self.one(at)).collect::<Vec<_>>().join(",")
+        self.cell.nodes[at].tcp()
     }
 
     /// Runs a command at one node.
@@ -100,42 +56,27 @@ impl Cell {
 
     /// Runs a command with all nodes named.
     pub fn anywhere<const N: usize>(&self, arguments: [&str; N]) -> Finished {
-        finish(&self.endpoint(), arguments)
+        finish(&self.cell.endpoint(), arguments)
     }
 
-    /// What the primary says of the cell; `Null` while there is none.
-    pub fn status(&self) -> Value {
-        let said = self.anywhere(["cluster", "status", "--json"]);
-        if said.code == 0 { said.json() } else { Value::Null }
+    /// What one node says of the cell, once it does.
+    pub fn view(&self, at: usize, mut wanted: impl FnMut(&Value) -> bool) -> Value {
+        eventually("the node says so", || {
+            let said = self.at(at, ["cluster", "status", "--json"]);
+            (said.code == 0).then(|| said.json()).filter(&mut wanted)
+        })
     }
 
-    /// Waits until a primary has so many members that follow it on all shards, and says how the cell is.
+    /// Waits until a primary has so many members that follow it, and says how the cell is.
     pub fn await_members(&self, count: usize) -> Value {
         eventually("the cell has its members", || {
-            let status = self.status();
-            let far = |member: &Value| member["lag"].is_u64();
+            let said = self.anywhere(["cluster", "status", "--json"]);
+            let status = if said.code == 0 { said.json() } else { return None };
             let members = status["members"].as_array()?;
-            let whole = status["role"] == "primary" && members.len() == count && members.iter().all(far);
-            whole.then_some(status)
+            let follow = members.iter().all(|member| member["lag"].is_u64());
+            (status["role"] == "primary" && members.len() == count && follow).then_some(status)
         })
     }
-
-    /// The number of the node that is primary.
-    ///
-    /// # Panics
-    /// When the primary has a name that no node has.
-    pub fn primary(&self) -> usize {
-        eventually("there is a primary", || {
-            let status = self.status();
-            let primary = status["primary"].as_str().filter(|_| status["role"] == "primary")?;
-            NAMES.iter().position(|name| *name == primary)
-        })
-    }
-}
-
-/// The name of a node.
-pub fn name(at: usize) -> &'static str {
-    NAMES[at]
 }
 
 /// What a demo has told so far, and the command itself.

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use fairlock::{Client, GuardState};
-use fairlock_tests::cluster::{Cell, Demo, name};
-use fairlock_tests::command::{Finished, Running, fairlock, finish};
+use fairlock_tests::cluster::{Demo, Operated};
+use fairlock_tests::command::{Finished, finish};
 use fairlock_tests::metrics::get;
 use fairlock_tests::raw::{Raw, exclusive};
 use fairlock_tests::server::{Io, Plan};
@@ -11,7 +11,6 @@ use fairlock_tests::{eventually, ways};
 use fairlock_protocol::{Liveness, Request, ShardId};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -28,47 +27,45 @@ fn refused(said: &Finished, code: i32, words: &str) {
 /// G49: every node tells of the cell what it knows, from the first node to the third.
 #[test]
 fn a_cell_grows_from_one_node_to_three_and_says_so() {
-    let mut cell = Cell::new(3);
+    let mut cell = Operated::new(3);
     cell.start(0);
-    assert_eq!(cell.node(0).ready["role"], "primary");
     let alone = cell.await_members(1);
-    assert_eq!((&alone["cell"], &alone["primary"], &alone["copies"]), (&"prod".into(), &"a".into(), &1.into()));
+    assert_eq!((&alone["cell"], &alone["primary"], &alone["copies"]), (&"broken".into(), &"n1".into(), &1.into()));
     assert!(alone["alarms"][0].as_str().unwrap().contains("copies=1"), "{alone}");
     cell.start(1);
-    assert_eq!(cell.node(1).ready["role"], "backup");
+    cell.await_members(2);
     cell.start(2);
     let whole = cell.await_members(3);
     assert!(whole["epoch"].as_u64() >= alone["epoch"].as_u64().map(|epoch| epoch + 2), "each join is an epoch");
     assert_eq!(whole["reign"], alone["reign"], "nobody else took office");
     assert_eq!((&whole["copies"], &whole["min_copies"], &whole["alarms"]), (&3.into(), &1.into(), &Value::Array(vec![])));
     assert_eq!((&whole["register"]["answers"], &whole["state_lost"]), (&true.into(), &false.into()));
-    assert!(whole["register"]["place"].as_str().unwrap().contains(&cell.etcd.endpoint()));
+    assert!(whole["register"]["place"].as_str().unwrap().contains(&cell.cell.etcds[0].endpoint()));
     assert_eq!(whole["cell_id"].as_str().unwrap().len(), 32);
     for (at, member) in whole["members"].as_array().unwrap().iter().enumerate() {
         let role = if at == 0 { "primary" } else { "backup" };
-        assert_eq!((&member["node"], &member["role"]), (&name(at).into(), &role.into()));
+        assert_eq!((&member["node"], &member["role"]), (&format!("n{}", at + 1).into(), &role.into()));
         assert_eq!(member["clients"], cell.one(at));
         assert_eq!(member["incarnation"].as_str().unwrap().len(), 16);
         assert!(member["lag"].is_u64() && !member["peer"].as_str().unwrap().is_empty(), "{member}");
     }
     // A backup tells what it knows: all but how far the others are.
     let backup = cell.at(1, ["cluster", "status", "--json"]).json();
-    assert_eq!((&backup["node"], &backup["role"], &backup["primary"]), (&"b".into(), &"backup".into(), &"a".into()));
+    assert_eq!((&backup["node"], &backup["role"], &backup["primary"]), (&"n2".into(), &"backup".into(), &"n1".into()));
     assert_eq!((&backup["epoch"], &backup["members"][0]["lag"]), (&whole["epoch"], &Value::Null));
     let text = cell.anywhere(["cluster", "status"]);
     assert!(text.code == 0 && text.stdout.contains("answers") && text.stdout.contains("backup"), "{}", text.stdout);
     // The pages of monitors.
-    let metrics = get(cell.node(0).admin(), "/metrics");
+    let (_, metrics) = get(cell.admins[0], "/metrics");
     assert!(metrics.contains("\nfairlock_copies 3\n") && metrics.contains("\nfairlock_offices_total 1\n"), "{metrics}");
-    assert!(metrics.contains("fairlock_followers{shard=\"0\"} 2"), "{metrics}");
-    assert!(get(cell.node(0).admin(), "/healthz").contains("200 OK"));
-    assert!(get(cell.node(1).admin(), "/healthz").contains("503") );
+    assert!(metrics.contains("\nfairlock_followers{shard=\"0\"} 2\n"), "{metrics}");
+    assert_eq!((get(cell.admins[0], "/healthz").0, get(cell.admins[1], "/healthz").0), (200, 503));
 }
 
 /// Operators' questions reach the primary, whichever node is named; those about a node stay with it.
 #[test]
 fn any_node_may_be_asked() {
-    let cell = Cell::running(2);
+    let cell = Operated::running(2);
     let mut holder = Raw::greeted(&cell.one(0), ShardId::ANY);
     holder.open(60_000, Liveness::Heartbeat);
     holder.acquire(b"orders/42");
@@ -85,14 +82,15 @@ fn any_node_may_be_asked() {
         assert_eq!(finish(&both, ["status", "--json"]).json()["role"], "primary");
     }
     assert_eq!(cell.at(1, ["break", "orders/42"]).code, 0);
-    assert_eq!(cell.at(1, ["doctor"]).stdout.lines().filter(|line| line.contains("  cell ")).count(), 1);
+    let doctor = cell.at(1, ["doctor"]).stdout;
+    assert!(["cell", "register", "peers"].iter().all(|check| doctor.contains(&format!("  {check} "))), "{doctor}");
 }
 
 /// G50: a switchover takes nothing from a holder: its guard is valid all along, and the token is the same.
 #[test]
 fn a_switchover_keeps_a_held_lock() {
-    let cell = Cell::running(3);
-    let client = Client::builder().ttl(Duration::from_secs(5)).connect(cell.endpoint().as_str()).unwrap();
+    let cell = Operated::running(3);
+    let client = Client::builder().ttl(Duration::from_secs(5)).connect(cell.cell.endpoint().as_str()).unwrap();
     let guard = client.lock("x").acquire().unwrap();
     let token = guard.token();
     let (over, lost) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -103,7 +101,7 @@ fn a_switchover_keeps_a_held_lock() {
                 std::thread::sleep(Duration::from_millis(1));
             }
         });
-        for (asked, to) in [(0, "b"), (0, "c"), (2, "a")] {
+        for (asked, to) in [(0, "n2"), (0, "n3"), (2, "n1")] {
             let done = cell.at(asked, ["cluster", "switchover", to, "--json"]);
             assert_eq!(done.code, 0, "{}", done.stderr);
             assert_eq!(done.json()["done"], "switchover");
@@ -118,7 +116,7 @@ fn a_switchover_keeps_a_held_lock() {
     assert!(!lost.load(Ordering::Relaxed), "the guard was lost for a moment");
     eventually("the client is connected again", || (guard.state() == GuardState::Valid).then_some(()));
     guard.release().unwrap();
-    refused(&cell.anywhere(["cluster", "switchover", "a"]), 66, "primary already");
+    refused(&cell.anywhere(["cluster", "switchover", "n1"]), 66, "primary already");
     refused(&cell.anywhere(["cluster", "switchover", "zz"]), 66, "no other member");
     refused(&cell.anywhere(["cluster", "switchover", "No Name"]), 64, "names no node");
 }
@@ -126,16 +124,16 @@ fn a_switchover_keeps_a_held_lock() {
 /// A member that is taken out counts no more; it lives, so it joins again.
 #[test]
 fn an_evicted_node_joins_again() {
-    let cell = Cell::running(3);
-    let before = cell.status();
-    let done = cell.at(1, ["cluster", "evict", "c", "--json"]);
+    let cell = Operated::running(3);
+    let before = cell.await_members(3);
+    let done = cell.at(1, ["cluster", "evict", "n3", "--json"]);
     assert_eq!(done.code, 0, "{}", done.stderr);
     assert_eq!(done.json()["epoch"].as_u64(), before["epoch"].as_u64().map(|epoch| epoch + 1));
     let after = cell.await_members(3);
     assert!(after["epoch"].as_u64() > done.json()["epoch"].as_u64());
     assert_eq!(after["members"][2]["incarnation"], before["members"][2]["incarnation"], "the same process");
     refused(&cell.anywhere(["cluster", "evict", "zz"]), 66, "zz");
-    refused(&cell.anywhere(["cluster", "evict", "a"]), 77, "switchover");
+    refused(&cell.anywhere(["cluster", "evict", "n1"]), 77, "switchover");
     refused(&cell.anywhere(["cluster", "evict", "A"]), 64, "names no node");
 }
 
@@ -143,93 +141,68 @@ fn an_evicted_node_joins_again() {
 /// nothing is granted until the longest lease is over, and tokens go on rising.
 #[test]
 fn force_new_is_refused_while_somebody_may_be_alive() {
-    let mut cell = Cell::running(3);
-    refused(&cell.at(0, ["cluster", "force-new", "b", "c"]), 77, "primary");
-    refused(&cell.at(1, ["cluster", "force-new", "a", "c"]), 77, "a serves this cell");
+    let mut cell = Operated::running(3);
+    refused(&cell.at(0, ["cluster", "force-new", "n2", "n3"]), 77, "primary");
+    cell.view(1, |view| view["alarms"] == serde_json::json!([]));
+    refused(&cell.at(1, ["cluster", "force-new", "n1", "n3"]), 77, "n1 serves this cell");
     let mut holder = Raw::greeted(&cell.one(0), ShardId::ANY);
     holder.open(3000, Liveness::Heartbeat);
     let before = holder.acquire(b"x").token.unwrap();
-    let epoch = cell.status()["epoch"].as_u64().unwrap();
-    // All at once, so that nobody takes over: then nobody of the last configuration is left but by their names.
-    for at in [0, 1, 2] {
-        kill_process(cell.node(at).pid(), Signal::STOP).unwrap();
-    }
-    for at in [0, 1, 2] {
-        cell.crash(at);
-    }
-    // One comes back. It waits for the others, says so, and is not ready.
-    let mut waiting = Running::start(serve_again(&cell, 1));
-    let status = eventually("it says whom it waits for", || {
-        let said = cell.at(1, ["cluster", "status", "--json"]);
-        let status = if said.code == 0 { said.json() } else { return None };
-        (status["waits_for"].as_array().is_some_and(|names| !names.is_empty())).then_some(status)
-    });
-    assert_eq!((&status["role"], &status["waits_for"]), (&"joining".into(), &serde_json::json!(["a", "c"])));
+    // All at once, so that nobody takes over: of the last configuration only the names are left.
+    cell.cell.nodes.iter().for_each(|node| node.freeze());
+    cell.cell.nodes.iter_mut().for_each(|node| node.kill());
+    // One comes back. It waits for the others, and says so.
+    cell.start(1);
+    let status = cell.view(1, |view| view["waits_for"].as_array().is_some_and(|names| !names.is_empty()));
+    assert_eq!((&status["role"], &status["waits_for"]), (&"joining".into(), &serde_json::json!(["n1", "n3"])));
     assert!(status["alarms"].to_string().contains("force-new"), "{status}");
-    refused(&cell.at(1, ["cluster", "force-new", "a"]), 77, "c");
-    refused(&cell.at(1, ["cluster", "force-new", "c", "zz"]), 77, "a");
-    assert_eq!(finish(&cell.one(1), ["cluster", "force-new"]).code, 64, "nobody is named");
-    let done = cell.at(1, ["cluster", "force-new", "a", "c", "--json"]);
+    refused(&cell.at(1, ["cluster", "force-new", "n1"]), 77, "n3");
+    refused(&cell.at(1, ["cluster", "force-new", "n3", "zz"]), 77, "n1");
+    assert_eq!(cell.at(1, ["cluster", "force-new"]).code, 64, "nobody is named");
+    let done = cell.at(1, ["cluster", "force-new", "n1", "n3", "--json"]);
     assert_eq!(done.code, 0, "{}", done.stderr);
-    assert_eq!(done.json()["epoch"].as_u64(), Some(epoch + 1));
-    let status = cell.at(1, ["cluster", "status", "--json"]).json();
-    assert_eq!((&status["role"], &status["state_lost"], &status["copies"]), (&"primary".into(), &true.into(), &1.into()));
+    assert_eq!(done.json()["epoch"].as_u64(), status["epoch"].as_u64().map(|epoch| epoch + 1));
+    let status = cell.view(1, |view| view["role"] == "primary");
+    assert_eq!((&status["state_lost"], &status["copies"]), (&true.into(), &1.into()));
     assert!(status["recovering_ms"].as_u64().unwrap() > 0, "{status}");
-    assert!(cell.at(1, ["run", "x", "-n", "--", "true"]).code == 75, "nothing is granted yet");
+    assert_eq!(cell.at(1, ["run", "x", "-n", "--", "true"]).code, 75, "nothing is granted yet");
     let mut next = Raw::greeted(&cell.one(1), ShardId::ANY);
     next.open(3000, Liveness::Heartbeat);
     let after = eventually("the quarantine is over", || {
         let number = next.send(&Request::Acquire(exclusive(b"x")));
         let answer = next.answer(number);
-        std::thread::sleep(Duration::from_millis(50));
-        answer.is_granted().then(|| answer.grant().token.unwrap())
+        answer.refusal().is_none().then(|| answer.grant().token.unwrap())
     });
     assert!(after > before, "tokens rise");
     // The others come back, and join with nothing.
     cell.start(0);
-    assert_eq!(cell.node(0).ready["role"], "backup");
-    waiting.signal(Signal::TERM);
-    assert_eq!(waiting.wait(), 0);
-}
-
-/// The command line of a node that has been started before.
-fn serve_again(cell: &Cell, at: usize) -> std::process::Command {
-    let plan = &cell.plans[at];
-    let mut command = fairlock("", ["serve", "--shards", "1", "--listen"]);
-    command.arg(cell.one(at).trim_start_matches("tcp://")).args(&plan.arguments);
-    command.arg("--socket").arg(plan.socket()).arg("--state-dir").arg(plan.state());
-    command.stdout(Stdio::null()).stderr(Stdio::piped());
-    command
+    assert_eq!(cell.await_members(2)["primary"], "n2");
 }
 
 /// A start that waits says for what, and ends when it is told to.
 #[test]
 fn a_start_that_waits_says_for_what_and_answers_sigterm() {
-    let mut cell = Cell::new(1);
-    cell.etcd.kill();
-    let waiting = Running::start(serve_again(&cell, 0));
-    let said = eventually("it can be asked", || {
-        let said = cell.at(0, ["cluster", "status", "--json"]);
-        (said.code == 0).then(|| said.json()).filter(|said| said["register"]["answers"] == false)
-    });
+    let mut cell = Operated::new(1);
+    cell.cell.etcds[0].kill();
+    cell.start(0);
+    let said = cell.view(0, |view| view["register"]["answers"] == false);
     assert_eq!((&said["role"], &said["epoch"], &said["primary"]), (&"joining".into(), &0.into(), &Value::Null));
-    // Longer than the pause between two of its lines.
-    std::thread::sleep(Duration::from_millis(3500));
-    waiting.signal(Signal::TERM);
-    let ended = waiting.finish();
-    assert_eq!(ended.code, 0, "{}", ended.stderr);
-    assert!(ended.stderr.contains("not ready yet") && ended.stderr.contains("the register at"), "{}", ended.stderr);
+    let node = &mut cell.cell.nodes[0];
+    eventually("it says what it waits for", || node.plan.log().contains("not ready yet").then_some(()));
+    assert!(node.plan.log().contains("the register at etcd://"), "{}", node.plan.log());
+    assert_eq!(node.stop().unwrap().code(), Some(0), "{}", node.plan.log());
 }
 
 /// A node that cannot be a part of the cell does not start.
 #[test]
 fn a_node_with_another_number_of_shards_is_refused() {
-    let mut cell = Cell::running(1);
-    let plan = cell.plans[1].clone().shards(2);
+    let mut cell = Operated::new(2);
+    cell.start(0);
+    cell.await_members(1);
+    let plan = cell.cell.nodes[1].plan.clone().shards(2);
     let status = plan.try_start().expect_err("it does not fit");
     assert_eq!(status.code(), Some(78), "{}", plan.log());
     assert!(plan.log().contains("--shards 1"), "{}", plan.log());
-    cell.crash(0);
 }
 
 /// A server that runs alone has no cell to tell of.
