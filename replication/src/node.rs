@@ -22,6 +22,8 @@ use crate::replica::{Order, Peer, Report, Setup};
 mod asking;
 mod office;
 mod seeking;
+#[cfg(test)]
+mod tests;
 mod words;
 
 pub use words::{Dialed, Fresh, Input, NodeSettings, Output, Standing, Wish};
@@ -107,6 +109,8 @@ pub struct Node {
     wants: Wants,
     /// Replicas that have yet to answer the newest order to pin a joiner.
     pin_answers_due: usize,
+    /// An operator says that these nodes are off; the register is looked at first.
+    forcing: Option<(u64, Vec<NodeId>)>,
     standing: Standing,
     outputs: Vec<Output>,
 }
@@ -183,6 +187,7 @@ impl Node {
             quarantine_until: Tick::ZERO,
             wants: Wants::default(),
             pin_answers_due: 0,
+            forcing: None,
             standing: Standing::Seeking,
             outputs: Vec::new(),
         }
@@ -242,6 +247,16 @@ impl Node {
             Phase::Following { .. } | Phase::Seizing if self.is_member() => Standing::Backup,
             Phase::Halted => Standing::Halted,
             _ => Standing::Seeking,
+        }
+    }
+
+    /// The primary that this node hears: it serves, and the streams of all shards stand.
+    pub fn hears(&self) -> Option<&NodeId> {
+        match &self.phase {
+            Phase::Following { primary, stream: Stream::Up, shards, .. } if shards.len() == self.shards() => {
+                Some(&primary.node)
+            }
+            _ => None,
         }
     }
 

@@ -159,6 +159,11 @@ impl Replica {
         self.released
     }
 
+    /// Bytes of the entries that somebody may lack.
+    pub const fn log_bytes(&self) -> usize {
+        self.log.bytes()
+    }
+
     /// Whether nothing more may be taken in until others have acknowledged what there is.
     pub const fn is_full(&self) -> bool {
         self.log.bytes() >= WINDOW_BYTES

@@ -24,11 +24,21 @@ impl Node {
 
     /// Asks for a swap of what was read last.
     pub(super) fn swap(&mut self, purpose: Purpose, new: Option<Configuration>) {
+        let expected = self.known.as_ref().map(|known| known.revision);
+        self.swap_with(expected, purpose, new);
+    }
+
+    /// Asks for a swap of what stands there at this revision, or of nothing.
+    pub(super) fn swap_with(
+        &mut self,
+        expected: Option<Revision>,
+        purpose: Purpose,
+        new: Option<Configuration>,
+    ) {
         assert!(self.asked.is_none(), "one question at a time");
         let Some(new) = new else {
             return self.halt("epochs", exhausted());
         };
-        let expected = self.known.as_ref().map(|known| known.revision);
         self.asked = Some(Asked::Swap { purpose, expected, new: new.clone(), again: false });
         self.outputs.push(Output::Ask(Ask::Cas { expected, new }));
     }
@@ -38,9 +48,18 @@ impl Node {
         match (asked, answer) {
             (Asked::Look, Answer::Value(found)) => {
                 self.alarm("register", None);
-                self.found(now, found);
+                match self.forcing.take() {
+                    Some((ticket, named)) => self.force_on(now, ticket, &named, found),
+                    None => self.found(now, found),
+                }
             }
-            (Asked::Look, answer) => self.no_answer(now, &answer),
+            (Asked::Look, answer) => {
+                self.no_answer(now, &answer);
+                if let Some((ticket, _)) = self.forcing.take() {
+                    let why = "the register does not answer, and nothing can begin without it".to_string();
+                    self.outputs.push(Output::Answer(ticket, Err(why)));
+                }
+            }
             (Asked::Swap { purpose, new, .. }, Answer::Written(revision)) => {
                 self.alarm("register", None);
                 self.swapped(now, purpose, &Stored { configuration: new, revision });
@@ -122,7 +141,7 @@ impl Node {
     }
 
     /// Something was read.
-    fn found(&mut self, now: Tick, found: Option<Stored>) {
+    pub(super) fn found(&mut self, now: Tick, found: Option<Stored>) {
         match found {
             Some(stored) => self.adopt(now, stored),
             None if self.known.is_some() => self.halt(

@@ -198,16 +198,21 @@ impl Node {
 
     /// Every listed life is over: the cell begins anew, without what they knew.
     fn begin_anew(&mut self, last: &Configuration) {
+        let new = self.anew(last);
+        self.swap(Purpose::Begin, new);
+    }
+
+    /// The configuration of a cell that begins anew with this node alone.
+    fn anew(&self, last: &Configuration) -> Option<Configuration> {
         let me = self.settings.me.clone();
-        let new = successor(last).map(|next| Configuration {
+        successor(last).map(|next| Configuration {
             reign: next.epoch,
             primary: me.node.clone(),
             members: vec![me],
             state_lost: !last.clean,
             ttl_horizon: if last.clean { Duration::ZERO } else { last.ttl_horizon },
             ..next
-        });
-        self.swap(Purpose::Begin, new);
+        })
     }
 
     /// An operator says that these nodes are off.
@@ -216,10 +221,26 @@ impl Node {
         if let Some(why) = refusal {
             return self.outputs.push(Output::Answer(ticket, Err(why)));
         }
-        let Some(known) = self.known.clone() else { return };
+        self.forcing = Some((ticket, named.to_vec()));
+        self.look();
+    }
+
+    /// What stands in the register now may be newer than what was known, older (a backup that was restored) or gone: the
+    /// new epoch is behind both, and what stands there is what is replaced. Until here nothing of this node's is given up.
+    pub(super) fn force_on(&mut self, now: Tick, ticket: u64, named: &[NodeId], found: Option<Stored>) {
+        let expected = found.as_ref().map(|found| found.revision);
+        let known = self.known.as_ref().map_or(0, |known| known.configuration.epoch.get());
+        if found.as_ref().is_some_and(|found| found.configuration.epoch.get() > known) {
+            self.found(now, found);
+        }
+        if let Some(why) = self.refuse_force(named) {
+            return self.outputs.push(Output::Answer(ticket, Err(why)));
+        }
+        let Some(last) = self.known.as_ref().map(|known| known.configuration.clone()) else { return };
         self.phase = Phase::Seeking { look_at: Tick(u64::MAX) };
         self.step_down();
-        self.begin_anew(&Configuration { clean: false, ..known.configuration });
+        let new = self.anew(&Configuration { clean: false, ..last });
+        self.swap_with(expected, Purpose::Begin, new);
         self.outputs.push(Output::Answer(ticket, Ok(())));
     }
 
