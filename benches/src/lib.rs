@@ -7,8 +7,10 @@
 #![allow(clippy::missing_panics_doc, reason = "a benchmark that cannot go on panics, and says why")]
 #![allow(clippy::cast_precision_loss, reason = "figures are printed with three digits")]
 
+pub mod batches;
 pub mod cores;
 pub mod echo;
+pub mod exchange;
 pub mod figures;
 pub mod hall;
 pub mod machine;
