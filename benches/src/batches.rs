@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// Names in turn, so that the table is larger than the nearest cache.
 const NAMES: u64 = 100_000;
+/// A copy that has not confirmed after so long fails the measurement, in milliseconds.
+const COPY_PATIENCE_MS: u16 = 5000;
 
 /// What one round gave.
 #[derive(Clone, Copy, Debug)]
@@ -164,4 +166,36 @@ pub fn run(
         server_ns: ran.as_secs_f64() * 1e9 / operations as f64,
         batch_us: median(&spans),
     })
+}
+
+/// Redis with a copy, which confirms each batch.
+#[derive(Debug)]
+pub struct Copied(pub Pipeline);
+
+impl Peer for Copied {
+    fn send_takes(&mut self, names: &[[u8; 16]]) -> io::Result<()> {
+        for name in names {
+            self.0.put_set(name);
+        }
+        self.0.put_wait(COPY_PATIENCE_MS);
+        self.0.send()
+    }
+
+    fn taken(&mut self, count: usize) -> io::Result<Vec<GrantId>> {
+        self.0.answers(count, b"+OK\r\n")?;
+        self.0.answer_is(b":1\r\n").map(|()| Vec::new())
+    }
+
+    fn send_gives(&mut self, names: &[[u8; 16]], _: &[GrantId]) -> io::Result<()> {
+        for name in names {
+            self.0.put_delete(name);
+        }
+        self.0.put_wait(COPY_PATIENCE_MS);
+        self.0.send()
+    }
+
+    fn given(&mut self, count: usize) -> io::Result<()> {
+        self.0.answers(count, b":1\r\n")?;
+        self.0.answer_is(b":1\r\n")
+    }
 }
