@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// A file system in memory, on nearly every Linux.
 const MEMORY: &str = "/dev/shm";
 
+/// What the names of directories begin with, before the process id of their maker.
+const PREFIX: &str = "fairlock-bench-";
+
 /// A directory.
 #[derive(Debug)]
 pub struct Scratch(PathBuf);
@@ -21,6 +24,23 @@ fn is_memory() -> bool {
     Path::new(MEMORY).is_dir()
 }
 
+/// Where directories are made.
+fn base() -> PathBuf {
+    if is_memory() { PathBuf::from(MEMORY) } else { std::env::temp_dir() }
+}
+
+/// Removes the directories of runs that were killed.
+pub fn sweep() {
+    let Ok(entries) = std::fs::read_dir(base()) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let maker = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if maker.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 impl Scratch {
     /// A new, empty one.
     ///
@@ -29,9 +49,8 @@ impl Scratch {
     pub fn new() -> io::Result<Scratch> {
         // Only its uniqueness matters; pairs with nothing.
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let base = if is_memory() { PathBuf::from(MEMORY) } else { std::env::temp_dir() };
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = base.join(format!("fairlock-bench-{}-{number}", std::process::id()));
+        let path = base().join(format!("{PREFIX}{}-{number}", std::process::id()));
         std::fs::create_dir_all(&path)?;
         Ok(Scratch(path))
     }

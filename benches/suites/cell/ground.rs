@@ -44,6 +44,7 @@ impl Manner<'_> {
 impl<'a> Ground<'a> {
     /// Makes the places and starts the register; this program moves to the first place.
     pub(crate) fn prepare(program: &'a PathBuf) -> io::Result<Ground<'a>> {
+        scratch::sweep();
         let network = Network::new(1 + NODES + MEMBERS);
         network.places[0].enter()?;
         let etcd = Etcd::start(&network.places[usize::from(1 + NODES)..])?;
