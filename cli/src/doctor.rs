@@ -2,6 +2,7 @@
 //! with what to do. It changes nothing and never fails for what it finds; its exit code says whether something is
 //! wrong.
 
+mod cell;
 mod checks;
 
 use crate::args::{DoctorArgs, Reach};

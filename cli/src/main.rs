@@ -6,6 +6,7 @@
 
 mod args;
 mod bench;
+mod cluster;
 mod completions;
 mod doctor;
 mod failure;
@@ -59,6 +60,8 @@ fn dispatch(invocation: &Invocation) -> Result<u8, Failure> {
         (Command::Session(order), _) => match &order.command {
             SessionCommand::Kill(order) => takeaway::kill_session(order, reach),
         },
+        (Command::Cluster(order), _) => cluster::cluster(order, reach),
+        (Command::Leash(order), _) => Ok(cluster::leash::leash(order)),
         (Command::Doctor(order), _) => doctor::doctor(order, reach),
         (Command::Bench(order), _) => bench::bench(order, reach),
         (Command::Verify(order), _) => verify::verify(order, reach),

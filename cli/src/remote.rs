@@ -95,6 +95,7 @@ pub(crate) fn of_connect(error: &ConnectError) -> Failure {
 pub(crate) fn of_admin(error: &AdminError) -> Failure {
     match error {
         AdminError::Refused(refusal) => Failure::refused(*refusal, ""),
+        AdminError::Explained { refusal, detail } => Failure::new(failure::code_of(*refusal), detail.clone()),
         AdminError::Connection(error) => of_connect(error),
         other => Failure::new(failure::INTERNAL, with_sources(other)),
     }

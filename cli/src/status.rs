@@ -7,7 +7,7 @@ use crate::print::style::{Style, Tone};
 use crate::print::text::{counted, printable};
 use crate::print::{self, json};
 use crate::remote;
-use fairlock::admin::StatusReport;
+use fairlock::admin::{Role, StatusReport};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -19,8 +19,11 @@ pub(crate) fn status(reach: &Reach) -> Result<u8, Failure> {
     let mut admin = remote::admin(reach)?;
     let report = admin.status().map_err(|error| remote::of_admin(&error))?;
     let mut transports = BTreeMap::new();
-    for session in admin.sessions().map_err(|error| remote::of_admin(&error))? {
-        *transports.entry(session.transport.name()).or_default() += 1;
+    // A node that is not the primary has no sessions to tell of.
+    if report.role != Role::Backup {
+        for session in admin.sessions().map_err(|error| remote::of_admin(&error))? {
+            *transports.entry(session.transport.name()).or_default() += 1;
+        }
     }
     if reach.json {
         print::document(&json::Status::of(&report, transports))?;

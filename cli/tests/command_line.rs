@@ -21,7 +21,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-const COMMANDS: [&[&str]; 15] = [
+const COMMANDS: [&[&str]; 21] = [
     &["serve"],
     &["run"],
     &["hold"],
@@ -33,6 +33,12 @@ const COMMANDS: [&[&str]; 15] = [
     &["break"],
     &["session"],
     &["session", "kill"],
+    &["cluster"],
+    &["cluster", "status"],
+    &["cluster", "switchover"],
+    &["cluster", "evict"],
+    &["cluster", "force-new"],
+    &["cluster", "demo"],
     &["doctor"],
     &["bench"],
     &["verify"],

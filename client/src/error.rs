@@ -312,6 +312,14 @@ pub enum AdminError {
     /// The server said no.
     #[error("{0}")]
     Refused(Refusal),
+    /// The server said no, and why.
+    #[error("{detail} ({refusal})")]
+    Explained {
+        /// No.
+        refusal: Refusal,
+        /// Why, for a person.
+        detail: String,
+    },
     /// No connection, or it broke.
     #[error(transparent)]
     Connection(#[from] ConnectError),
@@ -321,7 +329,7 @@ impl AdminError {
     /// What the server said, when it was the server that refused.
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
-            AdminError::Refused(refusal) => Some(*refusal),
+            AdminError::Refused(refusal) | AdminError::Explained { refusal, .. } => Some(*refusal),
             AdminError::Connection(error) => error.refusal(),
         }
     }

@@ -11,6 +11,7 @@ extern crate std;
 
 pub mod admin;
 pub mod bundle;
+pub mod cluster;
 pub mod digest;
 pub mod handshake;
 pub mod ids;

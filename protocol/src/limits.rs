@@ -18,6 +18,14 @@ pub const IDENTITY_BYTES_MAX: usize = 256;
 pub const AUTH_BYTES_MAX: usize = 4096;
 /// Longest list of endpoints in bytes, as a server names the nodes of its cell: several for each of a few nodes.
 pub const ENDPOINTS_BYTES_MAX: usize = 1024;
+/// Nodes of a cell that are shown: members, of which there are at most 16, and who is on the way to become one.
+pub const CELL_NODES_MAX: usize = 32;
+/// Longest list of names of nodes in bytes: each has at most 64, and a comma.
+pub const NODE_NAMES_BYTES_MAX: usize = CELL_NODES_MAX * 65;
+/// Longest text that says where the register is, or why it does not answer, in bytes.
+pub const PLACE_BYTES_MAX: usize = 1024;
+/// Longest text of alarms in a view of a cell, in bytes; what is beyond is cut off.
+pub const ALARMS_BYTES_MAX: usize = 4096;
 /// Longest frame in bytes, header included; what a server must be able to buffer for one slow peer.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 /// Longest value block in bytes*.

@@ -1,6 +1,7 @@
 //! What a server can say: answers to requests, and notices that nobody asked for.
 
 use crate::admin::{LockEntry, Page, SessionEntry, ShowEntry, Status};
+use crate::cluster::ClusterView;
 use crate::handshake::{WELCOME, Welcome};
 use crate::ids::{FencingToken, GrantId, OwnerId, RequestId, Secret, SessionId, ShardId};
 use crate::mode::Mode;
@@ -29,6 +30,8 @@ pub mod kind {
     pub const STATUS: u8 = 0xA3;
     pub const BROKE: u8 = 0xA4;
     pub const KILLED: u8 = 0xA5;
+    pub const CLUSTER: u8 = 0xA6;
+    pub const FULFILLED: u8 = 0xA7;
     pub const NOTE_BLOCKING: u8 = 0xC0;
     pub const NOTE_BROKEN: u8 = 0xC1;
     pub const NOTE_HOLD_OVER: u8 = 0xC2;
@@ -166,6 +169,15 @@ pub enum Reply<'a> {
     },
     /// The session was told to end, or ended.
     Killed,
+    /// The cell, as the node that was asked knows it.
+    Cluster(ClusterView<'a>),
+    /// What was wished of the cell is done.
+    Fulfilled {
+        /// How long it took, in milliseconds.
+        took_ms: u32,
+        /// The primary's endpoints, of which epoch.
+        primary: Whereabouts<'a>,
+    },
     /// Notice: a grant begins to block others.
     Blocking {
         /// Which grant.
@@ -248,6 +260,10 @@ impl<'a> Reply<'a> {
             kind::STATUS => return Status::read(r).map(Reply::Status),
             kind::BROKE => Reply::Broke { holders: r.u32("holders")? },
             kind::KILLED => Reply::Killed,
+            kind::CLUSTER => return ClusterView::read(r).map(Reply::Cluster),
+            kind::FULFILLED => {
+                Reply::Fulfilled { took_ms: r.u32("took")?, primary: Whereabouts::read(&mut r)? }
+            }
             kind::NOTE_BLOCKING => Reply::Blocking {
                 grant: read_grant_id(&mut r)?,
                 waiters: r.u32("waiters")?,
@@ -314,6 +330,12 @@ impl<'a> Reply<'a> {
                 w.finish();
             }
             Reply::Killed => begin(out, kind::KILLED).finish(),
+            Reply::Cluster(ref view) => view.write(begin(out, kind::CLUSTER)),
+            Reply::Fulfilled { took_ms, ref primary } => {
+                let mut w = begin(out, kind::FULFILLED);
+                w.u32(took_ms);
+                primary.write(w);
+            }
             Reply::Blocking { grant, wanted, waiters } => {
                 let mut w = begin(out, kind::NOTE_BLOCKING);
                 w.u64(grant.get()).u32(waiters).u8(wanted.wire());

@@ -3,7 +3,7 @@
 use crate::bundle::Items;
 use crate::handshake::{HELLO, Hello};
 use crate::ids::{FencingToken, GrantId, OwnerId, RequestId, Secret, SessionId};
-use crate::limits::{LABEL_BYTES_MAX, NAME_BYTES_MAX};
+use crate::limits::{LABEL_BYTES_MAX, NAME_BYTES_MAX, NODE_NAMES_BYTES_MAX};
 use crate::mode::Mode;
 use crate::name::Resource;
 use crate::opening::{read_open, write_open};
@@ -35,6 +35,10 @@ pub mod kind {
     pub const STATUS: u8 = 0x23;
     pub const BREAK: u8 = 0x24;
     pub const KILL: u8 = 0x25;
+    pub const CLUSTER: u8 = 0x26;
+    pub const SWITCHOVER: u8 = 0x27;
+    pub const EVICT: u8 = 0x28;
+    pub const FORCE_NEW: u8 = 0x29;
 }
 
 /// How long a request may wait at the server.
@@ -199,6 +203,14 @@ pub enum Request<'a> {
         /// At once.
         force: bool,
     },
+    /// The cell, as this node knows it.
+    Cluster,
+    /// Another member takes over without a gap: the one with this name, or, when it is empty, any.
+    Switchover(&'a str),
+    /// A member is taken out.
+    Evict(&'a str),
+    /// The named nodes, separated by commas, are certainly off: the cell begins anew without what they know.
+    ForceNew(&'a str),
 }
 
 const ACQUIRE_REENTRANT: u8 = 1;
@@ -256,6 +268,10 @@ impl<'a> Request<'a> {
             kind::KILL => {
                 Request::Kill { session: read_session(&mut r)?, force: read_flag(&mut r, "force")? }
             }
+            kind::CLUSTER => Request::Cluster,
+            kind::SWITCHOVER => return read_nodes(r).map(Request::Switchover),
+            kind::EVICT => return read_nodes(r).map(Request::Evict),
+            kind::FORCE_NEW => return read_nodes(r).map(Request::ForceNew),
             unknown => return Err(Malformed::UnknownKind(unknown)),
         };
         r.end()?;
@@ -317,8 +333,27 @@ impl<'a> Request<'a> {
                 w.u64(session.get()).u8(u8::from(force));
                 w.finish();
             }
+            Request::Cluster => begin(out, kind::CLUSTER).finish(),
+            Request::Switchover(node) => write_nodes(begin(out, kind::SWITCHOVER), node),
+            Request::Evict(node) => write_nodes(begin(out, kind::EVICT), node),
+            Request::ForceNew(nodes) => write_nodes(begin(out, kind::FORCE_NEW), nodes),
         }
     }
+}
+
+/// Names of nodes, to the end of the body.
+fn read_nodes(mut r: Reader<'_>) -> Result<&str, Malformed> {
+    let names = r.remaining();
+    if names.len() > NODE_NAMES_BYTES_MAX {
+        return Err(Malformed::Refused(Refusal::TooLong));
+    }
+    core::str::from_utf8(names).map_err(|_| Malformed::Illegal("nodes"))
+}
+
+fn write_nodes(mut w: Writer<'_>, names: &str) {
+    assert!(names.len() <= NODE_NAMES_BYTES_MAX, "names of nodes are bounded where they enter the program");
+    w.bytes(names.as_bytes());
+    w.finish();
 }
 
 fn write_number(mut w: Writer<'_>, number: u64) {

@@ -224,6 +224,12 @@ impl<'a> Writer<'a> {
         Writer { out, start }
     }
 
+    /// Goes on behind what a buffer has, without a frame around it: for parts that a frame will take.
+    pub(crate) fn behind(out: &'a mut Vec<u8>) -> Writer<'a> {
+        let start = out.len();
+        Writer { out, start }
+    }
+
     /// Appends bytes as they are.
     #[inline]
     pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {

@@ -11,9 +11,9 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use fairlock_protocol::{CellId, DigestKey, Epoch, Tick};
+use fairlock_protocol::Tick;
 
-use crate::configuration::{Configuration, MEMBERS_MAX, MacKey};
+use crate::configuration::{Configuration, MEMBERS_MAX};
 use crate::member::{Member, NodeId};
 use crate::profile::Profile;
 use crate::register::{Answer, Ask, Revision, Stored, Watched};
@@ -24,6 +24,9 @@ mod office;
 mod seeking;
 #[cfg(test)]
 mod tests;
+mod words;
+
+pub use words::{Dialed, Fresh, Input, NodeSettings, Output, Standing, Wish};
 
 /// Pause between two looks at a register that has not changed, and between two tries to reach somebody.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -32,143 +35,21 @@ const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// Time in which a primary that was reached has taken its follower in, before it is asked anew.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
 
-/// What a node is told at its start.
-#[derive(Clone, Debug)]
-pub struct NodeSettings {
-    /// This node, in this life.
-    pub me: Member,
-    /// Number of its shards.
-    pub shards: u16,
-    /// Times.
-    pub profile: Profile,
-    /// Newest operations it understands.
-    pub feature_level: u16,
-    /// What a new cell is made of.
-    pub fresh: Fresh,
-    /// Longest lease, for a register that forgot.
-    pub ttl_max: Duration,
-}
-
-/// Randomness and the wall clock's seconds, for the case that this node makes the cell.
-#[derive(Clone, Debug)]
-pub struct Fresh {
-    /// The cell's id.
-    pub cell: CellId,
-    /// Its first epoch.
-    pub epoch: Epoch,
-    /// Key of its digests.
-    pub digest_key: DigestKey,
-    /// Key of its proofs.
-    pub mac_key: MacKey,
-}
-
-/// What became of dialling a peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Dialed {
-    /// Every shard has a stream to the life that was wanted.
-    Up,
-    /// It was a probe, and the life that is listed answered.
-    Alive,
-    /// Another life of this node answers: the one that was wanted is over.
-    Other(Member),
-    /// Nobody listens there.
-    Refused,
-    /// No answer in time, or something went wrong on the way.
-    Silent(String),
-    /// It answered, and will have nothing to do with us: a wrong secret or cell.
-    Rejected(String),
-}
-
-/// What an operator wants.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// Another member takes over, without a gap.
-    Switchover(Option<NodeId>),
-    /// A member is taken out.
-    Evict(NodeId),
-    /// The named nodes are off, says the operator: this node begins anew without what they know.
-    ForceNew(Vec<NodeId>),
-}
-
-/// What arrives at a node.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// The register's answer to what was asked.
-    Register(Answer),
-    /// What the register says unasked.
-    Watched(Watched),
-    /// A report of a replica.
-    Shard(u16, Report),
-    /// What became of dialling, and whether it was a probe.
-    Dialed {
-        /// Whom.
-        node: NodeId,
-        /// Only to learn who answers.
-        probe: bool,
-        /// What became of it.
-        outcome: Dialed,
-    },
-    /// A peer has dialled us, and this is who it is.
-    Met(Member),
-    /// What an operator wants; the number comes back with the answer.
-    Wish(u64, Wish),
-    /// A lease longer than any before is wanted.
-    RaiseHorizon(Duration),
-    /// The node stops and no lease is left behind: remember that.
-    StopClean,
-    /// Time went on.
-    Tick,
-}
-
-/// What is to be done outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Ask the register.
-    Ask(Ask),
-    /// Reach a member: with a stream for each shard, or only to learn whether it lives.
-    Dial {
-        /// Whom.
-        member: Member,
-        /// Only to learn who answers.
-        probe: bool,
-    },
-    /// An order to all replicas.
-    Order(Order),
-    /// The newest configuration that is known: every node's clients may be told of it.
-    Configured(Stored),
-    /// Nothing is granted for so long, from now on (R13).
-    Quarantine(Duration),
-    /// Leases up to this length may be granted.
-    HorizonRaised(Duration),
-    /// The answer to an operator.
-    Answer(u64, Result<(), String>),
-    /// What the node is has changed.
-    Became(Standing),
-    /// Something is wrong, or is not any more.
-    Alarm(&'static str, Option<String>),
-    /// The end of the cell is in the register.
-    Stopped,
-}
-
-/// What a node is, as others see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Looking for its place.
-    Seeking,
-    /// A member that is ready to take over.
-    Backup,
-    /// It serves.
-    Primary,
-    /// It goes on no more, by itself.
-    Halted,
-}
-
 #[derive(Debug)]
 enum Phase {
     /// It waits for the register, or for somebody to come back.
     Seeking { look_at: Tick },
     /// It follows a primary, or is about to.
-    Following { primary: Peer, stream: Stream, since: Tick, shards: BTreeSet<u16>, handed: BTreeSet<u16> },
+    Following {
+        primary: Peer,
+        stream: Stream,
+        since: Tick,
+        /// A stream ended while all were being made; which one is not known.
+        torn: bool,
+        /// Shards that follow, and those on which the primary has handed over.
+        shards: BTreeSet<u16>,
+        handed: BTreeSet<u16>,
+    },
     /// It has asked to take over.
     Seizing,
     /// It is primary in the register, and its replicas get ready.
@@ -202,6 +83,8 @@ pub struct Node {
     phase: Phase,
     /// What was read last.
     known: Option<Stored>,
+    /// What was heard of the register while it was being asked.
+    told: Option<Stored>,
     /// What the register was asked, and is to answer.
     asked: Option<Asked>,
     /// When it may be asked again after it failed.
@@ -210,6 +93,9 @@ pub struct Node {
     met: BTreeMap<NodeId, Member>,
     /// Shards whose replica has everything that this node was ever a member for.
     stateful: BTreeSet<u16>,
+    /// Shards that have yet to carry out orders to step down, and how many: until then nobody is followed, and what they say
+    /// they have is void.
+    stepping_down: BTreeMap<u16, usize>,
     /// Who answered a probe that began after the present configuration was read.
     answering: BTreeMap<NodeId, Member>,
     /// Probes under way, and whether each began after the present configuration was read: only then it counts.
@@ -218,9 +104,13 @@ pub struct Node {
     /// A take-over because of silence waits for this moment; pauses grow (R12).
     gap: Duration,
     gap_until: Tick,
+    /// After a loss of memory: until when nothing is granted (R13).
+    quarantine_until: Tick,
     wants: Wants,
     /// Replicas that have yet to answer the newest order to pin a joiner.
     pin_answers_due: usize,
+    /// An operator says that these nodes are off; the register is looked at first.
+    forcing: Option<(u64, Vec<NodeId>)>,
     standing: Standing,
     outputs: Vec<Output>,
 }
@@ -283,17 +173,21 @@ impl Node {
             settings,
             phase: Phase::Seeking { look_at: Tick::ZERO },
             known: None,
+            told: None,
             asked: None,
             ask_at: Tick::ZERO,
             met: BTreeMap::new(),
             stateful: BTreeSet::new(),
+            stepping_down: BTreeMap::new(),
             answering: BTreeMap::new(),
             probing: BTreeMap::new(),
             probe_at: Tick::ZERO,
             gap,
             gap_until: Tick::ZERO,
+            quarantine_until: Tick::ZERO,
             wants: Wants::default(),
             pin_answers_due: 0,
+            forcing: None,
             standing: Standing::Seeking,
             outputs: Vec::new(),
         }
@@ -304,7 +198,6 @@ impl Node {
         match input {
             Input::Register(answer) => self.answered(now, answer),
             Input::Watched(Watched::Value(Some(stored))) => self.watched(now, stored),
-            Input::Watched(Watched::Value(None)) => {}
             Input::Watched(Watched::Blind(why)) => self.alarm("register", Some(why)),
             Input::Shard(shard, report) => self.reported(now, shard, report),
             Input::Dialed { node, probe: true, outcome } => self.probed(&node, outcome),
@@ -315,7 +208,7 @@ impl Node {
             Input::Wish(ticket, wish) => self.wished(ticket, wish),
             Input::RaiseHorizon(ttl) => self.raise_horizon(ttl),
             Input::StopClean => self.wants.clean = true,
-            Input::Tick => {}
+            Input::Tick | Input::Watched(Watched::Value(None)) => {}
         }
         self.go_on(now);
         self.tell_standing();
@@ -325,7 +218,9 @@ impl Node {
     pub fn next_due(&self, now: Tick) -> Tick {
         let waits = match &self.phase {
             Phase::Seeking { look_at } => *look_at,
-            Phase::Following { stream: Stream::Down { dial_at }, .. } => *dial_at,
+            Phase::Following { stream: Stream::Down { dial_at }, .. } if self.stepping_down.is_empty() => {
+                *dial_at
+            }
             _ => now.after(LOOK_AGAIN),
         };
         match &self.asked {
@@ -352,6 +247,16 @@ impl Node {
             Phase::Following { .. } | Phase::Seizing if self.is_member() => Standing::Backup,
             Phase::Halted => Standing::Halted,
             _ => Standing::Seeking,
+        }
+    }
+
+    /// The primary that this node hears: it serves, and the streams of all shards stand.
+    pub fn hears(&self) -> Option<&NodeId> {
+        match &self.phase {
+            Phase::Following { primary, stream: Stream::Up, shards, .. } if shards.len() == self.shards() => {
+                Some(&primary.node)
+            }
+            _ => None,
         }
     }
 
@@ -429,8 +334,29 @@ impl Node {
         later(me) || self.answering.get(&listed.node).is_some_and(later)
     }
 
-    fn halt(&mut self, name: &'static str, why: String) {
+    /// Nothing that is here counts any more.
+    fn step_down(&mut self) {
         self.order(Order::StepDown);
+        if mutant!(StepDownUnheard) {
+            return;
+        }
+        self.stateful.clear();
+        for shard in 0..self.settings.shards {
+            *self.stepping_down.entry(shard).or_default() += 1;
+        }
+    }
+
+    fn stepped_down(&mut self, shard: u16) {
+        if let Some(due) = self.stepping_down.get_mut(&shard) {
+            *due -= 1;
+            if *due == 0 {
+                self.stepping_down.remove(&shard);
+            }
+        }
+    }
+
+    fn halt(&mut self, name: &'static str, why: String) {
+        self.step_down();
         self.alarm(name, Some(why));
         self.phase = Phase::Halted;
     }

@@ -13,183 +13,25 @@ use core::mem;
 use fairlock_protocol::{Epoch, Malformed, Tick};
 
 use crate::log::{Log, Lsn};
-use crate::member::{Incarnation, NodeId};
 use crate::message::{Message, Round};
 use crate::profile::Profile;
 
 mod follower;
+mod handover;
 mod link;
 mod primary;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use link::LinkKey;
 use link::{Link, Stage};
+pub use words::{Input, Order, Output, Part, Peer, Report, Setup};
 
 /// Bytes of entries not known to be everywhere, beyond which nothing more is taken in.
 pub const WINDOW_BYTES: usize = 4 << 20;
 /// On-time turns of a replica's own loop before it trusts what it did not hear (R12).
 const PUNCTUAL_TICKS: u32 = 2;
-
-/// One life of one node, as others know it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Peer {
-    /// Its name.
-    pub node: NodeId,
-    /// Which of its lives.
-    pub incarnation: Incarnation,
-}
-
-/// An epoch as a replica needs it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setup {
-    /// Its number.
-    pub epoch: Epoch,
-    /// The epoch in which its primary took office.
-    pub reign: Epoch,
-    /// The members but this node.
-    pub others: Vec<Peer>,
-    /// The configuration for the followers' nodes, opaque here.
-    pub configuration: Vec<u8>,
-}
-
-/// What a node tells all its replicas.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Acknowledge nothing below this epoch any more (R4); answered with [`Report::Promised`].
-    Promise(Epoch),
-    /// This node is primary: go on with everything that is here. Answered with [`Report::InOffice`].
-    Office {
-        /// The epoch.
-        setup: Setup,
-        /// Nothing that was is kept: a first start, or one after everybody lost their memory.
-        fresh: bool,
-    },
-    /// The members changed; this node is primary still.
-    Configure(Setup),
-    /// Before a joiner is listed: from now on it counts like a member. Answered with [`Report::Pinned`] or
-    /// [`Report::NotPinned`].
-    Pin(Peer),
-    /// It was certainly not listed.
-    Unpin(Peer),
-    /// Another node is primary from this epoch on: take nothing in, and hand over when all is committed. Answered with
-    /// [`Report::Yielded`].
-    Yield {
-        /// The epoch.
-        setup: Setup,
-        /// Who takes over.
-        to: Peer,
-    },
-    /// End every stream with this peer.
-    Drop(Peer),
-    /// This node is primary no more and what was not committed is void; it has to join again.
-    StepDown,
-}
-
-/// What a replica tells its node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Report {
-    /// Nothing below this epoch is acknowledged here any more.
-    Promised(Epoch),
-    /// This replica serves.
-    InOffice(Epoch),
-    /// A primary has activated an epoch here; its configuration.
-    Follows {
-        /// The primary.
-        primary: Peer,
-        /// The epoch.
-        epoch: u32,
-        /// Its configuration, as its node gave it.
-        configuration: Vec<u8>,
-    },
-    /// This replica has something to go on with: what a joiner was sent is complete, or an office began.
-    Restored,
-    /// It has not any more.
-    StateLost,
-    /// The stream with this peer ended.
-    Lost(Peer),
-    /// The primary has been silent for too long, and this loop was not; said again while the silence goes on.
-    Suspect(Peer),
-    /// What is here cannot go on as this primary does: it has to be dropped, if this node does not take over with it.
-    Astray(Peer),
-    /// A member leaves something unacknowledged for too long, or cannot go on.
-    Late(Peer),
-    /// A joiner has everything and counts.
-    Joined(Peer),
-    /// The joiner counts until it is listed or unpinned.
-    Pinned(Peer),
-    /// The joiner is gone.
-    NotPinned(Peer),
-    /// Somebody has promised an epoch later than this primary's.
-    Deposed(u32),
-    /// This replica has handed over; `complete` when everything was committed before.
-    Yielded {
-        /// Whether it goes on as a full backup.
-        complete: bool,
-    },
-    /// The primary hands over, and this is the configuration that begins.
-    HandedOver {
-        /// Its configuration.
-        configuration: Vec<u8>,
-    },
-    /// The node that was asked is not primary.
-    Refused(Peer),
-}
-
-/// What is to be done outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// For the node.
-    Report(Report),
-    /// End this stream.
-    HangUp(LinkKey),
-    /// What is there is void: an empty table, until a snapshot is complete or an order comes.
-    Reset,
-    /// A follower wants a snapshot of this moment: answer with [`Replica::offer_snapshot`] before anything is appended.
-    SnapshotWanted(LinkKey),
-    /// A piece of the snapshot that this replica joins by.
-    Piece {
-        /// Its bytes.
-        bytes: Vec<u8>,
-        /// It is the last: the table can be made of them. Answer with [`Replica::restored`].
-        last: bool,
-    },
-}
-
-/// What arrives at a replica.
-#[derive(Clone, Debug)]
-pub enum Input<'a> {
-    /// A stream with a peer stands; `dialed`: from here, to follow.
-    Linked {
-        /// Its key, never used before.
-        link: LinkKey,
-        /// Who is at the other end.
-        peer: Peer,
-        /// Who made it.
-        dialed: bool,
-    },
-    /// A stream ended.
-    Unlinked(LinkKey),
-    /// A message came on a stream.
-    Received(LinkKey, Message<'a>),
-    /// An order of the node.
-    Order(Order),
-    /// Time went on.
-    Tick,
-}
-
-/// What a replica is to its shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// Nothing: it waits for an order or a stream.
-    Idle,
-    /// It follows a primary, or has done so and could take over.
-    Backup,
-    /// It serves.
-    Primary,
-    /// It hands over: nothing new is taken in.
-    Yielding,
-}
 
 #[derive(Debug)]
 enum Role {
@@ -317,6 +159,11 @@ impl Replica {
         self.released
     }
 
+    /// Bytes of the entries that somebody may lack.
+    pub const fn log_bytes(&self) -> usize {
+        self.log.bytes()
+    }
+
     /// Whether nothing more may be taken in until others have acknowledged what there is.
     pub const fn is_full(&self) -> bool {
         self.log.bytes() >= WINDOW_BYTES
@@ -332,8 +179,11 @@ impl Replica {
 
     /// The next committed operation that was not handed out yet, on a node that applies what others decide. Whoever takes
     /// office is handed all that it inherits, as if it had appended it: nothing of it is exposed before it is committed.
+    ///
+    /// # Panics
+    /// When a backup would be handed what is not committed: that is a mistake in here.
     pub fn next_committed(&mut self) -> Option<&[u8]> {
-        let serves = matches!(self.role, Role::Primary);
+        let serves = matches!(self.role, Role::Primary) || mutant!(ApplyUncommitted);
         let end = if serves { self.log.end() } else { self.commit };
         if !self.has_state || self.applied >= end {
             return None;
@@ -412,8 +262,12 @@ impl Replica {
         if self.leader == Some(key) {
             self.leader = None;
         }
-        self.report(Report::Lost(link.peer));
+        let peer = link.peer;
+        self.report(Report::Lost(peer.clone()));
         if matches!(self.role, Role::Primary | Role::Yielding { .. }) {
+            if mutant!(DropMemberWithoutSwap) {
+                self.others.retain(|other| *other != peer);
+            }
             self.advance(now);
         }
     }
@@ -424,9 +278,9 @@ impl Replica {
         }
         let result = match *message {
             Message::Greet { .. } | Message::Ack { .. } | Message::Late { .. } => {
-                self.from_follower(now, key, message)
+                self.hear_follower(now, key, message)
             }
-            _ => self.from_primary(now, key, message),
+            _ => self.hear_primary(now, key, message),
         };
         if result.is_err() {
             self.hang_up(now, key);
@@ -448,7 +302,10 @@ impl Replica {
                 self.discard(&peer);
                 self.advance(now);
             }
-            Order::StepDown => self.step_down(),
+            Order::StepDown => {
+                self.step_down();
+                self.report(Report::SteppedDown);
+            }
         }
     }
 
@@ -457,7 +314,9 @@ impl Replica {
         if epoch.get() < self.promised {
             return self.report(Report::Deposed(self.promised));
         }
-        self.promised = epoch.get();
+        if !mutant!(TakeOverWithoutPromise) {
+            self.promised = epoch.get();
+        }
         self.report(Report::Promised(epoch));
     }
 

@@ -13,10 +13,12 @@ pub(crate) mod desk;
 mod dial;
 mod introduction;
 mod listen;
+pub(crate) mod picture;
 mod resolve;
 mod secret;
 mod starting;
 mod trouble;
+pub(crate) mod wishes;
 mod wire;
 mod words;
 

@@ -32,21 +32,26 @@ pub enum StartError {
     /// It was stopped before it found its place in the cell.
     #[error("stopped before this node found its place in the cell; its log lines say what it waited for")]
     NoPlace,
+    /// This node cannot be a part of its cell as it is configured.
+    #[error("this node has no place in its cell: {0}")]
+    Misfit(String),
     /// A thread ended before it served.
     #[error("a shard's thread ended before it served; its log lines say why")]
     ThreadDied,
 }
 
 impl StartError {
-    /// The exit code of `fairlock serve`: 69 when it cannot listen, 78 for a bad configuration or state directory.
+    /// The exit code of `fairlock serve`: 69 when it cannot listen, 78 for a bad configuration or state directory, 0 when
+    /// it was stopped while it waited.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            StartError::Config(_) | StartError::State(_) => 78,
+            StartError::Config(_) | StartError::State(_) | StartError::Misfit(_) => 78,
+            // It was asked to, and has done so.
+            StartError::NoPlace => 0,
             StartError::Register(error) => error.exit_code(),
             StartError::Door(error) => error.exit_code(),
             StartError::Driver(_)
             | StartError::Resources(_)
-            | StartError::NoPlace
             | StartError::ThreadDied => 69,
         }
     }

@@ -14,6 +14,7 @@ use fairlock_protocol::{CellId, DigestKey, Epoch, RequestId, Secret, SessionId, 
 use fairlock_replication::replica::{self, Order, Report};
 
 use crate::cell::desk::CellEvent;
+use crate::cell::picture::CellAnswer;
 use crate::connection::{ConnectionKey, Peer};
 use crate::driver::Waker;
 use crate::shard::replicated::CellFacts;
@@ -140,12 +141,17 @@ pub(crate) enum ToShard {
     Order(Box<Order>),
     /// A stream with another node.
     Peer(Box<PeerStream>),
-    /// What became of an operator's wish.
-    WishAnswered {
+    /// What the control thread says to a question about the cell, or to a wish.
+    CellAnswered {
         /// Who asked.
         asker: Asker,
-        /// Whether it will be done, or why not.
-        answer: Result<(), String>,
+        /// What.
+        answer: Box<CellAnswer>,
+    },
+    /// How far are those who follow this shard? Answer with [`ToControl::Progress`].
+    TellProgress {
+        /// Comes back with the answer.
+        ticket: u64,
     },
     /// The server will stop: refuse new requests, tell everybody, report when nobody holds anything.
     Drain,
@@ -170,7 +176,21 @@ pub(crate) enum ToControl {
     },
     /// What a thread of the cell has to say.
     Cell(CellEvent),
-    /// What an operator wants of the cell; answered with [`ToShard::WishAnswered`].
+    /// An operator wants to see the cell; answered with [`ToShard::CellAnswered`].
+    CellAsked {
+        /// Whose client asks.
+        shard: u16,
+        /// Which client, in which request.
+        asker: Asker,
+    },
+    /// How far those are who follow a shard.
+    Progress {
+        /// The question's.
+        ticket: u64,
+        /// Each with the operations that it has not acknowledged.
+        followers: Vec<(replica::Peer, u64)>,
+    },
+    /// What an operator wants of the cell; answered with [`ToShard::CellAnswered`].
     Wish {
         /// Whose client asks.
         shard: u16,

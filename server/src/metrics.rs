@@ -29,6 +29,21 @@ pub(crate) struct NodeNumbers {
     pub(crate) grants_possible: bool,
     /// What happened at the Unix socket's door.
     pub(crate) door: DoorCounts,
+    /// Of a node of a cell.
+    pub(crate) cell: Option<CellNumbers>,
+}
+
+/// How a cell stands, as a node of it knows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CellNumbers {
+    /// Members with a copy.
+    pub(crate) copies: u64,
+    /// With fewer nothing is granted.
+    pub(crate) copies_min: u64,
+    /// The register answered when it was last asked, or looked at.
+    pub(crate) register_answers: bool,
+    /// How often this node became primary.
+    pub(crate) offices_total: u64,
 }
 
 /// The page.
@@ -47,6 +62,14 @@ pub(crate) fn page(node: &NodeNumbers, shards: &[Arc<ShardStats>]) -> String {
     page.one("unix_accepts_total", Kind::Counter, "Connections accepted on the Unix socket", door.accepted);
     page.one("unix_refused_total", Kind::Counter, "Connections refused at their HELLO", door.refused);
     page.one("unix_dropped_total", Kind::Counter, "Connections dropped before their HELLO", door.dropped);
+    if let Some(cell) = node.cell {
+        page.one("copies", Kind::Gauge, "Members of the cell, each with a copy", cell.copies);
+        page.one("copies_min", Kind::Gauge, "With fewer copies nothing is granted", cell.copies_min);
+        let help = "1 while the register of the cell answers";
+        page.one("register_answers", Kind::Gauge, help, u64::from(cell.register_answers));
+        let help = "Times this node became the primary: its start, failovers, switchovers";
+        page.one("offices_total", Kind::Counter, help, cell.offices_total);
+    }
     let read: Vec<_> = shards.iter().map(|stats| stats.read()).collect();
     for (at, (name, kind, help, _)) in read.first().into_iter().flatten().enumerate() {
         page.head(name, *kind, help);
@@ -101,6 +124,7 @@ mod tests {
             alarms: 0,
             grants_possible: true,
             door,
+            cell: Some(CellNumbers { copies: 3, copies_min: 2, register_answers: false, offices_total: 4 }),
         };
         let text = page(&node, &shards);
         assert!(text.contains("\n# TYPE fairlock_grants_total counter\n"));
@@ -112,6 +136,7 @@ mod tests {
             text.contains("io=\"epoll\",role=\"standalone\"} 1\n") && text.contains("\nfairlock_epoch 7\n")
         );
         assert!(text.contains("\nfairlock_unix_refused_total 2\n"));
+        assert!(text.contains("\nfairlock_copies 3\n") && text.contains("\nfairlock_register_answers 0\n"));
         let mut seen = BTreeSet::new();
         for line in text.lines() {
             let series = line.rsplit_once(' ').unwrap().0;

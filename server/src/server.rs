@@ -20,7 +20,7 @@ use fairlock_shm::word::Leaving;
 
 use crate::clock;
 use crate::config::{Config, IoChoice, SHARDS_MAX};
-use crate::control::{Alarms, Control, ControlParts, ExitReport, Keeping, Stopper, bind_tcp};
+use crate::control::{Alarms, Control, ControlParts, ExitReport, Keeping, StopReason, Stopper, bind_tcp};
 use crate::driver::{self, Waker};
 use crate::error::StartError;
 use crate::lanes::{ControlLane, ShardLane};
@@ -151,7 +151,12 @@ impl Server {
         let waits = profile.is_some().then_some(told);
         let control = Control::start(&config, &ready, doors, keeping, parts, waits)?;
         if profile.is_some() {
-            let place = settled.recv().map_err(|_| StartError::NoPlace)?;
+            let Ok(place) = settled.recv() else { return Err(without_place(control)) };
+            if place.role == "halted" {
+                control.stopper().stop();
+                control.wait();
+                return Err(StartError::Misfit(place.why));
+            }
             (ready.role, ready.epoch) = (place.role, place.epoch);
             ready.recovering_ms = milliseconds_until(place.recovering_until);
         }
@@ -171,6 +176,14 @@ impl Server {
     /// Waits until it has stopped: by a signal, when the configuration asks for that, or by a [`Stopper`].
     pub fn wait(self) -> ExitReport {
         self.control.wait()
+    }
+}
+
+/// Why a node of a cell ended before it had its place.
+fn without_place(control: Control) -> StartError {
+    match control.wait().reason {
+        StopReason::ShardFailed { .. } => StartError::ThreadDied,
+        StopReason::Signal | StopReason::Asked => StartError::NoPlace,
     }
 }
 

@@ -75,6 +75,12 @@ stats! {
     cached_total: Counter, "Grants that stayed with their client, to be entered again without a message";
     /// Cached grants wanted back.
     revocations_total: Counter, "Cached grants taken back because somebody else wanted the lock";
+    /// Bytes of the log.
+    log_bytes: Gauge, "Bytes of the log that not everybody has acknowledged";
+    /// Operations that the last of those who follow has not acknowledged.
+    follower_lag: Gauge, "Operations that the slowest node that follows has not acknowledged";
+    /// Nodes that follow.
+    followers: Gauge, "Nodes that follow this shard, members and joiners";
     /// Passes of the shard's loop.
     passes_total: Counter, "Passes of the shard's loop";
 }

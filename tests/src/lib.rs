@@ -9,6 +9,7 @@
 pub mod bytes;
 pub mod cell;
 pub mod certificates;
+pub mod cluster;
 pub mod command;
 pub mod etcd;
 pub mod fuzz;

@@ -127,6 +127,8 @@ fn the_documented_limits_are_those_of_the_code() {
         ("IDENTITY_BYTES_MAX", limits::IDENTITY_BYTES_MAX as u64),
         ("AUTH_BYTES_MAX", limits::AUTH_BYTES_MAX as u64),
         ("ENDPOINTS_BYTES_MAX", limits::ENDPOINTS_BYTES_MAX as u64),
+        ("CELL_NODES_MAX", limits::CELL_NODES_MAX as u64),
+        ("NODE_NAMES_BYTES_MAX", limits::NODE_NAMES_BYTES_MAX as u64),
         ("WAITERS_PER_RESOURCE_MAX", limits::WAITERS_PER_RESOURCE_MAX.into()),
         ("LOCKS_PER_SESSION_MAX", limits::LOCKS_PER_SESSION_MAX.into()),
         ("SESSIONS_MAX", limits::SESSIONS_MAX.into()),

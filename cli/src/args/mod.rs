@@ -3,10 +3,12 @@
 //!
 //! Every command carries examples in its help; a test reads them.
 
+mod cluster;
 mod lock;
 mod serve;
 mod values;
 
+pub(crate) use cluster::{ClusterArgs, ClusterCommand, DemoArgs, EvictArgs, ForceNewArgs, LeashArgs, SwitchoverArgs};
 pub(crate) use lock::{HoldArgs, LockTerms, OnLost, RunArgs};
 pub(crate) use serve::{CellArgs, IoWord, LogFormat, PollWord, ProfileWord, ServeArgs};
 pub(crate) use values::duration;
@@ -24,9 +26,11 @@ Examples:
   fairlock run deploy -- ./deploy.sh           run a command while holding the lock `deploy`
   fairlock run -w 10s -s db -- pg_dump app     shared, give up (75) after 10 seconds
   fairlock why deploy                          who holds it, who waits, and why
+  fairlock cluster demo                        a cell of three nodes on this machine, to play with
 
 Exit codes:
-  0 done   1 `verify` found a broken promise   64 usage   65 unreadable history   66 no such lock or session   69 no server   75 not acquired in time
+  0 done   1 `verify` found a broken promise   64 usage   65 unreadable history   66 no such lock, session or node   69 no server
+  75 not acquired, or not done, in time
   76 lost while running   77 denied   78 bad configuration   126 not executable   127 not found
   128+N ended by signal N   130/143 cancelled by INT/TERM; `run` gives the code of its command";
 
@@ -108,6 +112,8 @@ pub(crate) enum Command {
     Break(BreakArgs),
     /// End a client's session
     Session(SessionArgs),
+    /// Look at a cell of several nodes, and operate it
+    Cluster(ClusterArgs),
     /// Check server, connection and system
     Doctor(DoctorArgs),
     /// Measure acquire times
@@ -116,6 +122,9 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Print a shell's completion script
     Completions(CompletionsArgs),
+    /// Ends with the process that started it; only `cluster demo` calls it.
+    #[command(name = "internal-leash", hide = true)]
+    Leash(LeashArgs),
     /// Gives the terminal to a process group; only `run` calls it.
     #[command(name = "internal-terminal", hide = true)]
     Terminal {

@@ -18,10 +18,13 @@ Examples:
   fairlock serve --admin 127.0.0.1:7412              /metrics and /healthz for Prometheus and probes
   fairlock serve --discipline reports=phase --discipline jobs=priority:16:100ms
                                                      readers may join readers; by class, rising with age
+  fairlock serve --cell prod --node a --register etcd://127.0.0.1:2379 --peer-listen 127.0.0.1:7413
+                                                     a node of a cell; `fairlock cluster demo` shows one
   fairlock serve --print-config                      every key of the config file, explained
 
 With only one of --listen and --socket given, the other's default is opened when nobody else has it.
-Prints one JSON line on stdout when it listens. SIGTERM drains: holders have --drain to release, then it exits 0.
+Prints one JSON line on stdout when it listens (in a cell: when it has its place there, and says on stderr what it waits
+for until then). SIGTERM drains: holders have --drain to release, then it exits 0; a primary hands over first.
 Exits with 69 when it cannot listen, with 78 for a bad configuration or state directory.";
 
 /// `serve`.
@@ -114,16 +117,16 @@ impl FromStr for DisciplineOrder {
 
 /// The flags of a replicated cell.
 #[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Replication (not in this version)")]
+#[command(next_help_heading = "A cell of several nodes (the first four go together)")]
 pub(crate) struct CellArgs {
     /// Name of the cell, the same on all its nodes
     #[arg(long = "cell", value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Name of this node, different on each
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NODE")]
     pub(crate) node: Option<String>,
-    /// Where the nodes agree on who is in the cell
-    #[arg(long, value_name = "etcd://HOST:PORT,…")]
+    /// Where the nodes agree on who is in the cell: etcd://host:port,…, etcds://… or file:/directory
+    #[arg(long, value_name = "PLACE")]
     pub(crate) register: Option<String>,
     /// Address for the other nodes
     #[arg(long, value_name = "ADDR:PORT")]
@@ -134,13 +137,13 @@ pub(crate) struct CellArgs {
     /// What clients dial [default: --listen]
     #[arg(long, value_name = "HOST:PORT,…")]
     pub(crate) client_address: Option<String>,
-    /// How long silence may last: 50ms (lan) or 500ms (cloud)
-    #[arg(long, value_enum, value_name = "PROFILE")]
+    /// How long silence may last: 50ms (lan: one rack) or 500ms (cloud) [default: cloud]
+    #[arg(long, value_enum, value_name = "PROFILE", hide_possible_values = true)]
     pub(crate) profile: Option<ProfileWord>,
-    /// Copies without which nothing is granted
+    /// Copies without which nothing is granted [default: 1]
     #[arg(long, value_name = "N")]
     pub(crate) min_copies: Option<u16>,
-    /// File with the secret of the cell
+    /// File with what all nodes of the cell know and nobody else, 16 bytes or more
     #[arg(long, value_name = "FILE")]
     pub(crate) peer_secret: Option<PathBuf>,
 }

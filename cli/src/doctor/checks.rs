@@ -43,6 +43,7 @@ pub(super) fn all(order: &DoctorArgs, reach: &Reach) -> Result<Vec<Finding>, Fai
             let mut findings = vec![Finding::ok("endpoint", endpoint.to_string())];
             findings.extend(endpoint.addresses().iter().filter_map(socket_file));
             findings.push(server(reach));
+            findings.extend(super::cell::all(reach));
             findings
         }
         Err(failure) if failure.code == crate::failure::NO_SERVER => {

@@ -9,29 +9,38 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod cell;
 mod entries;
 
-use crate::builder;
 use crate::dial::{self, Wire};
 use crate::endpoint::Endpoint;
 use crate::error::{AdminError, ConnectError};
 use crate::session::Fault;
-use crate::transport::{self, Target};
+use crate::transport::Target;
 use fairlock_protocol::limits::NAME_BYTES_MAX;
 use fairlock_protocol::{DigestKey, Hello, Refusal, Reply, Request, Resource, SessionId, ShardId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use cell::{ClusterReport, Fulfilled, NodeLine, NodePart};
 pub use entries::{LockLine, SessionLine, Show, ShowLine, StatusReport};
 pub use fairlock_protocol::handshake::Role;
 pub use fairlock_protocol::{CellId, Transport};
 
-/// Connections to every shard of one server, for questions.
+/// Connections to every shard of one server, for questions. Questions about locks and sessions go on to the primary of
+/// its cell; those about the server itself do not.
 #[derive(Debug)]
 pub struct Admin {
     wires: Vec<Wire>,
     digest_key: DigestKey,
     deadline: Duration,
+    /// What this server is, and of which cell.
+    role: Role,
+    cell: CellId,
+    /// Every place that was named.
+    named: Vec<Target>,
+    /// Where the primary is, as a server that is not one has just said.
+    hint: Option<String>,
 }
 
 /// What an answer was, beside those a question looks for.
@@ -42,7 +51,8 @@ fn always() -> bool {
 }
 
 impl Admin {
-    /// Connects to every shard; `deadline` bounds this and, afresh, each later question.
+    /// Connects to every shard; `deadline` bounds this and, afresh, each later question. Of several places it takes the
+    /// primary of the cell if it can be found, else the first that answers; of one, that.
     ///
     /// # Errors
     /// [`ConnectError`].
@@ -52,10 +62,7 @@ impl Admin {
         ConnectError: From<E::Error>,
     {
         let endpoint: Endpoint = endpoint.try_into()?;
-        let targets = transport::resolve(&endpoint, builder::Transport::Auto)?;
-        dial::first_that(&|| targets.clone(), deadline, &always, |target, allowed| {
-            Admin::connect_to(target, allowed, deadline)
-        })
+        cell::reach(cell::targets(&endpoint)?, deadline)
     }
 
     fn connect_to(target: &Target, allowed: Duration, deadline: Duration) -> Result<Admin, ConnectError> {
@@ -73,7 +80,17 @@ impl Admin {
             }
             wires.insert(shard, wire);
         }
-        Ok(Admin { wires: wires.into_values().collect(), digest_key: welcome.digest_key, deadline })
+        let (role, cell) = (welcome.role, welcome.cell);
+        let wires = wires.into_values().collect();
+        Ok(Admin {
+            wires,
+            digest_key: welcome.digest_key,
+            deadline,
+            role,
+            cell,
+            named: vec![target.clone()],
+            hint: None,
+        })
     }
 
     /// Asks one shard one question. `look` gives `None` for an answer that does not belong to it.
@@ -86,15 +103,22 @@ impl Admin {
         let wire = &mut self.wires[shard];
         wire.allow(self.deadline);
         let id = wire.ask(request, &always)?;
+        let mut hint = None;
         let looked = wire.answer(&always, |reply, _, request| match reply {
-            Reply::Refused(refused) => Err(Some(refused.refusal)),
+            Reply::Refused(refused) => {
+                hint = refused.primary.map(|primary| primary.endpoints.to_owned());
+                Err(Some((refused.refusal, refused.detail.to_owned())))
+            }
             _ if request != id => Err(None),
             reply => look(reply).ok_or(None),
         })?;
-        looked.map_err(|refusal| match refusal {
-            Some(refusal) => AdminError::Refused(refusal),
+        let looked = looked.map_err(|refused| match refused {
+            Some((refusal, detail)) if detail.is_empty() => AdminError::Refused(refusal),
+            Some((refusal, detail)) => AdminError::Explained { refusal, detail },
             None => wire.fault(Fault::OutOfTurn("something else"), "the answer to the question").into(),
-        })
+        });
+        self.hint = hint;
+        looked
     }
 
     /// Asks one shard for all pages of a list.
@@ -127,6 +151,10 @@ impl Admin {
         if prefix.len() > NAME_BYTES_MAX {
             return Err(AdminError::Refused(Refusal::TooLong));
         }
+        self.at_primary(|admin| admin.list_here(prefix))
+    }
+
+    fn list_here(&mut self, prefix: &[u8]) -> Looked<Vec<LockLine>> {
         let mut lines: Vec<LockLine> = Vec::new();
         for shard in 0..self.wires.len() {
             let mut cursor = 0;
@@ -154,6 +182,10 @@ impl Admin {
     /// [`AdminError`].
     pub fn show(&mut self, namespace: &str, name: &[u8]) -> Result<Show, AdminError> {
         let resource = Resource::new(namespace.as_bytes(), name).map_err(AdminError::Refused)?;
+        self.at_primary(|admin| admin.show_here(resource))
+    }
+
+    fn show_here(&mut self, resource: Resource<'_>) -> Looked<Show> {
         let shard = self.shard_of(resource);
         let mut show = Show::default();
         let mut cursor = 0;
@@ -181,6 +213,10 @@ impl Admin {
     /// # Errors
     /// [`AdminError`].
     pub fn sessions(&mut self) -> Result<Vec<SessionLine>, AdminError> {
+        self.at_primary(Admin::sessions_here)
+    }
+
+    fn sessions_here(&mut self) -> Looked<Vec<SessionLine>> {
         let mut lines: BTreeMap<SessionId, SessionLine> = BTreeMap::new();
         for shard in 0..self.wires.len() {
             self.pages(
@@ -227,10 +263,12 @@ impl Admin {
     /// [`AdminError`]; [`Refusal::NotFound`] when nobody holds it.
     pub fn break_lock(&mut self, namespace: &str, name: &[u8], force: bool) -> Result<u32, AdminError> {
         let resource = Resource::new(namespace.as_bytes(), name).map_err(AdminError::Refused)?;
-        let shard = self.shard_of(resource);
-        self.ask(shard, &Request::Break { resource, force }, |reply| match reply {
-            Reply::Broke { holders } => Some(*holders),
-            _ => None,
+        self.at_primary(|admin| {
+            let shard = admin.shard_of(resource);
+            admin.ask(shard, &Request::Break { resource, force }, |reply| match reply {
+                Reply::Broke { holders } => Some(*holders),
+                _ => None,
+            })
         })
     }
 
@@ -244,8 +282,10 @@ impl Admin {
         if home >= self.wires.len() {
             return Err(AdminError::Refused(Refusal::NotFound));
         }
-        self.ask(home, &Request::Kill { session, force }, |reply| {
-            matches!(reply, Reply::Killed).then_some(())
+        self.at_primary(|admin| {
+            admin.ask(home, &Request::Kill { session, force }, |reply| {
+                matches!(reply, Reply::Killed).then_some(())
+            })
         })
     }
 }

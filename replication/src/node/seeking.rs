@@ -8,7 +8,6 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use fairlock_protocol::Tick;
-use fairlock_protocol::tick::quarantine;
 
 use super::{
     Configuration, Dialed, LOOK_AGAIN, Member, Node, NodeId, Order, Output, Peer, Phase, Profile, Purpose,
@@ -62,18 +61,22 @@ impl Node {
         if self.lists_me(configuration) && primary == self.me() {
             return self.named_primary(&known);
         }
+        let listed = self.is_member();
         match &mut self.phase {
             Phase::Primary | Phase::Entering { .. } => {
                 self.wants = super::Wants::default();
-                self.order(Order::StepDown);
+                self.step_down();
                 self.follow(now, primary);
             }
             // The reports of the replicas end this phase.
             Phase::Yielding { .. } | Phase::Halted => {}
-            Phase::Following { primary: followed, .. } if *followed == primary => {}
+            // What had handed over, and is primary again, has to be greeted again.
+            Phase::Following { primary: followed, handed, .. }
+                if *followed == primary && handed.is_empty() => {}
             // It hands over, and needs this node's acknowledgements until it has.
             Phase::Following { primary: followed, stream: Stream::Up, handed, .. }
                 if handed.len() < usize::from(self.settings.shards)
+                    && listed
                     && configuration.members.iter().any(|member| peer(member) == *followed) => {}
             Phase::Following { primary: followed, .. } => {
                 let followed = followed.clone();
@@ -102,6 +105,7 @@ impl Node {
             primary,
             stream: Stream::Down { dial_at: now },
             since: now,
+            torn: false,
             shards: BTreeSet::new(),
             handed: BTreeSet::new(),
         };
@@ -110,6 +114,7 @@ impl Node {
     /// What is to be done now that nothing new came.
     pub(super) fn go_on(&mut self, now: Tick) {
         self.check_again(now);
+        self.adopt_told(now);
         match &self.phase {
             Phase::Seeking { look_at } => {
                 if now >= *look_at && self.asked.is_none() && now >= self.ask_at {
@@ -120,7 +125,7 @@ impl Node {
             Phase::Following { .. } => self.go_on_following(now),
             Phase::Seizing => {
                 if self.asked.is_none() && now >= self.ask_at {
-                    self.seize();
+                    self.seize(now);
                 }
             }
             Phase::Primary => self.go_on_serving(now),
@@ -131,21 +136,27 @@ impl Node {
     fn go_on_following(&mut self, now: Tick) {
         // Listed, and with nothing left of what it knew, it is as good as one that is not.
         let listed = self.is_member();
-        let Phase::Following { primary, stream, since, shards, .. } = &mut self.phase else { return };
+        let ready = self.stepping_down.is_empty();
+        let Phase::Following { primary, stream, since, torn, shards, .. } = &mut self.phase else { return };
         let settled = shards.len() == usize::from(self.settings.shards);
         let stuck = !settled && now.since(*since) > SETTLE_TIME;
         match stream {
-            Stream::Down { dial_at } if now >= *dial_at => {
+            Stream::Down { dial_at } if now >= *dial_at && ready => {
                 let member = self.known.as_ref().map(|known| known.configuration.primary_member().clone());
                 let me = &self.settings.me.node;
                 // Its own former life is not asked.
-                let there = member.filter(|member| peer(member) == *primary && member.node != *me);
+                if member.as_ref().is_some_and(|member| peer(member) != *primary) {
+                    *stream = Stream::Down { dial_at: now.after(LOOK_AGAIN) };
+                    self.settle(now);
+                    return if listed { self.look() } else { self.seek_beginning(now) };
+                }
+                let there = member.filter(|member| member.node != *me);
                 let Some(member) = there else {
                     *stream = Stream::Down { dial_at: now.after(LOOK_AGAIN) };
                     return if listed { self.look() } else { self.seek_beginning(now) };
                 };
                 *stream = Stream::Dialling;
-                *since = now;
+                (*since, *torn) = (now, false);
                 shards.clear();
                 self.outputs.push(Output::Dial { member, probe: false });
             }
@@ -187,16 +198,21 @@ impl Node {
 
     /// Every listed life is over: the cell begins anew, without what they knew.
     fn begin_anew(&mut self, last: &Configuration) {
+        let new = self.anew(last);
+        self.swap(Purpose::Begin, new);
+    }
+
+    /// The configuration of a cell that begins anew with this node alone.
+    fn anew(&self, last: &Configuration) -> Option<Configuration> {
         let me = self.settings.me.clone();
-        let new = successor(last).map(|next| Configuration {
+        successor(last).map(|next| Configuration {
             reign: next.epoch,
             primary: me.node.clone(),
             members: vec![me],
             state_lost: !last.clean,
             ttl_horizon: if last.clean { Duration::ZERO } else { last.ttl_horizon },
             ..next
-        });
-        self.swap(Purpose::Begin, new);
+        })
     }
 
     /// An operator says that these nodes are off.
@@ -205,10 +221,26 @@ impl Node {
         if let Some(why) = refusal {
             return self.outputs.push(Output::Answer(ticket, Err(why)));
         }
-        let Some(known) = self.known.clone() else { return };
+        self.forcing = Some((ticket, named.to_vec()));
+        self.look();
+    }
+
+    /// What stands in the register now may be newer than what was known, older (a backup that was restored) or gone: the
+    /// new epoch is behind both, and what stands there is what is replaced. Until here nothing of this node's is given up.
+    pub(super) fn force_on(&mut self, now: Tick, ticket: u64, named: &[NodeId], found: Option<Stored>) {
+        let expected = found.as_ref().map(|found| found.revision);
+        let known = self.known.as_ref().map_or(0, |known| known.configuration.epoch.get());
+        if found.as_ref().is_some_and(|found| found.configuration.epoch.get() > known) {
+            self.found(now, found);
+        }
+        if let Some(why) = self.refuse_force(named) {
+            return self.outputs.push(Output::Answer(ticket, Err(why)));
+        }
+        let Some(last) = self.known.as_ref().map(|known| known.configuration.clone()) else { return };
         self.phase = Phase::Seeking { look_at: Tick(u64::MAX) };
-        self.order(Order::StepDown);
-        self.begin_anew(&Configuration { clean: false, ..known.configuration });
+        self.step_down();
+        let new = self.anew(&Configuration { clean: false, ..last });
+        self.swap_with(expected, Purpose::Begin, new);
         self.outputs.push(Output::Answer(ticket, Ok(())));
     }
 
@@ -246,11 +278,12 @@ impl Node {
 
     /// What became of the streams to the primary.
     pub(super) fn dialed(&mut self, now: Tick, node: &NodeId, outcome: Dialed) {
-        let Phase::Following { primary, stream, .. } = &mut self.phase else { return };
+        let Phase::Following { primary, stream, torn, .. } = &mut self.phase else { return };
         if primary.node != *node || *stream != Stream::Dialling {
             return;
         }
         match outcome {
+            Dialed::Up if *torn => *stream = Stream::Down { dial_at: now.after(TRY_AGAIN) },
             Dialed::Up => *stream = Stream::Up,
             Dialed::Other(_) | Dialed::Refused => self.primary_died(now),
             Dialed::Silent(_) | Dialed::Alive => {
@@ -273,6 +306,13 @@ impl Node {
             Dialed::Other(member) => {
                 self.answering.insert(node.clone(), member);
                 self.probe_at = Tick::ZERO;
+            }
+            Dialed::Refused | Dialed::Silent(_) if mutant!(GoneBySilence) => {
+                let listed = self.known.as_ref().and_then(|known| known.configuration.member(node)).cloned();
+                let later = crate::Incarnation::new(u64::MAX);
+                if let (Some(listed), Some(incarnation)) = (listed, later) {
+                    self.answering.insert(node.clone(), Member { incarnation, ..listed });
+                }
             }
             Dialed::Rejected(why) => self.alarm("peer", Some(why)),
             Dialed::Up | Dialed::Alive | Dialed::Refused | Dialed::Silent(_) => {}
@@ -334,8 +374,7 @@ impl Node {
         if !matches!(&self.phase, Phase::Following { primary, .. } if primary == from) {
             return;
         }
-        self.stateful.clear();
-        self.order(Order::StepDown);
+        self.step_down();
         if let Phase::Following { stream, .. } = &mut self.phase {
             *stream = Stream::Down { dial_at: now };
         }
@@ -349,14 +388,14 @@ impl Node {
     }
 
     /// Asks the register to make this node primary instead of the one that is.
-    fn seize(&mut self) {
+    fn seize(&mut self, now: Tick) {
         let Some(known) = &self.known else { return };
         let (me, old) = (self.settings.me.node.clone(), known.configuration.primary.clone());
         let new = successor(&known.configuration).map(|next| Configuration {
             reign: next.epoch,
             primary: me,
             members: next.members.into_iter().filter(|member| member.node != old).collect(),
-            state_lost: false,
+            state_lost: next.state_lost && now < self.quarantine_until,
             ..next
         });
         self.swap(Purpose::Seize, new);
@@ -366,10 +405,7 @@ impl Node {
     pub(super) fn enter(&mut self, fresh: bool, stored: &Stored) {
         let configuration = &stored.configuration;
         let named = self.lists_me(configuration) && configuration.primary == self.settings.me.node;
-        assert!(named && (fresh || self.is_member()), "R5: only a member takes over");
-        if fresh && configuration.state_lost {
-            self.outputs.push(Output::Quarantine(quarantine(configuration.ttl_horizon)));
-        }
+        assert!(named, "R5: only a member takes over");
         self.wants = super::Wants::default();
         self.outputs.push(Output::HorizonRaised(configuration.ttl_horizon));
         self.phase = Phase::Entering { fresh, promised: BTreeSet::new(), seated: BTreeSet::new() };
@@ -379,9 +415,9 @@ impl Node {
     pub(super) fn reported(&mut self, now: Tick, shard: u16, report: Report) {
         match report {
             Report::Follows { primary, configuration, .. } => {
-                self.follows(now, shard, &primary, &configuration)
+                self.follows(now, shard, &primary, &configuration);
             }
-            Report::Lost(lost) => self.lost(now, lost),
+            Report::Lost(lost) => self.lost(now, shard, lost),
             Report::Suspect(suspect) => {
                 if matches!(&self.phase, Phase::Following { primary, .. } if *primary == suspect) {
                     self.primary_silent(now);
@@ -389,8 +425,11 @@ impl Node {
             }
             Report::Astray(from) => self.astray(now, &from),
             Report::Restored => {
-                self.stateful.insert(shard);
+                if !self.stepping_down.contains_key(&shard) {
+                    self.stateful.insert(shard);
+                }
             }
+            Report::SteppedDown => self.stepped_down(shard),
             Report::StateLost => {
                 self.stateful.remove(&shard);
             }
@@ -400,34 +439,28 @@ impl Node {
                     handed.insert(shard);
                 }
                 if let Some(stored) = unpack(&configuration) {
-                    self.adopt_told(now, stored);
+                    let known = self.known.as_ref().map(|known| known.revision);
+                    if known == Some(stored.revision) {
+                        self.settle(now);
+                    } else {
+                        self.told(now, stored);
+                    }
                 }
             }
             other => self.reported_in_office(now, shard, other),
         }
     }
 
-    /// A primary told what it had put into the register, which is as good as reading it.
-    fn adopt_told(&mut self, now: Tick, stored: Stored) {
-        let newer = self.known.as_ref().is_none_or(|known| stored.revision > known.revision);
-        if newer && self.asked.is_none() {
-            self.adopt(now, stored);
-        } else {
-            self.settle(now);
-        }
-    }
-
     fn follows(&mut self, now: Tick, shard: u16, by: &Peer, configuration: &[u8]) {
         if let Some(stored) = unpack(configuration) {
-            let newer = self.known.as_ref().is_none_or(|known| stored.revision > known.revision);
-            if newer && self.asked.is_none() {
-                self.adopt(now, stored);
-            }
+            self.told(now, stored);
         }
         match &mut self.phase {
             Phase::Following { primary, shards, stream, .. } if primary == by => {
                 shards.insert(shard);
-                *stream = Stream::Up;
+                if shards.len() == usize::from(self.settings.shards) {
+                    *stream = Stream::Up;
+                }
             }
             // A shard that has handed over already.
             Phase::Yielding { shards, .. } => {
@@ -437,9 +470,11 @@ impl Node {
         }
     }
 
-    fn lost(&mut self, now: Tick, lost: Peer) {
+    fn lost(&mut self, now: Tick, shard: u16, lost: Peer) {
         match &mut self.phase {
-            Phase::Following { primary, stream, .. } if *primary == lost => {
+            Phase::Following { primary, stream, torn, shards, .. } if *primary == lost => {
+                *torn = true;
+                shards.remove(&shard);
                 if *stream == Stream::Up {
                     // All shards are dialled anew; a stream that stands still goes on until the new one is there. An order
                     // to end it could end the new one.

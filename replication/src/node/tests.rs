@@ -1,1 +1,182 @@
+//! What an operator forces: a node that is played every input, and what it wants to be done.
 
+use alloc::vec;
+
+use fairlock_protocol::{CellId, DigestKey, Epoch};
+
+use super::*;
+use crate::configuration::MacKey;
+use crate::member::Incarnation;
+use crate::memory::Memory;
+use crate::register::Register;
+
+fn member(node: &str, life: u64) -> Member {
+    Member {
+        node: NodeId::new(node).unwrap(),
+        machine: "4a".into(),
+        incarnation: Incarnation::new(life).unwrap(),
+        peer: "127.0.0.1:1".into(),
+        clients: "tcp://127.0.0.1:2".into(),
+    }
+}
+
+/// A cell of `a` (primary) and `b`, in epoch 10, in use.
+fn configuration() -> Configuration {
+    let epoch = Epoch::new(10).unwrap();
+    Configuration {
+        cell: CellId(5),
+        epoch,
+        reign: epoch,
+        primary: NodeId::new("a").unwrap(),
+        members: vec![member("a", 1), member("b", 2)],
+        feature_level: 1,
+        shards: 1,
+        digest_key: DigestKey([1, 2]),
+        mac_key: MacKey([3; 16]),
+        ttl_horizon: Duration::from_secs(5),
+        clean: false,
+        state_lost: false,
+    }
+}
+
+/// Node `b` in another life than the one that is listed, and its register.
+struct Stage {
+    node: Node,
+    register: Memory,
+    now: Tick,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let fresh = Fresh {
+            cell: CellId(99),
+            epoch: Epoch::new(500).unwrap(),
+            digest_key: DigestKey([0, 0]),
+            mac_key: MacKey([0; 16]),
+        };
+        let settings = NodeSettings {
+            me: member("b", 3),
+            shards: 1,
+            profile: Profile::LAN,
+            feature_level: 1,
+            fresh,
+            ttl_max: Duration::from_mins(1),
+        };
+        let mut register = Memory::new();
+        register.compare_and_swap(None, &configuration());
+        let mut stage = Stage { node: Node::new(settings), register, now: Tick::ZERO };
+        stage.step(Input::Tick);
+        stage
+    }
+
+    /// One input, with the register and the replica answering at once; nobody can be dialled. What else came out.
+    fn step(&mut self, input: Input) -> Vec<Output> {
+        let (mut inputs, mut rest) = (vec![input], vec![]);
+        while let Some(input) = inputs.pop() {
+            self.now = self.now.after(Duration::from_millis(1));
+            self.node.step(self.now, input);
+            for output in core::mem::take(self.node.outputs()) {
+                match output {
+                    Output::Ask(Ask::Read) => inputs.push(Input::Register(self.register.read())),
+                    Output::Ask(Ask::Cas { expected, new }) => {
+                        let answer = self.register.compare_and_swap(expected, &new);
+                        inputs.push(Input::Register(answer));
+                    }
+                    Output::Order(Order::Promise(epoch)) => {
+                        inputs.push(Input::Shard(0, Report::Promised(epoch)));
+                    }
+                    Output::Order(Order::Office { setup, .. }) => {
+                        inputs.push(Input::Shard(0, Report::InOffice(setup.epoch)));
+                    }
+                    Output::Order(Order::StepDown) => inputs.push(Input::Shard(0, Report::SteppedDown)),
+                    Output::Dial { member, probe } => {
+                        inputs.push(Input::Dialed { node: member.node, probe, outcome: Dialed::Refused });
+                    }
+                    other => rest.push(other),
+                }
+            }
+        }
+        rest
+    }
+
+    fn force(&mut self, named: &[&str]) -> Result<(), String> {
+        let named = named.iter().map(|node| NodeId::new(node).unwrap()).collect();
+        let outputs = self.step(Input::Wish(7, Wish::ForceNew(named)));
+        let answer = outputs.into_iter().find_map(|output| match output {
+            Output::Answer(7, answer) => Some(answer),
+            _ => None,
+        });
+        answer.expect("it is answered")
+    }
+
+    fn stands(&self) -> Configuration {
+        self.register.stored().expect("something stands there").configuration.clone()
+    }
+}
+
+#[test]
+fn whoever_may_be_alive_has_to_be_named() {
+    let mut stage = Stage::new();
+    assert_eq!(stage.node.standing(), Standing::Seeking);
+    let names = |nodes: &[NodeId]| nodes.iter().map(|node| node.as_str().to_string()).collect::<Vec<_>>();
+    assert_eq!(names(&stage.node.waits_for()), ["a"], "its own earlier life is over");
+    let why = stage.force(&[]).unwrap_err();
+    assert!(why.contains(": a;"), "{why}");
+    assert_eq!(stage.stands(), configuration(), "nothing was changed");
+    stage.force(&["a"]).unwrap();
+    assert_eq!(stage.node.standing(), Standing::Primary);
+    let new = stage.stands();
+    assert!(new.state_lost && new.epoch.get() == 11 && new.ttl_horizon == Duration::from_secs(5));
+    assert_eq!((new.primary.as_str(), new.members), ("b", vec![member("b", 3)]));
+}
+
+#[test]
+fn a_primary_forces_nothing() {
+    let mut stage = Stage::new();
+    stage.force(&["a"]).unwrap();
+    let why = stage.force(&["a"]).unwrap_err();
+    assert!(why.contains("is primary"), "{why}");
+}
+
+/// The key was deleted: only a forced beginning goes on, in a higher epoch and with the quarantine of what was known.
+#[test]
+fn a_configuration_that_is_gone_is_begun_anew_behind_the_epoch_that_was_known() {
+    let mut stage = Stage::new();
+    stage.register.remove();
+    stage.now = stage.now.after(LOOK_AGAIN);
+    stage.step(Input::Tick);
+    assert_eq!(stage.node.standing(), Standing::Halted);
+    let outputs = stage.step(Input::Wish(7, Wish::ForceNew(vec![NodeId::new("a").unwrap()])));
+    assert!(outputs.contains(&Output::Answer(7, Ok(()))), "{outputs:?}");
+    assert!(outputs.iter().any(|output| matches!(output, Output::Quarantine(wait) if *wait >= Duration::from_secs(5))));
+    assert_eq!(stage.node.standing(), Standing::Primary);
+    let new = stage.stands();
+    assert_eq!((new.cell, new.epoch.get(), new.state_lost), (CellId(5), 11, true));
+}
+
+/// An old backup of the register was restored: its epoch is below what this node knows.
+#[test]
+fn a_register_that_went_back_is_overtaken() {
+    let mut stage = Stage::new();
+    stage.register.remove();
+    let old = Configuration { epoch: Epoch::new(4).unwrap(), reign: Epoch::new(4).unwrap(), ..configuration() };
+    stage.register.compare_and_swap(None, &old);
+    stage.now = stage.now.after(LOOK_AGAIN);
+    stage.step(Input::Tick);
+    assert_eq!(stage.node.standing(), Standing::Halted);
+    stage.force(&["a"]).unwrap();
+    assert_eq!((stage.node.standing(), stage.stands().epoch.get()), (Standing::Primary, 11));
+}
+
+/// A register that does not answer: nothing is given up for it.
+#[test]
+fn without_the_register_nothing_is_forced_and_nothing_is_lost() {
+    let mut stage = Stage::new();
+    stage.node.step(stage.now, Input::Wish(7, Wish::ForceNew(vec![NodeId::new("a").unwrap()])));
+    stage.node.outputs().clear();
+    stage.node.step(stage.now, Input::Register(Answer::Failed("timed out".into())));
+    let outputs = core::mem::take(stage.node.outputs());
+    let refused = |output: &Output| matches!(output, Output::Answer(7, Err(why)) if why.contains("does not answer"));
+    assert!(outputs.iter().any(refused), "{outputs:?}");
+    assert!(!outputs.contains(&Output::Order(Order::StepDown)), "{outputs:?}");
+}

@@ -1,6 +1,7 @@
 //! Two replicas, by hand.
 
 use super::*;
+use crate::{Incarnation, NodeId};
 use alloc::string::ToString;
 use std::vec;
 use std::vec::Vec;

@@ -7,12 +7,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlock_protocol::Tick;
+use fairlock_protocol::{Refusal, Tick};
 use fairlock_replication::node::{self, Dialed, Input, Node, NodeSettings, Standing, Wish, peer};
 use fairlock_replication::replica::Report;
-use fairlock_replication::{Answer, Member, NodeId, Watched};
+use fairlock_replication::{Answer, Incarnation, Member, NodeId, Watched};
 
 use super::clerk::{Clerk, Errand};
+use super::picture::CellAnswer;
+use super::wishes::Wishes;
 use super::{Caller, DIAL_TIME, Introduction, PeerDoor, Purpose};
 use crate::control::Alarms;
 use crate::control::register::{RegisterThread, Watch};
@@ -57,9 +59,18 @@ pub(crate) struct Outcome {
     pub(crate) became: Option<Standing>,
     /// The end of the cell is in the register.
     pub(crate) stopped: bool,
-    /// Answers to wishes.
-    pub(crate) answers: Vec<(u64, Result<(), String>)>,
+    /// What the node says to its own wish: to hand over.
+    pub(crate) own_wish: Option<Result<(), String>>,
+    /// Answers to wishes of operators.
+    pub(crate) answers: Vec<(u64, CellAnswer)>,
 }
+
+/// The ticket of a hand-over that a stopping node wants for itself; those of operators are above it.
+pub(crate) const OWN_TICKET: u64 = 0;
+/// How long a sign of life speaks against the word of an operator that a node is off.
+const ALIVE_TIME: Duration = Duration::from_secs(5);
+/// Nodes that are remembered because they called; more is a mistake in somebody's configuration.
+const MET_MAX: usize = 64;
 
 /// A node's desk.
 #[derive(Debug)]
@@ -70,8 +81,19 @@ pub(crate) struct Desk {
     _watch: Watch,
     _door: PeerDoor,
     control: ControlLane,
-    /// How far each follower is, as the shards last said.
-    lags: BTreeMap<NodeId, u64>,
+    copies_min: usize,
+    feature_level: u16,
+    /// Where the register is, and why it does not answer; empty: it does.
+    place: String,
+    register_fault: String,
+    /// Who called, and how to reach them.
+    met: BTreeMap<NodeId, Member>,
+    /// When a probe last found the life that is listed.
+    alive: BTreeMap<NodeId, (Incarnation, Tick)>,
+    /// What operators wait for.
+    wishes: Wishes,
+    /// How often this node became primary.
+    offices_total: u64,
 }
 
 /// What a desk is made of.
@@ -90,18 +112,28 @@ pub(crate) struct DeskParts {
     pub(crate) control: ControlLane,
     /// With fewer members nothing is granted.
     pub(crate) copies_min: usize,
+    /// Where the register is, for people.
+    pub(crate) place: String,
 }
 
 impl Desk {
     pub(crate) fn new(parts: DeskParts) -> Desk {
+        let feature_level = parts.settings.feature_level;
         Desk {
+            feature_level,
+            place: parts.place,
+            register_fault: String::new(),
+            met: BTreeMap::new(),
+            alive: BTreeMap::new(),
+            wishes: Wishes::default(),
+            offices_total: 0,
             clerk: Clerk::new(parts.settings, parts.copies_min),
             introduction: parts.introduction,
             register: parts.register,
             _watch: parts.watch,
             _door: parts.door,
             control: parts.control,
-            lags: BTreeMap::new(),
+            copies_min: parts.copies_min,
         }
     }
 
@@ -117,12 +149,12 @@ impl Desk {
 
     /// The epoch that is known; 0 for none.
     pub(crate) fn epoch(&self) -> u32 {
-        self.clerk.node().known().map_or(0, |known| known.configuration.epoch.get())
+        self.node().known().map_or(0, |known| known.configuration.epoch.get())
     }
 
     /// When it has something to do by itself.
     pub(crate) fn next_due(&self, now: Tick) -> Tick {
-        self.clerk.node().next_due(now)
+        self.node().next_due(now)
     }
 
     /// A lease longer than any before is wanted.
@@ -130,9 +162,48 @@ impl Desk {
         self.step(now, Input::RaiseHorizon(ttl), tray)
     }
 
-    /// What an operator wants.
+    /// What an operator wants, or this node by itself.
     pub(crate) fn wish(&mut self, now: Tick, ticket: u64, wish: Wish, tray: &mut Tray<'_>) -> Outcome {
+        if ticket != OWN_TICKET {
+            let begun = match self.refuse(now, &wish) {
+                Some((refusal, why)) => Err(CellAnswer::Unmet { refusal, why }),
+                None => self.wishes.begin(now, ticket, &wish, self.clerk.node()),
+            };
+            if let Err(answer) = begun {
+                return Outcome { answers: vec![(ticket, answer)], ..Outcome::default() };
+            }
+        }
         self.step(now, Input::Wish(ticket, wish), tray)
+    }
+
+    /// What is not even begun. What the node itself knows it says later.
+    fn refuse(&self, now: Tick, wish: &Wish) -> Option<(Refusal, String)> {
+        let me = &self.introduction.me.node;
+        match wish {
+            Wish::Switchover(Some(to)) if to == me => {
+                Some((Refusal::NotFound, format!("{to} is the primary already")))
+            }
+            Wish::Evict(node) if node == me => {
+                let why = format!("{node} is the primary: hand over first, with `fairlock cluster switchover`");
+                Some((Refusal::Denied, why))
+            }
+            Wish::ForceNew(off) => self.refuse_force(now, off).map(|why| (Refusal::Denied, why)),
+            Wish::Switchover(_) | Wish::Evict(_) => None,
+        }
+    }
+
+    /// Why a cell is not begun anew by force: somebody of it was heard (R13).
+    fn refuse_force(&self, now: Tick, off: &[NodeId]) -> Option<String> {
+        if let Some(primary) = self.node().hears() {
+            return Some(format!("{primary} serves this cell, and this node follows it: nothing has to be forced"));
+        }
+        let members = &self.node().known()?.configuration.members;
+        let heard = |member: &&Member| {
+            let seen = self.alive.get(&member.node);
+            seen.is_some_and(|(life, at)| *life == member.incarnation && now.since(*at) < ALIVE_TIME)
+        };
+        let alive = members.iter().filter(|member| off.contains(&member.node)).find(heard)?;
+        Some(format!("{} answers at {}: it is alive, and is not to be forgotten; stop it first", alive.node, alive.peer))
     }
 
     /// The node stops and leaves no lease behind.
@@ -153,6 +224,9 @@ impl Desk {
             CellEvent::Report(shard, report) => self.step(now, Input::Shard(shard, report), tray),
             CellEvent::Called(caller) => self.called(now, *caller, tray),
             CellEvent::Dialed { member, probe, outcome, streams } => {
+                if outcome == Dialed::Alive {
+                    self.alive.insert(member.node.clone(), (member.incarnation, now));
+                }
                 for (socket, lane) in streams.into_iter().zip(tray.lanes.iter_mut()) {
                     lane.send(ToShard::Peer(Box::new(PeerStream { socket, peer: peer(&member), dialed: true })));
                 }
@@ -166,6 +240,9 @@ impl Desk {
         let Caller { member, purpose, socket, .. } = caller;
         let Purpose::Follow { shard } = purpose else { return Outcome::default() };
         let peer = peer(&member);
+        if self.met.len() < MET_MAX || self.met.contains_key(&member.node) {
+            self.met.insert(member.node.clone(), member.clone());
+        }
         let outcome = self.step(now, Input::Met(member), tray);
         if let Some(lane) = tray.lanes.get_mut(usize::from(shard)) {
             lane.send(ToShard::Peer(Box::new(PeerStream { socket, peer, dialed: false })));
@@ -178,6 +255,8 @@ impl Desk {
         for errand in self.clerk.step(now, input, tray.alarms) {
             self.carry_out(errand, tray, &mut outcome);
         }
+        self.register_fault = tray.alarms.text("register").unwrap_or_default();
+        outcome.answers.extend(self.wishes.settle(now, self.clerk.node(), &self.register_fault));
         outcome
     }
 
@@ -194,9 +273,17 @@ impl Desk {
             Errand::Known(epoch) => {
                 self.introduction.epoch.store(epoch, std::sync::atomic::Ordering::Relaxed);
             }
-            Errand::Answer(ticket, answer) => outcome.answers.push((ticket, answer)),
+            Errand::Answer(OWN_TICKET, answer) => outcome.own_wish = Some(answer),
+            Errand::Answer(ticket, answer) => {
+                let answer = self.wishes.answered(ticket, answer, self.clerk.node());
+                outcome.answers.extend(answer.map(|answer| (ticket, answer)));
+            }
             Errand::Became(standing) => {
                 tracing::info!(?standing, "this node's part in the cell");
+                self.offices_total += u64::from(standing == Standing::Primary);
+                if matches!(standing, Standing::Primary | Standing::Backup) {
+                    tray.alarms.clear("waiting");
+                }
                 outcome.became = Some(standing);
             }
             Errand::Stopped => outcome.stopped = true,
@@ -219,9 +306,62 @@ impl Desk {
         }
     }
 
-    /// What is known of how far followers are.
-    pub(crate) fn lags(&self) -> &BTreeMap<NodeId, u64> {
-        &self.lags
+    /// How this node introduces itself.
+    pub(crate) fn introduction(&self) -> &Introduction {
+        &self.introduction
+    }
+
+    /// Newest operations it understands.
+    pub(crate) fn feature_level(&self) -> u16 {
+        self.feature_level
+    }
+
+    /// With fewer members nothing is granted.
+    pub(crate) fn copies_min(&self) -> usize {
+        self.copies_min
+    }
+
+    /// Members that are known.
+    pub(crate) fn copies(&self) -> usize {
+        self.node().known().map_or(0, |known| known.configuration.members.len())
+    }
+
+    /// Where the register is.
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Why it does not answer; empty: it does.
+    pub(crate) fn register_fault(&self) -> &str {
+        &self.register_fault
+    }
+
+    /// Who has called, and how to reach them.
+    pub(crate) fn met(&self) -> &BTreeMap<NodeId, Member> {
+        &self.met
+    }
+
+    /// How often this node became primary.
+    pub(crate) fn offices_total(&self) -> u64 {
+        self.offices_total
+    }
+
+    /// What it is about while it has no place, for a person.
+    pub(crate) fn waiting(&self) -> String {
+        if !self.register_fault.is_empty() {
+            return format!("the register at {} does not answer: {}", self.place, self.register_fault);
+        }
+        let Some(known) = self.node().known() else {
+            return format!("reading the register at {}", self.place);
+        };
+        let names = |nodes: &[NodeId]| nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ");
+        match self.node().hears() {
+            Some(primary) => format!("{primary} is the primary and brings this node up to date"),
+            None => {
+                let (primary, missing) = (&known.configuration.primary, names(&self.node().waits_for()));
+                format!("the primary {primary} does not take this node in; waiting for {missing}")
+            }
+        }
     }
 }
 

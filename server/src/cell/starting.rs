@@ -31,6 +31,7 @@ pub(crate) struct Founding {
     opened: Opened,
     door: TcpListener,
     copies_min: usize,
+    place: String,
     /// Times of the cell.
     pub(crate) profile: Profile,
 }
@@ -77,7 +78,8 @@ pub(crate) fn found(
     let introduction =
         Introduction { cell: name, me, shards, secret, epoch: AtomicU32::new(0) };
     let (copies_min, profile) = (usize::from(cell.copies()), cell.timing());
-    Ok(Founding { settings, introduction, opened, door, copies_min, profile })
+    let place = config.register.url.clone().unwrap_or_default();
+    Ok(Founding { place, settings, introduction, opened, door, copies_min, profile })
 }
 
 impl Founding {
@@ -86,7 +88,7 @@ impl Founding {
     /// # Errors
     /// No thread is left.
     pub(crate) fn begin(self, control: &ControlLane) -> Result<Desk, StartError> {
-        let Founding { settings, introduction, opened, door, copies_min, .. } = self;
+        let Founding { settings, introduction, opened, door, copies_min, place, .. } = self;
         let introduction = Arc::new(introduction);
         let (answered, watched, called) = (control.clone(), control.clone(), control.clone());
         let register = RegisterThread::start(opened.register, move |answer| {
@@ -105,6 +107,7 @@ impl Founding {
             door: door.map_err(StartError::Resources)?,
             control: control.clone(),
             copies_min,
+            place,
         };
         Ok(Desk::new(parts))
     }

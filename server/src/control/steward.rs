@@ -34,8 +34,11 @@ use crate::stats::ShardStats;
 
 mod cell;
 mod ending;
+mod views;
 pub(crate) use cell::Settled;
+use cell::SAY_EVERY;
 use ending::Shards;
+use views::View;
 
 /// Pause between two tries to make something durable that failed.
 const RETRY_TIME: Duration = Duration::from_secs(1);
@@ -75,6 +78,10 @@ pub(super) struct Steward {
     /// Wishes of operators that are not answered: which shard's client asked.
     wishes: HashMap<u64, (u16, Asker)>,
     last_ticket: u64,
+    /// Pictures of the cell that wait for what shards say.
+    views: HashMap<u64, View>,
+    /// When it is said again what a start waits for.
+    say_at: Tick,
     facts: Facts,
 }
 
@@ -157,6 +164,8 @@ impl Steward {
             handing_over: false,
             wishes: HashMap::new(),
             last_ticket: 0,
+            views: HashMap::new(),
+            say_at: clock::now().after(SAY_EVERY),
             facts,
         })
     }
@@ -274,6 +283,8 @@ impl Steward {
             admin.expire(now);
         }
         self.at_desk(|desk, tray| desk.tick(now, tray));
+        self.end_late_views(now);
+        self.say_what_is_waited_for(now);
         let retry = self.retry_at.is_some_and(|at| now >= at);
         let untried = self.retry_at.is_none() && self.quarantine_until.is_some_and(|until| now >= until);
         if retry || untried {
@@ -344,7 +355,12 @@ impl Steward {
         if left_ms > 0 {
             return Some(format!("recovering, {left_ms} ms left"));
         }
-        (!matches!(self.facts.role, "standalone" | "primary")).then(|| self.facts.role.to_string())
+        if !matches!(self.facts.role, "standalone" | "primary") {
+            return Some(self.facts.role.to_string());
+        }
+        let cell = self.cell_numbers()?;
+        (cell.copies < cell.copies_min)
+            .then(|| format!("copies={}, min_copies={}", cell.copies, cell.copies_min))
     }
 
     fn numbers(&self, now: Tick) -> NodeNumbers {
@@ -357,6 +373,7 @@ impl Steward {
             alarms: self.alarms.texts().len(),
             grants_possible: self.no_grants_because(now).is_none(),
             door: self.door.as_ref().map_or_else(DoorCounts::default, |door| door.greetings.counts()),
+            cell: self.cell_numbers(),
         }
     }
 
@@ -372,6 +389,8 @@ impl Steward {
                 ToControl::Report { shard, report } => self.hear_cell(now, CellEvent::Report(shard, report)),
                 ToControl::Cell(event) => self.hear_cell(now, event),
                 ToControl::Wish { shard, asker, wish } => self.wish(now, shard, asker, wish),
+                ToControl::CellAsked { shard, asker } => self.begin_view(now, shard, asker),
+                ToControl::Progress { ticket, followers } => self.add_to_view(now, ticket, followers),
                 ToControl::RaiseHorizon { ttl_ms } => {
                     self.horizon_wanted_ms = self.horizon_wanted_ms.max(Some(ttl_ms));
                 }

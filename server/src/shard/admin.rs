@@ -36,6 +36,7 @@ impl Shard {
             }
             Request::Break { resource, force } => self.break_resource(key, request, resource, force),
             Request::Kill { session, force } => self.kill(key, request, session, force),
+            ref other if self.cell_request(key, request, other) => {}
             _ => self.reject(key, request, Malformed::Illegal("kind")),
         }
     }
@@ -259,6 +260,7 @@ impl Shard {
         set(&stats.deadlocks_total, counts.deadlocks_total);
         set(&stats.overtakes_total, counts.overtakes_total);
         set(&stats.bypasses_total, counts.bypasses_total);
+        self.publish_log();
     }
 }
 

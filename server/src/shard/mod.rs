@@ -8,6 +8,7 @@
 //! lease ran out is therefore served before it does, and the moment is read after the last byte arrived.
 
 mod admin;
+mod cluster;
 mod effects;
 mod handshake;
 mod locks;
@@ -303,7 +304,7 @@ impl Shard {
 
     /// A request on a connection that acts for no session.
     fn unbound_request(&mut self, key: ConnectionKey, request: RequestId, message: &Request<'_>) {
-        if !self.serves() && !matches!(message, Request::Status) {
+        if !self.serves() && !Shard::is_about_node(message) {
             return self.refuse_not_primary(key, request);
         }
         match *message {

@@ -17,7 +17,7 @@ use fairlock_replication::replica::{Input, LinkKey, Order, Output as Wish, Part,
 use super::Shard;
 use super::sessions::Presence;
 use crate::connection::{ConnectionKey, Phase};
-use crate::lanes::{Asker, CellNews, ToControl, ToShard};
+use crate::lanes::{CellNews, ToControl, ToShard};
 
 
 /// Operations between two comparisons of the members' tables (S6), and the first byte of the entry that compares.
@@ -114,6 +114,11 @@ impl Replicated {
             confirmed: Tick::ZERO,
             hang_ups: Vec::new(),
         }
+    }
+
+    /// The log, for whoever wants to look.
+    pub(super) fn replica(&self) -> &Replica {
+        &self.replica
     }
 
     /// The cell's time when this node's clock says `now`.
@@ -587,17 +592,6 @@ impl Shard {
     /// When the replica has something to do by itself.
     pub(super) fn replica_due(&self) -> Option<Tick> {
         self.replicated.as_ref()?.replica.next_due()
-    }
-
-    /// An operator's wish was taken, or refused.
-    pub(super) fn wish_answered(&mut self, asker: Asker, answer: Result<(), String>) {
-        match answer {
-            Ok(()) => self.reply(asker.connection, asker.request, 0, &Reply::Alive),
-            Err(why) => {
-                let refused = Refused { detail: &why, ..Refusal::NotFound.into() };
-                self.refuse(asker.connection, asker.request, refused);
-            }
-        }
     }
 
     /// A shard that inherited a visiting session asks whether it is alive.

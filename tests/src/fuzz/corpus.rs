@@ -3,11 +3,12 @@
 use crate::random::Random;
 use crate::raw::{exclusive, session};
 use fairlock_protocol::bundle::ItemsBuffer;
+use fairlock_protocol::cluster::{ClusterView, NodeBuffer, NodeEntry, NodePart};
 use fairlock_protocol::reply::{Grant, Refused};
 use fairlock_protocol::request::{Acquire, AcquireAll};
 use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
 use fairlock_protocol::{
-    Epoch, FencingToken, GrantId, Hello, Liveness, Mode, OwnerId, Refusal, Reply, Request, RequestId,
+    CellId, Epoch, FencingToken, GrantId, Hello, Liveness, Mode, OwnerId, Refusal, Reply, Request, RequestId,
     Resource, Secret, SessionId, ShardId, Wait, Whereabouts,
 };
 
@@ -52,6 +53,10 @@ pub fn sound() -> Vec<Vec<u8>> {
         Request::Status,
         Request::Break { resource, force: false },
         Request::Kill { session: session_id, force: true },
+        Request::Cluster,
+        Request::Switchover(""),
+        Request::Evict("b"),
+        Request::ForceNew("b,c"),
     ];
     let mut streams = vec![Vec::new(), Vec::new()];
     for (request, number) in requests.iter().zip(0..) {
@@ -66,11 +71,47 @@ pub fn sound() -> Vec<Vec<u8>> {
         reply.encode(RequestId(number), 0, &mut alone);
         streams.push(alone);
     }
+    streams.push(view());
     streams
 }
 
+/// What a node of a cell says of it.
+fn view() -> Vec<u8> {
+    let mut nodes = NodeBuffer::default();
+    for (node, part, lag) in [("a", NodePart::Primary, Some(0)), ("b", NodePart::Joining, None)] {
+        let (peer, clients) = ("10.0.0.1:7413", "tcp://10.0.0.1:7411");
+        let entry = NodeEntry { node, part, incarnation: 9, machine: "4a", peer, clients, lag, streams: 1 };
+        assert!(nodes.push(&entry), "two nodes fit");
+    }
+    let view = ClusterView {
+        name: "prod",
+        cell: CellId(77),
+        epoch: 4,
+        reign: 3,
+        primary: "a",
+        node: "a",
+        part: NodePart::Primary,
+        feature_level: 1,
+        feature_level_own: 1,
+        shards: 1,
+        copies: 1,
+        copies_min: 1,
+        ttl_horizon_ms: 5000,
+        recovering_ms: 0,
+        state_lost: false,
+        register: "etcd://r:2379",
+        register_fault: "it is silent",
+        waits_for: "c",
+        alarms: "copies: copies=1",
+        nodes: nodes.list(),
+    };
+    let mut out = Vec::new();
+    Reply::Cluster(view).encode(RequestId(1), 0, &mut out);
+    out
+}
+
 /// What a server says, each once.
-fn replies(session: SessionId, grant: GrantId, token: FencingToken) -> [Reply<'static>; 8] {
+fn replies(session: SessionId, grant: GrantId, token: FencingToken) -> [Reply<'static>; 9] {
     let granted = Grant {
         grant,
         token: Some(token),
@@ -96,6 +137,7 @@ fn replies(session: SessionId, grant: GrantId, token: FencingToken) -> [Reply<'s
         Reply::Over(Refusal::SessionExpired),
         Reply::Refused(Refused { primary: Some(nodes), ..Refusal::NotPrimary.into() }),
         Reply::Members(nodes),
+        Reply::Fulfilled { took_ms: 3, primary: nodes },
     ]
 }
 

@@ -1,5 +1,6 @@
 //! The messages behind the examples of docs/wire-format.md, and the kind numbers with their names.
 
+use fairlock_protocol::cluster::{ClusterView, NodeBuffer, NodeEntry, NodePart};
 use fairlock_protocol::handshake::{FEATURE_ADMIN, HELLO, WELCOME};
 use fairlock_protocol::reply::{self, Grant, Refused};
 use fairlock_protocol::request::{self, Acquire, Open};
@@ -78,6 +79,39 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
         previous_owner_died: false,
         reentered: false,
     };
+    let mut of_cell = NodeBuffer::default();
+    assert!(of_cell.push(&NodeEntry {
+        node: "b",
+        part: NodePart::Primary,
+        incarnation: 5,
+        machine: "4a",
+        peer: "b:7413",
+        clients: "tcp://b:7411",
+        lag: Some(0),
+        streams: 0,
+    }));
+    let view = ClusterView {
+        name: "prod",
+        cell: CellId(1),
+        epoch: 1001,
+        reign: 1001,
+        primary: "b",
+        node: "b",
+        part: NodePart::Primary,
+        feature_level: 1,
+        feature_level_own: 1,
+        shards: 1,
+        copies: 1,
+        copies_min: 1,
+        ttl_horizon_ms: 5000,
+        recovering_ms: 0,
+        state_lost: false,
+        register: "etcd://r:2379",
+        register_fault: "",
+        waits_for: "",
+        alarms: "",
+        nodes: of_cell.list(),
+    };
     let nodes = Whereabouts { epoch: 1001, endpoints: "tcp://b:7411" };
     let not_primary = Refused { primary: Some(nodes), ..Refusal::NotPrimary.into() };
     let opened = Reply::Opened { session, secret, ttl_ms: 5000, home: ShardId(0) };
@@ -97,6 +131,9 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
         ("refused", reply(5, 0, &Reply::Refused(Refusal::WouldBlock.into()))),
         ("not_primary", reply(1, 0, &Reply::Refused(not_primary))),
         ("members", reply(0, 0, &Reply::Members(nodes))),
+        ("switchover", request(1, 0, &Request::Switchover("b"))),
+        ("fulfilled", reply(1, 0, &Reply::Fulfilled { took_ms: 12, primary: nodes })),
+        ("cluster", reply(2, 0, &Reply::Cluster(view))),
     ]
 }
 
@@ -114,9 +151,9 @@ pub(crate) fn kinds() -> Vec<(u8, &'static str)> {
     }
     let mut kinds = named! {
         request: OPEN RESUME CLOSE KEEPALIVE ACQUIRE RELEASE CONVERT CANCEL VALIDATE CONFIRM ACQUIRE_ALL LOOK LIST SHOW SESSIONS
-            STATUS BREAK KILL;
+            STATUS BREAK KILL CLUSTER SWITCHOVER EVICT FORCE_NEW;
         reply: OPENED RESUMED CLOSED ALIVE SEGMENT GRANTED RELEASED CONVERTED WITHDRAWN VALIDATED REFUSED LISTED SHOWN
-            SESSIONS STATUS BROKE KILLED NOTE_BLOCKING NOTE_BROKEN NOTE_HOLD_OVER NOTE_KILLED NOTE_OVER
+            SESSIONS STATUS BROKE KILLED CLUSTER FULFILLED NOTE_BLOCKING NOTE_BROKEN NOTE_HOLD_OVER NOTE_KILLED NOTE_OVER
             NOTE_DRAINING NOTE_CACHED NOTE_MEMBERS;
     };
     kinds.extend([(HELLO, "HELLO"), (WELCOME, "WELCOME")]);

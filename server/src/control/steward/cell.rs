@@ -10,14 +10,16 @@ use fairlock_replication::node::{Standing, Wish};
 use super::super::keeping::Keeping;
 use super::super::stopping::Phase;
 use super::Steward;
-use crate::cell::desk::{CellEvent, Desk, Outcome, Tray, role_name};
+use crate::cell::desk::{CellEvent, Desk, OWN_TICKET, Outcome, Tray, role_name};
+use crate::cell::picture::CellAnswer;
 use crate::clock;
-use crate::lanes::{Asker, ShardLane, ToControl};
+use crate::lanes::{Asker, ShardLane, ToControl, ToShard};
+use crate::metrics::CellNumbers;
 
 /// How long the end of a cell may take to be written down.
 const END_TIME: Duration = Duration::from_secs(3);
-/// The ticket of a hand-over that a stopping node wants for itself.
-const OWN_TICKET: u64 = 0;
+/// How often it is said what a start waits for.
+pub(super) const SAY_EVERY: Duration = Duration::from_secs(3);
 
 /// What a server waits for before it says that it is ready.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub(crate) struct Settled {
     pub(crate) epoch: u32,
     /// Until when nothing is granted.
     pub(crate) recovering_until: Tick,
+    /// Of a node that goes on no more: why, and what to do.
+    pub(crate) why: String,
 }
 
 impl Steward {
@@ -39,6 +43,9 @@ impl Steward {
         self.facts.epoch = desk.epoch();
         if let Some(standing) = outcome.became {
             self.became(standing);
+        }
+        if let Some(Err(why)) = outcome.own_wish {
+            self.stay_alone(&why);
         }
         for (ticket, answer) in outcome.answers {
             self.answer_wish(ticket, answer);
@@ -72,8 +79,9 @@ impl Steward {
         if settled && let Some(waiting) = self.settled.take() {
             let (role, epoch) = (self.facts.role, self.facts.epoch);
             let recovering_until = self.keeping.recovering_until();
+            let why = self.alarms.texts().join("; ");
             // Whoever started the server may have given up.
-            let _ = waiting.send(Settled { role, epoch, recovering_until });
+            let _ = waiting.send(Settled { role, epoch, recovering_until, why });
         }
         if standing != Standing::Primary
             && self.handing_over
@@ -83,19 +91,44 @@ impl Steward {
         }
     }
 
-    fn answer_wish(&mut self, ticket: u64, answer: Result<(), String>) {
-        if ticket == OWN_TICKET {
-            if let Err(why) = answer {
-                tracing::warn!(why, "nobody takes over; draining as a node that is alone");
-                self.handing_over = false;
-                self.lanes.iter_mut().for_each(|lane| lane.send(crate::lanes::ToShard::Drain));
-            }
-            return;
+    /// A stopping primary finds nobody who takes over.
+    fn stay_alone(&mut self, why: &str) {
+        tracing::warn!(why, "nobody takes over; draining as a node that is alone");
+        self.handing_over = false;
+        self.lanes.iter_mut().for_each(|lane| lane.send(ToShard::Drain));
+    }
+
+    fn answer_wish(&mut self, ticket: u64, answer: CellAnswer) {
+        if let Some((shard, asker)) = self.wishes.remove(&ticket) {
+            self.answer_operator(shard, asker, answer);
         }
-        let Some((shard, asker)) = self.wishes.remove(&ticket) else { return };
+    }
+
+    /// Has the shard whose client asked say so.
+    pub(super) fn answer_operator(&mut self, shard: u16, asker: Asker, answer: CellAnswer) {
         if let Some(lane) = self.lanes.get_mut(usize::from(shard)) {
-            lane.send(crate::lanes::ToShard::WishAnswered { asker, answer });
+            lane.send(ToShard::CellAnswered { asker, answer: Box::new(answer) });
         }
+    }
+
+    /// For the log, now and then: what a server that is not ready waits for.
+    pub(super) fn say_what_is_waited_for(&mut self, now: Tick) {
+        let Keeping::Cell(desk, _) = &self.keeping else { return };
+        if self.settled.is_some() && now >= self.say_at {
+            self.say_at = now.after(SAY_EVERY);
+            tracing::warn!(waiting = desk.waiting(), "not ready yet");
+        }
+    }
+
+    /// Numbers of the cell, for the metrics page.
+    pub(super) fn cell_numbers(&self) -> Option<CellNumbers> {
+        let Keeping::Cell(desk, _) = &self.keeping else { return None };
+        Some(CellNumbers {
+            copies: desk.copies() as u64,
+            copies_min: desk.copies_min() as u64,
+            register_answers: desk.register_fault().is_empty(),
+            offices_total: desk.offices_total(),
+        })
     }
 
     /// A stopping node of a cell: a primary hands over first, a backup just goes. `false`: it is alone and drains.
