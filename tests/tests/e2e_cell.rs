@@ -53,6 +53,7 @@ fn waiting(cell: &Cell, at: usize, waiters: u64) {
     eventually("the queue", || (cell.nodes[at].status()?.waiters == waiters).then_some(()));
 }
 
+/// G7, G48, G49: nobody loses a lock or a place.
 #[test]
 fn a_killed_primary_is_followed_by_one_that_knows_every_holder_and_every_place() {
     for plan in plans(2) {
@@ -83,7 +84,7 @@ fn a_killed_primary_is_followed_by_one_that_knows_every_holder_and_every_place()
     }
 }
 
-/// Whatever is asked while the primary dies is answered once: what a client did not learn it does not hold.
+/// G8, G48: whatever is asked while the primary dies is answered once: what a client did not learn it does not hold.
 #[test]
 fn what_was_under_way_when_the_primary_died_is_answered_once() {
     for plan in plans(3) {
@@ -127,7 +128,7 @@ fn what_was_under_way_when_the_primary_died_is_answered_once() {
     }
 }
 
-/// A node that was frozen while it served wakes up as nobody: what it was asked meanwhile it does not grant.
+/// G49: a node that was frozen while it served wakes up as nobody: what it was asked meanwhile it does not grant.
 #[test]
 fn a_primary_that_was_frozen_exposes_nothing_when_it_wakes() {
     for plan in plans(2) {
@@ -158,6 +159,7 @@ fn a_primary_that_was_frozen_exposes_nothing_when_it_wakes() {
     }
 }
 
+/// G49: it is missed, and what was granted meanwhile it knows when it is back.
 #[test]
 fn a_killed_follower_is_missed_and_comes_back_as_a_full_member() {
     for plan in plans(2) {
@@ -189,7 +191,7 @@ fn a_killed_follower_is_missed_and_comes_back_as_a_full_member() {
     }
 }
 
-/// R13: nobody is left who knows: nothing is granted until the old leases are certainly over, and tokens rise.
+/// G2, G50: nobody is left who knows: nothing is granted until the old leases are certainly over, and tokens rise.
 #[test]
 fn a_cell_that_lost_its_memory_waits_for_every_lease_it_ever_granted() {
     for plan in plans(2) {
@@ -216,6 +218,7 @@ fn a_cell_that_lost_its_memory_waits_for_every_lease_it_ever_granted() {
     }
 }
 
+/// G50: silence proves nothing.
 #[test]
 fn a_node_that_starts_alone_waits_for_the_member_that_may_be_alive() {
     let mut cell = CellPlan::new(2).start();
@@ -232,7 +235,7 @@ fn a_node_that_starts_alone_waits_for_the_member_that_may_be_alive() {
     assert!(connect(&cell).lock("x").acquire().unwrap().token() > token);
 }
 
-/// Without its register a cell serves, and cannot change its members.
+/// G51: without its register a cell serves, and cannot change its members.
 #[test]
 fn a_cell_without_its_register_blocks_when_a_member_is_lost_and_goes_on_when_it_is_back() {
     for plan in plans(2) {
@@ -255,6 +258,7 @@ fn a_cell_without_its_register_blocks_when_a_member_is_lost_and_goes_on_when_it_
     }
 }
 
+/// G51: too few copies, no grant; what was granted before stays.
 #[test]
 fn with_too_few_copies_nothing_is_granted() {
     let plan = CellPlan { cell: "min_copies = 2\n".to_owned(), ..CellPlan::new(2) };
@@ -276,7 +280,7 @@ fn with_too_few_copies_nothing_is_granted() {
     eventually("granted again", || client.lock("y").try_acquire().ok());
 }
 
-/// A client on the primary's host goes on at another node, over TCP, with what it holds: cached or not.
+/// G43, G48: a client on the primary's host goes on at another node, over TCP, with what it holds: cached or not.
 #[test]
 fn clients_that_share_memory_with_a_primary_go_on_without_it() {
     for plan in plans(2) {
@@ -313,7 +317,7 @@ fn until_it_stays(client: &Client, name: &str) -> u64 {
     })
 }
 
-/// Nobody watches a process of another host: after a failover the lease decides.
+/// G48: nobody watches a process of another host: after a failover the lease decides.
 #[test]
 fn a_session_that_lived_by_its_process_lives_by_its_lease_after_a_failover() {
     let mut cell = CellPlan::new(2).start();

@@ -146,6 +146,7 @@ fn nothing_is_left(cell: &Cell) {
     });
 }
 
+/// G1, G2, G5, G8, G48, G49: judged from what the clients wrote.
 #[test]
 fn whatever_befalls_a_cell_nothing_that_clients_saw_breaks_a_promise() {
     let wanted = std::env::var("FAIRLOCK_FAULTS").ok();
