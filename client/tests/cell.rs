@@ -429,3 +429,38 @@ fn a_server_that_stands_still_is_left_when_the_cell_has_gone_on_without_it() {
     over.send(()).unwrap();
     first.join().unwrap();
 }
+
+/// Its own lease would let the client wait for half a minute before it looks elsewhere.
+#[test]
+fn a_silent_primary_is_left_as_soon_as_another_says_that_it_has_taken_over() {
+    let ((a, at_a), (b, at_b)) = (listen(), listen());
+    let (endpoint, told) = (format!("{at_a},{at_b}"), at_b.clone());
+    let (over, is_over) = channel();
+    let (silent, is_silent) = channel();
+    let first = spawn(move || {
+        let mut peer = a.opened_as_primary(60_000);
+        let held = peer.listen().unwrap();
+        peer.oblige(&held);
+        silent.send(()).unwrap();
+        // It reads and says nothing more.
+        is_over.recv_timeout(PATIENCE).unwrap();
+    });
+    let second = spawn(move || {
+        let mut peer = b.greeted_as(Role::Backup, 5);
+        is_silent.recv_timeout(PATIENCE).unwrap();
+        members(&mut peer, 6, &told);
+        resume(&mut peer, 60_000, 0);
+        members(&mut peer, 6, &told);
+        // Nothing is taken elsewhere again: it is said on the same connection.
+        peer.oblige_all();
+    });
+    let client = Client::builder().ttl(Duration::from_mins(1)).connect(&endpoint).unwrap();
+    let guard = client.lock("x").acquire().unwrap();
+    eventually(|| client.node() == at_b && client.state() == ClientState::Connected);
+    guard.check().unwrap();
+    guard.release().unwrap();
+    client.close();
+    second.join().unwrap();
+    over.send(()).unwrap();
+    first.join().unwrap();
+}

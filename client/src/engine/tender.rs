@@ -42,6 +42,8 @@ struct Tended {
     seen: Vec<u64>,
     /// What each lane has beside its connection.
     spares: Vec<Spares>,
+    /// The newest epoch for which no server has to be left any more.
+    left_for: u32,
     /// Once the session is over: how long its last word may take.
     farewell: Option<Tick>,
     finished: bool,
@@ -73,7 +75,7 @@ impl Tended {
         let seed = session.passport.session.get().rotate_left(29);
         let spares = (0..session.lanes.len()).map(|lane| Spares::new(Jitter::new(seed ^ lane as u64)));
         let spares = spares.collect();
-        Tended { session, pulse, seen, spares, farewell: None, finished: false }
+        Tended { session, pulse, seen, spares, left_for: 0, farewell: None, finished: false }
     }
 
     /// Looks at everything; the earliest moment at which something is due.
@@ -100,11 +102,26 @@ impl Tended {
             due = due.min(look_after(core, &session, lane, now, &mut self.seen[index], may_dial));
         }
         let live = session.home().state().stream.is_live();
+        self.leave_who_is_left(core, live);
         session.reachable.store(live, Ordering::Relaxed);
         if let Some(confirmed) = session.lease.confirmed() {
             due = due.min(self.beat(core, now, confirmed, live));
         }
         due
+    }
+
+    /// The cell has gone on without the session's server, says another node that serves: its silence is not waited for.
+    /// What was known while the session had no server is no reason: whoever took it up may be known by an earlier epoch.
+    fn leave_who_is_left(&mut self, core: &Core, live: bool) {
+        let epoch = core.nodes.epoch();
+        if live && epoch > self.left_for && self.session.is_left_behind(core) && !self.session.is_ended() {
+            tracing::info!(epoch, "the cell went on without this node; the session is taken elsewhere");
+            self.session.lanes.iter().for_each(|lane| lane.break_now(core, Duration::ZERO, false));
+            self.left_for = epoch;
+        }
+        if !live {
+            self.left_for = epoch;
+        }
     }
 
     fn beat(&mut self, core: &Core, now: Tick, confirmed: Tick, live: bool) -> Tick {
