@@ -21,12 +21,12 @@ const FIGHTERS: usize = 5;
 const PROBE_LEASE_MS: u64 = 3000;
 
 /// All clients, and what they wrote.
-pub struct Crowd {
+pub(crate) struct Crowd {
     /// Every node over TCP, and every node by its socket and shared memory.
     endpoints: [String; 2],
     places: Option<[PathBuf; 2]>,
     scratch: Scratch,
-    pub watcher: Recorder,
+    pub(crate) watcher: Recorder,
     fighters: Vec<(String, Running)>,
     probes: Vec<(Running, Probe)>,
     started: usize,
@@ -40,7 +40,7 @@ struct Probe {
 }
 
 impl Crowd {
-    pub fn start(cell: &Cell, random: &mut Random) -> Crowd {
+    pub(crate) fn start(cell: &Cell, random: &mut Random) -> Crowd {
         let scratch = Scratch::new();
         let watcher = Recorder::new(&scratch.join("watcher"), "watcher");
         let places = cell.network.is_some().then(|| [0, 1].map(|number| cell.client_place(number).file()));
@@ -79,7 +79,7 @@ impl Crowd {
     }
 
     /// Starts a fighter for each that crashed. A test fails when one ended in another way.
-    pub fn replace_the_dead(&mut self, random: &mut Random) {
+    pub(crate) fn replace_the_dead(&mut self, random: &mut Random) {
         for at in (0..self.fighters.len()).rev() {
             if !self.fighters[at].1.is_running() {
                 let code = self.fighters.swap_remove(at).1.wait();
@@ -101,14 +101,14 @@ impl Crowd {
     }
 
     /// One fighter is killed.
-    pub fn kill_one(&mut self, random: &mut Random) {
+    pub(crate) fn kill_one(&mut self, random: &mut Random) {
         let (name, fighter) = &self.fighters[random.index(self.fighters.len())];
         self.watcher.killed(name);
         fighter.signal(Signal::KILL);
     }
 
     /// Ends everybody, and waits until they are gone.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         for (name, mut fighter) in self.fighters.drain(..) {
             self.watcher.killed(&name);
             fighter.signal(Signal::KILL);
@@ -122,12 +122,12 @@ impl Crowd {
     }
 
     /// Moments at which somebody who looks was granted something since this was asked last.
-    pub fn served(&mut self) -> Vec<u64> {
+    pub(crate) fn served(&mut self) -> Vec<u64> {
         self.probes.iter_mut().flat_map(|(_, probe)| probe.news()).collect()
     }
 
     /// Waits until each who looks is served after this moment; all moments that were seen.
-    pub fn served_after(&mut self, moment: u64) -> Vec<u64> {
+    pub(crate) fn served_after(&mut self, moment: u64) -> Vec<u64> {
         let mut seen = Vec::new();
         for index in 0..self.probes.len() {
             eventually("the cell serves again", || {
@@ -141,7 +141,7 @@ impl Crowd {
     }
 
     /// Every history.
-    pub fn files(&self) -> Vec<PathBuf> {
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
         let clients = (1..=self.started).map(|number| self.scratch.join(&format!("client-{number}")));
         let probes = self.probes.iter().map(|(_, probe)| probe.path.clone());
         let all = clients.chain(probes).chain([self.scratch.join("watcher")]);
@@ -149,7 +149,7 @@ impl Crowd {
     }
 
     /// What clients complained about.
-    pub fn errors(&self) -> String {
+    pub(crate) fn errors(&self) -> String {
         std::fs::read_to_string(self.scratch.join("errors")).unwrap_or_default()
     }
 }

@@ -12,7 +12,7 @@ const LENGTHS_MS: (u64, u64) = (10, 3000);
 
 /// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub(crate) enum Kind {
     NodeKilled,
     NodeFrozen,
     CellKilled,
@@ -57,19 +57,19 @@ const KINDS: [Kind; 18] = [
 
 /// One thing that happens, to whom, and for how long.
 #[derive(Clone, Copy, Debug)]
-pub struct Fault {
-    pub kind: Kind,
+pub(crate) struct Fault {
+    pub(crate) kind: Kind,
     /// A node.
     node: usize,
     /// Another node, or an etcd.
     other: usize,
-    pub length: Duration,
+    pub(crate) length: Duration,
     amount: u64,
 }
 
 impl Fault {
     /// The next one of a seed, that this cell can suffer.
-    pub fn draw(random: &mut Random, cell: &Cell) -> Fault {
+    pub(crate) fn draw(random: &mut Random, cell: &Cell) -> Fault {
         let nodes = cell.nodes.len();
         loop {
             let node = random.index(nodes);
@@ -100,7 +100,7 @@ impl Fault {
     }
 
     /// What the one it happens to was: what came of it hangs on that.
-    pub fn state(&self, cell: &Cell) -> &'static str {
+    pub(crate) fn state(&self, cell: &Cell) -> &'static str {
         match self.kind {
             Kind::CellKilled => "all",
             Kind::RegisterKilled | Kind::RegisterFrozen | Kind::LeaderKilled | Kind::LeaderFrozen => {
@@ -119,7 +119,7 @@ impl Fault {
     }
 
     /// Lets it happen.
-    pub fn strike(&self, cell: &mut Cell) {
+    pub(crate) fn strike(&self, cell: &mut Cell) {
         match self.kind {
             Kind::NodeKilled => cell.nodes[self.node].kill(),
             Kind::NodeFrozen if cell.nodes[self.node].is_started() => cell.nodes[self.node].freeze(),
@@ -190,14 +190,14 @@ impl Fault {
     }
 
     /// For the record.
-    pub fn described(&self) -> serde_json::Value {
+    pub(crate) fn described(&self) -> serde_json::Value {
         json!({"kind": format!("{:?}", self.kind), "node": self.node, "other": self.other,
                "ms": u64::try_from(self.length.as_millis()).unwrap_or(u64::MAX), "amount": self.amount})
     }
 }
 
 /// Everything that was broken is whole again, and everybody who was killed is started; nobody is waited for.
-pub fn heal(cell: &mut Cell) {
+pub(crate) fn heal(cell: &mut Cell) {
     if let Some(network) = &cell.network {
         network.heal();
     }
