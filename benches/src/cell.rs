@@ -21,6 +21,8 @@ const PORTS: (u16, u16) = (7411, 7412);
 const PATIENCE: Duration = Duration::from_millis(300);
 /// After this long whatever is waited for does not come.
 const WATCHDOG: Duration = Duration::from_mins(2);
+/// Lines of each log in a failure.
+const STORY_LINES: usize = 30;
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// What is measured may hold locks for as long as a run takes, without a client that renews.
@@ -120,9 +122,18 @@ impl Cell {
             }
             std::thread::sleep(LOOK_EVERY);
         }
-        let logs = self.nodes.iter().map(|node| format!("--- {} ---\n{}", node.name, node.log()));
-        let logs: Vec<String> = logs.collect();
-        Err(io::Error::other(format!("the cell does not settle:\n{}", logs.join("\n"))))
+        Err(io::Error::other(format!("the cell does not settle:\n{}", self.story())))
+    }
+
+    /// What every node has logged last.
+    pub fn story(&self) -> String {
+        let last = |node: &Node| {
+            let log = node.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let from = lines.len().saturating_sub(STORY_LINES);
+            format!("--- {} ---\n{}\n", node.name, lines[from..].join("\n"))
+        };
+        self.nodes.iter().map(last).collect()
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Window {
     pub successes: u64,
     /// How often it failed.
     pub faults: u64,
+    /// Why it failed last.
+    pub fault: Option<String>,
     last: Option<Instant>,
 }
 
@@ -46,7 +48,7 @@ impl Pinger {
                 let start = Instant::now();
                 let outcome = what();
                 let end = Instant::now();
-                open(&log).note(outcome.is_ok(), start, end);
+                open(&log).note(outcome, start, end);
                 std::thread::sleep(pause);
             }
         });
@@ -68,7 +70,8 @@ impl Pinger {
         let wanted = open(&self.window).successes + successes;
         while open(&self.window).successes < wanted {
             if begun.elapsed() > WATCHDOG {
-                return Err(io::Error::other("the pinging client is not served any more"));
+                let why = open(&self.window).fault.clone().unwrap_or_else(|| "it waits".to_owned());
+                return Err(io::Error::other(format!("the pinging client is not served any more: {why}")));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -96,9 +99,10 @@ fn open(window: &Mutex<Window>) -> MutexGuard<'_, Window> {
 }
 
 impl Window {
-    fn note(&mut self, succeeded: bool, start: Instant, end: Instant) {
-        if !succeeded {
+    fn note(&mut self, outcome: io::Result<()>, start: Instant, end: Instant) {
+        if let Err(fault) = outcome {
             self.faults += 1;
+            self.fault = Some(fault.to_string());
             return;
         }
         self.gap = self.gap.max(self.last.map_or(Duration::ZERO, |last| end - last));
@@ -117,9 +121,9 @@ mod tests {
     fn a_gap_lasts_from_success_to_success_whatever_fails_between() {
         let (mut window, zero) = (Window::default(), Instant::now());
         let at = |ms| zero + Duration::from_millis(ms);
-        window.note(true, at(0), at(1));
-        window.note(false, at(2), at(30));
-        window.note(true, at(40), at(42));
+        window.note(Ok(()), at(0), at(1));
+        window.note(Err(io::ErrorKind::TimedOut.into()), at(2), at(30));
+        window.note(Ok(()), at(40), at(42));
         assert_eq!((window.gap, window.stall), (Duration::from_millis(41), Duration::from_millis(2)));
         assert_eq!((window.successes, window.faults), (2, 1));
     }

@@ -18,8 +18,8 @@ mod resolve;
 mod secret;
 mod starting;
 mod trouble;
-pub(crate) mod wishes;
 mod wire;
+pub(crate) mod wishes;
 mod words;
 
 #[cfg(test)]

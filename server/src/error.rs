@@ -50,9 +50,7 @@ impl StartError {
             StartError::NoPlace => 0,
             StartError::Register(error) => error.exit_code(),
             StartError::Door(error) => error.exit_code(),
-            StartError::Driver(_)
-            | StartError::Resources(_)
-            | StartError::ThreadDied => 69,
+            StartError::Driver(_) | StartError::Resources(_) | StartError::ThreadDied => 69,
         }
     }
 }

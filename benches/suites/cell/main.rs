@@ -18,9 +18,21 @@ mod switchover;
 use fairlock_benches::options::Options;
 use fairlock_benches::{cores, launch, machine, server};
 use ground::Ground;
+use std::process::ExitCode;
 
-fn main() -> std::io::Result<()> {
+fn main() -> ExitCode {
     launch::perhaps();
+    match measure() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // What the nodes logged has lines of its own.
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure() -> std::io::Result<()> {
     let options = Options::read();
     println!("{}", machine::line());
     let program = server::program_or_exit(&options);

@@ -67,10 +67,16 @@ impl Scene {
         self.guards.len() as u64
     }
 
+    /// Waits until the pinging client is served.
+    fn served(&self) -> io::Result<()> {
+        let told = |error| io::Error::other(format!("{error}\n{}\n{}", self.verdict(), self.cell.story()));
+        self.pinger.more(SERVED).map_err(told)
+    }
+
     /// Waits until every node is a member and the pinging client is calm; who serves.
     pub(crate) fn calm(&self) -> io::Result<usize> {
         let primary = self.cell.settled(self.nodes)?;
-        self.pinger.more(SERVED)?;
+        self.served()?;
         Ok(primary)
     }
 
@@ -83,7 +89,7 @@ impl Scene {
             Fault::Killed => self.cell.nodes[primary].kill(),
             Fault::Frozen => self.cell.nodes[primary].freeze(),
         }
-        self.pinger.more(SERVED)?;
+        self.served()?;
         let window = self.pinger.window();
         self.faults += window.faults;
         self.look();
@@ -108,7 +114,7 @@ impl Scene {
             return Ok(None);
         }
         self.cell.primary_but(primary)?;
-        self.pinger.more(SERVED)?;
+        self.served()?;
         let window = self.pinger.window();
         self.faults += window.faults;
         self.look();

@@ -76,22 +76,26 @@ impl PeerDoor {
         Ok(PeerDoor { listener, address, shared, thread: Some(thread) })
     }
 
+    #[cfg(test)]
     /// Where it listens.
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
 
+    #[cfg(test)]
     /// Callers that were turned away because too many were introducing themselves.
     pub(crate) fn turned_away(&self) -> u64 {
         // Relaxed, as all counts here: a number that is shown.
         self.shared.turned_away.load(Ordering::Relaxed)
     }
 
+    #[cfg(test)]
     /// Callers whose introduction came to nothing.
     pub(crate) fn failed(&self) -> u64 {
         self.shared.failed.load(Ordering::Relaxed)
     }
 
+    #[cfg(test)]
     /// Closes it: nobody is met after this. Introductions under way end by themselves within their limit.
     pub(crate) fn close(mut self) {
         self.end();

@@ -10,7 +10,9 @@ use std::collections::VecDeque;
 use fairlock_locktable::command::Command;
 use fairlock_locktable::{Effects, Settings as TableSettings, Table, operation};
 use fairlock_protocol::reply::Refused;
-use fairlock_protocol::{Epoch, Liveness, Refusal, Reply, RequestId, Role, SessionId, ShardId, Tick, Whereabouts};
+use fairlock_protocol::{
+    Epoch, Liveness, Refusal, Reply, RequestId, Role, SessionId, ShardId, Tick, Whereabouts,
+};
 use fairlock_replication::message::{Message, Round};
 use fairlock_replication::replica::{Input, LinkKey, Order, Output as Wish, Part, Peer, Replica};
 
@@ -18,7 +20,6 @@ use super::Shard;
 use super::sessions::Presence;
 use crate::connection::{ConnectionKey, Phase};
 use crate::lanes::{CellNews, ToControl, ToShard};
-
 
 /// Operations between two comparisons of the members' tables (S6), and the first byte of the entry that compares.
 const COMPARE_EVERY: u64 = 4096;
@@ -177,7 +178,9 @@ impl Shard {
 
     /// Why nothing can be granted although this node serves: too few others have a copy.
     pub(super) fn lacks_copies(&self) -> bool {
-        self.replicated.as_ref().is_some_and(|replicated| replicated.facts.copies < replicated.facts.copies_min)
+        self.replicated
+            .as_ref()
+            .is_some_and(|replicated| replicated.facts.copies < replicated.facts.copies_min)
     }
 
     /// The table's time.
@@ -424,7 +427,10 @@ impl Shard {
             if let [COMPARISON, theirs @ ..] = bytes {
                 // Whoever differs could not take over: better it ends, and joins again with what the others have.
                 let ours = self.table.rolling().to_le_bytes();
-                assert_eq!(theirs, ours, "S6: this node's table differs from the primary's; it stops, and joins anew");
+                assert_eq!(
+                    theirs, ours,
+                    "S6: this node's table differs from the primary's; it stops, and joins anew"
+                );
                 continue;
             }
             effects.clear();
@@ -436,7 +442,9 @@ impl Shard {
             });
             replicated.moment = moment;
             if let Err(malformed) = applied {
-                panic!("the primary's operation cannot be read ({malformed}); this node cannot go on with its table");
+                panic!(
+                    "the primary's operation cannot be read ({malformed}); this node cannot go on with its table"
+                );
             }
         }
         self.effects = effects;

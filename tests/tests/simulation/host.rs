@@ -136,14 +136,8 @@ impl World {
             mac_key: MacKey([0; 16]),
         };
         let (shards, profile) = (self.shards, self.profile);
-        let settings = NodeSettings {
-            me: me.clone(),
-            shards,
-            profile,
-            feature_level: 1,
-            fresh,
-            ttl_max: TTL_MAX,
-        };
+        let settings =
+            NodeSettings { me: me.clone(), shards, profile, feature_level: 1, fresh, ttl_max: TTL_MAX };
         let desks = (0..shards).map(|number| self.desk(index, number, profile)).collect();
         let process = Process {
             control: Control::new(settings, 1),

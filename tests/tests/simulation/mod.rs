@@ -24,8 +24,8 @@ use fairlock_tests::random::Random;
 
 use clients::Client;
 use clock::Clock;
-pub(crate) use faults::{KINDS, STATES};
 use faults::{Faults, Mend};
+pub(crate) use faults::{KINDS, STATES};
 use host::{Errand, Host, Task, index_of};
 use network::{Network, Parcel};
 use program::Guard;
@@ -322,9 +322,9 @@ impl World {
                 return Some(format!("n{index} is {:?}", host.standing));
             }
             let members = &stored.configuration.members;
-            let listed = members.iter().any(|member| {
-                index_of(&member.node) == index && member.incarnation.get() == host.life
-            });
+            let listed = members
+                .iter()
+                .any(|member| index_of(&member.node) == index && member.incarnation.get() == host.life);
             if !listed {
                 return Some(format!("n{index} is not listed"));
             }
@@ -425,5 +425,7 @@ fn is_loud() -> bool {
 
 /// One number of many bytes.
 fn stir(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3))
+    bytes
+        .iter()
+        .fold(0xCBF2_9CE4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3))
 }

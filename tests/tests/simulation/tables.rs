@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 
 use fairlock_locktable::{Role, Table};
 use fairlock_protocol::Mode;
-use fairlock_replication::replica::Part;
 use fairlock_replication::Stored;
+use fairlock_replication::replica::Part;
 
 use super::host::index_of;
 use super::{MS, World};
@@ -63,10 +63,7 @@ impl World {
             return;
         };
         assert!(new.epoch >= old.epoch && new.reign >= old.reign, "S5: an epoch went back");
-        assert!(
-            new.primary == old.primary || new.reign > old.reign,
-            "S5: another primary in the same reign"
-        );
+        assert!(new.primary == old.primary || new.reign > old.reign, "S5: another primary in the same reign");
         let inherits = old.members.iter().any(|member| {
             let primary = new.primary_member();
             (&member.node, member.incarnation) == (&primary.node, primary.incarnation)
