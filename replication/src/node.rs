@@ -288,11 +288,6 @@ impl Node {
             .is_some_and(|member| member.incarnation == self.settings.me.incarnation)
     }
 
-    /// A wish that was answered, and what is under way, for people.
-    pub fn is_asking(&self) -> bool {
-        self.asked.is_some()
-    }
-
     fn order(&mut self, order: Order) {
         self.outputs.push(Output::Order(order));
     }
