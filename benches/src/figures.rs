@@ -37,8 +37,22 @@ impl Samples {
 
     /// Middle and tail.
     pub fn quantiles(&self) -> Quantiles {
-        let at = |quantile| self.0.value_at_quantile(quantile) as f64;
-        Quantiles { p50: at(0.5), p99: at(0.99), p999: at(0.999) }
+        Quantiles { p50: self.at(0.5), p99: self.at(0.99), p999: self.at(0.999) }
+    }
+
+    /// The quantile, in nanoseconds; of no samples, not a number.
+    pub fn at(&self, quantile: f64) -> f64 {
+        if self.0.is_empty() { f64::NAN } else { self.0.value_at_quantile(quantile) as f64 }
+    }
+
+    /// Adds all of another round.
+    pub fn join(&mut self, other: &Samples) {
+        self.0.add(&other.0).expect("both have the same bounds");
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.0.len()
     }
 }
 
@@ -144,6 +158,23 @@ pub fn row_ns(name: &str, series: &Series, limit: Option<&Series>) {
         ns(typical.p999),
         ns(series.best())
     );
+}
+
+/// Prints the heading of rows of a handful of rare events.
+pub fn spread_heading(title: &str) {
+    println!("\n{title}");
+    println!("  {:<52} {:>5} {:>10} {:>10} {:>10} {:>10}", "", "times", "p50", "p90", "p99", "max");
+}
+
+/// Prints how long rare events took, in milliseconds: how many there were, and up to the very longest.
+pub fn spread_row(name: &str, samples: &Samples) {
+    let [p50, p90, p99, max] = [0.5, 0.9, 0.99, 1.0].map(|quantile| ms(samples.at(quantile)));
+    println!("  {name:<52} {:>5} {p50:>10} {p90:>10} {p99:>10} {max:>10}", samples.count());
+}
+
+/// Milliseconds with their unit.
+pub fn ms(ns: f64) -> String {
+    if ns.is_nan() { "-".to_owned() } else { format!("{:.2} ms", ns / 1e6) }
 }
 
 fn us(ns: f64) -> String {

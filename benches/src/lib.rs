@@ -7,16 +7,24 @@
 #![allow(clippy::missing_panics_doc, reason = "a benchmark that cannot go on panics, and says why")]
 #![allow(clippy::cast_precision_loss, reason = "figures are printed with three digits")]
 
+pub mod batches;
+pub mod cell;
 pub mod cores;
 pub mod echo;
+pub mod etcd;
+pub mod exchange;
 pub mod figures;
 pub mod hall;
+pub mod launch;
 pub mod machine;
 pub mod memory;
+pub mod network;
 pub mod options;
+pub mod pinger;
 pub mod process;
 pub mod raw;
 pub mod redis;
 pub mod rivals;
+pub mod scratch;
 pub mod server;
 pub mod stream;

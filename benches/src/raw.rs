@@ -2,12 +2,12 @@
 //! the difference to this.
 
 use crate::stream::{Door, Manner, Stream};
-use fairlock_protocol::reply::Grant;
+use fairlock_protocol::reply::{self, Grant};
 use fairlock_protocol::request::{Acquire, Open};
 use fairlock_protocol::wire::FLAG_KEPT;
 use fairlock_protocol::{
-    Frame, GrantId, Hello, Liveness, Mode, OwnerId, Priority, Reply, Request, RequestId, Resource, ShardId,
-    Wait,
+    Frame, GrantId, Hello, Liveness, Mode, OwnerId, Priority, Reply, Request, RequestId, Resource, Secret,
+    SessionId, ShardId, Wait,
 };
 use std::io;
 
@@ -24,6 +24,13 @@ pub struct Raw {
     end: usize,
     requests: u64,
     received: u16,
+}
+
+/// What a session is taken up with on another connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Ticket {
+    session: SessionId,
+    secret: Secret,
 }
 
 /// A name of 16 bytes for a number.
@@ -65,10 +72,20 @@ impl Raw {
     /// # Errors
     /// As [`Raw::open`].
     pub fn open_as(door: &Door, manner: Manner, ttl_ms: u32, liveness: Liveness) -> io::Result<Raw> {
-        let mut raw = Raw::bare(door, manner)?;
-        Request::Hello(Hello::to(ShardId(0))).encode(RequestId::NOTICE, 0, &mut raw.out);
-        raw.send()?;
-        raw.reply(|_, reply| matches!(reply, Reply::Welcome(_)).then_some(()))?;
+        Raw::with_ticket(door, manner, ttl_ms, liveness).map(|(raw, _)| raw)
+    }
+
+    /// As [`Raw::open_as`], with what [`Raw::resume`] takes.
+    ///
+    /// # Errors
+    /// As [`Raw::open`].
+    pub fn with_ticket(
+        door: &Door,
+        manner: Manner,
+        ttl_ms: u32,
+        liveness: Liveness,
+    ) -> io::Result<(Raw, Ticket)> {
+        let mut raw = Raw::greeted(door, manner)?;
         raw.put(&Request::Open(Open {
             ttl_ms,
             liveness,
@@ -81,7 +98,32 @@ impl Raw {
             label: b"",
         }));
         raw.send()?;
-        raw.reply(|_, reply| matches!(reply, Reply::Opened { .. }).then_some(()))?;
+        let ticket = raw.reply(|_, reply| match *reply {
+            Reply::Opened { session, secret, .. } => Some(Ticket { session, secret }),
+            _ => None,
+        })?;
+        Ok((raw, ticket))
+    }
+
+    /// Connects and takes up a session that has received nothing so far, as a client does that has lost its connection.
+    ///
+    /// # Errors
+    /// As [`Raw::open`].
+    pub fn resume(door: &Door, manner: Manner, ticket: Ticket) -> io::Result<Raw> {
+        let mut raw = Raw::greeted(door, manner)?;
+        let Ticket { session, secret } = ticket;
+        // It belongs to the connection, not to the session, whose requests are numbered from 1 on.
+        Request::Resume { session, secret, received: 0 }.encode(RequestId::NOTICE, 0, &mut raw.out);
+        raw.send()?;
+        raw.reply(|_, reply| matches!(reply, Reply::Resumed { .. }).then_some(()))?;
+        Ok(raw)
+    }
+
+    fn greeted(door: &Door, manner: Manner) -> io::Result<Raw> {
+        let mut raw = Raw::bare(door, manner)?;
+        Request::Hello(Hello::to(ShardId(0))).encode(RequestId::NOTICE, 0, &mut raw.out);
+        raw.send()?;
+        raw.reply(|_, reply| matches!(reply, Reply::Welcome(_)).then_some(()))?;
         Ok(raw)
     }
 
@@ -130,6 +172,10 @@ impl Raw {
             let unread = &self.inbound[self.start..self.end];
             if let Some((frame, length)) = Frame::split(unread).map_err(|error| wrong(&error.to_string()))? {
                 self.start += length;
+                if frame.kind == reply::kind::NOTE_MEMBERS {
+                    // Whoever speaks raw knows the nodes already.
+                    continue;
+                }
                 if frame.flags & FLAG_KEPT != 0 {
                     self.received = self.received.wrapping_add(1);
                 }
@@ -228,11 +274,20 @@ impl Raw {
     /// # Errors
     /// As [`Raw::reply`].
     pub fn overtakes(&mut self) -> io::Result<u64> {
+        self.counts().map(|(_, overtakes)| overtakes)
+    }
+
+    /// Grants that are held at the server, and its overtakes since its start.
+    ///
+    /// # Errors
+    /// As [`Raw::reply`].
+    pub fn counts(&mut self) -> io::Result<(u64, u64)> {
         self.put(&Request::Status);
         self.send()?;
-        self.reply(
-            |_, reply| if let Reply::Status(status) = reply { Some(status.overtakes_total) } else { None },
-        )
+        self.reply(|_, reply| match reply {
+            Reply::Status(status) => Some((status.grants, status.overtakes_total)),
+            _ => None,
+        })
     }
 }
 

@@ -2,12 +2,18 @@
 //! without queue, lease or token; it is what many use as one.
 
 use crate::cores;
+use crate::launch;
+use crate::network::Place;
 use crate::process::Measured;
+use crate::scratch::Scratch;
 use crate::stream::{Door, Manner, Stream};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+/// Port of one at a place of its own.
+const PORT: u16 = 6379;
 
 /// A running Redis without a disk.
 #[derive(Debug)]
@@ -16,6 +22,8 @@ pub struct Redis {
     pub process: Measured,
     /// Where it listens.
     pub door: Door,
+    /// Where it may write, if it does; gone after it.
+    _scratch: Option<Scratch>,
 }
 
 impl Redis {
@@ -37,6 +45,30 @@ impl Redis {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let process = Measured::new(cores::born_on(core, || command.spawn()).ok()?);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
+        Redis::await_connection(process, address)
+    }
+
+    /// Starts one at a place, on a core, as a copy `of` another if that is named; `None` when it is not installed or does
+    /// not come up.
+    pub fn placed(place: &Place, core: usize, of: Option<SocketAddr>) -> Option<Redis> {
+        let address = place.at(PORT);
+        let mut command = launch::command("redis-server", place.namespace.as_deref()).ok()?;
+        command.args(["--bind", &address.ip().to_string(), "--port", &PORT.to_string()]);
+        command.args(["--save", "", "--appendonly", "no", "--protected-mode", "no"]);
+        // A copy is sent at once, and through the socket alone.
+        command.args(["--repl-diskless-sync-delay", "0", "--repl-diskless-load", "on-empty-db"]);
+        let scratch = Scratch::new().ok()?;
+        command.arg("--dir").arg(scratch.path());
+        if let Some(of) = of {
+            command.args(["--replicaof", &of.ip().to_string(), &of.port().to_string()]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = Measured::new(cores::born_on(core, || command.spawn()).ok()?);
+        let redis = Redis::await_connection(process, address)?;
+        Some(Redis { _scratch: Some(scratch), ..redis })
+    }
+
+    fn await_connection(process: Measured, address: SocketAddr) -> Option<Redis> {
         let until = Instant::now() + Duration::from_secs(5);
         while std::net::TcpStream::connect(address).is_err() {
             if Instant::now() > until {
@@ -44,7 +76,7 @@ impl Redis {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Some(Redis { process, door: Door::Tcp(address) })
+        Some(Redis { process, door: Door::Tcp(address), _scratch: None })
     }
 }
 
@@ -80,6 +112,13 @@ impl Pipeline {
         self.out.extend_from_slice(b"\r\n");
     }
 
+    /// Appends `WAIT 1 patience`: what was put before has reached a copy, or the patience (in milliseconds) is over.
+    pub fn put_wait(&mut self, patience_ms: u16) {
+        let patience = patience_ms.to_string();
+        let text = format!("*3\r\n$4\r\nWAIT\r\n$1\r\n1\r\n${}\r\n{patience}\r\n", patience.len());
+        self.out.extend_from_slice(text.as_bytes());
+    }
+
     /// Sends what was put.
     ///
     /// # Errors
@@ -106,5 +145,20 @@ impl Pipeline {
             (left, first) = (left - taken, false);
         }
         Ok(())
+    }
+
+    /// Waits for one answer, which is this one to the last byte.
+    ///
+    /// # Errors
+    /// What the system says, or another answer.
+    pub fn answer_is(&mut self, answer: &[u8]) -> io::Result<()> {
+        let mut filled = 0;
+        while filled < answer.len() {
+            match self.stream.take(&mut self.inbound[filled..answer.len()])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => filled += count,
+            }
+        }
+        if self.inbound.starts_with(answer) { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
     }
 }

@@ -9,12 +9,25 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+/// Whether a mistake is to be made here; never, in an ordinary build.
+macro_rules! mutant {
+    ($name:ident) => {{
+        #[cfg(mutants)]
+        let made = crate::mutants::is(crate::mutants::Mutant::$name);
+        #[cfg(not(mutants))]
+        let made = false;
+        made
+    }};
+}
+
 pub mod cold_start;
 pub mod configuration;
 pub mod log;
 pub mod member;
 pub mod memory;
 pub mod message;
+#[cfg(mutants)]
+pub mod mutants;
 pub mod node;
 pub mod profile;
 pub mod record;

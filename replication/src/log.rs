@@ -61,6 +61,9 @@ impl Log {
     }
 
     /// Counts an entry that nobody else needs.
+    ///
+    /// # Panics
+    /// When an entry before it is kept.
     pub fn skip(&mut self) {
         assert!(self.entries.is_empty(), "an entry is skipped only when none before it is kept");
         self.base = self.base.plus(1);
@@ -73,6 +76,9 @@ impl Log {
     }
 
     /// Forgets entries up to `to`.
+    ///
+    /// # Panics
+    /// When there are not so many.
     pub fn drop_to(&mut self, to: Lsn) {
         assert!(to <= self.end(), "what is dropped was there");
         while self.base < to {
@@ -84,6 +90,9 @@ impl Log {
     }
 
     /// Forgets entries behind `to`.
+    ///
+    /// # Panics
+    /// When that was dropped already.
     pub fn truncate(&mut self, to: Lsn) {
         assert!(to >= self.base, "what was dropped is not taken back");
         while self.end() > to {

@@ -137,6 +137,9 @@ impl<'a> Entries<'a> {
     }
 
     /// Appends one entry to bytes that become [`Entries`].
+    ///
+    /// # Panics
+    /// When the entry is longer than a message can be.
     pub fn push(out: &mut Vec<u8>, entry: &[u8]) {
         let length = u32::try_from(entry.len()).expect("an operation is shorter than a message");
         out.extend_from_slice(&length.to_le_bytes());
@@ -235,6 +238,9 @@ impl<'a> Message<'a> {
     }
 
     /// Appends the message.
+    ///
+    /// # Panics
+    /// When it is longer than [`MESSAGE_BYTES_MAX`]: whoever writes one bounds its parts.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&[0; 4]);

@@ -104,6 +104,8 @@ pub struct Node {
     /// A take-over because of silence waits for this moment; pauses grow (R12).
     gap: Duration,
     gap_until: Tick,
+    /// After a loss of memory: until when nothing is granted (R13).
+    quarantine_until: Tick,
     wants: Wants,
     /// Replicas that have yet to answer the newest order to pin a joiner.
     pin_answers_due: usize,
@@ -182,6 +184,7 @@ impl Node {
             probe_at: Tick::ZERO,
             gap,
             gap_until: Tick::ZERO,
+            quarantine_until: Tick::ZERO,
             wants: Wants::default(),
             pin_answers_due: 0,
             forcing: None,
@@ -195,7 +198,6 @@ impl Node {
         match input {
             Input::Register(answer) => self.answered(now, answer),
             Input::Watched(Watched::Value(Some(stored))) => self.watched(now, stored),
-            Input::Watched(Watched::Value(None)) => {}
             Input::Watched(Watched::Blind(why)) => self.alarm("register", Some(why)),
             Input::Shard(shard, report) => self.reported(now, shard, report),
             Input::Dialed { node, probe: true, outcome } => self.probed(&node, outcome),
@@ -206,7 +208,7 @@ impl Node {
             Input::Wish(ticket, wish) => self.wished(ticket, wish),
             Input::RaiseHorizon(ttl) => self.raise_horizon(ttl),
             Input::StopClean => self.wants.clean = true,
-            Input::Tick => {}
+            Input::Tick | Input::Watched(Watched::Value(None)) => {}
         }
         self.go_on(now);
         self.tell_standing();
@@ -330,6 +332,9 @@ impl Node {
     /// Nothing that is here counts any more.
     fn step_down(&mut self) {
         self.order(Order::StepDown);
+        if mutant!(StepDownUnheard) {
+            return;
+        }
         self.stateful.clear();
         for shard in 0..self.settings.shards {
             *self.stepping_down.entry(shard).or_default() += 1;

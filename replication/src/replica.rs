@@ -179,8 +179,11 @@ impl Replica {
 
     /// The next committed operation that was not handed out yet, on a node that applies what others decide. Whoever takes
     /// office is handed all that it inherits, as if it had appended it: nothing of it is exposed before it is committed.
+    ///
+    /// # Panics
+    /// When a backup would be handed what is not committed: that is a mistake in here.
     pub fn next_committed(&mut self) -> Option<&[u8]> {
-        let serves = matches!(self.role, Role::Primary);
+        let serves = matches!(self.role, Role::Primary) || mutant!(ApplyUncommitted);
         let end = if serves { self.log.end() } else { self.commit };
         if !self.has_state || self.applied >= end {
             return None;
@@ -259,8 +262,12 @@ impl Replica {
         if self.leader == Some(key) {
             self.leader = None;
         }
-        self.report(Report::Lost(link.peer));
+        let peer = link.peer;
+        self.report(Report::Lost(peer.clone()));
         if matches!(self.role, Role::Primary | Role::Yielding { .. }) {
+            if mutant!(DropMemberWithoutSwap) {
+                self.others.retain(|other| *other != peer);
+            }
             self.advance(now);
         }
     }
@@ -271,9 +278,9 @@ impl Replica {
         }
         let result = match *message {
             Message::Greet { .. } | Message::Ack { .. } | Message::Late { .. } => {
-                self.from_follower(now, key, message)
+                self.hear_follower(now, key, message)
             }
-            _ => self.from_primary(now, key, message),
+            _ => self.hear_primary(now, key, message),
         };
         if result.is_err() {
             self.hang_up(now, key);
@@ -307,7 +314,9 @@ impl Replica {
         if epoch.get() < self.promised {
             return self.report(Report::Deposed(self.promised));
         }
-        self.promised = epoch.get();
+        if !mutant!(TakeOverWithoutPromise) {
+            self.promised = epoch.get();
+        }
         self.report(Report::Promised(epoch));
     }
 

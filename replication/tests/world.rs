@@ -79,3 +79,15 @@ fn a_cell_keeps_its_promises_whatever_happens_and_becomes_whole_again() {
     let failed = failed.into_inner().unwrap();
     assert!(failed.is_empty(), "{} of {cells} cells failed; replay with SEED=n: {failed:#?}", failed.len());
 }
+
+#[test]
+fn a_primary_that_stands_still_is_replaced_and_comes_back() {
+    for seed in 1..=20 {
+        World::new(seed).drill();
+    }
+}
+
+#[test]
+fn what_luck_would_seldom_bring_about_is_made_by_hand() {
+    cell::drills::all();
+}

@@ -153,10 +153,12 @@ impl Connection {
         self.out.extend(self.held.drain(..bytes));
     }
 
-    /// What waits will never be said.
-    pub(crate) fn forget_held(&mut self) {
+    /// What waits will never be said; whether anything did.
+    pub(crate) fn forget_held(&mut self) -> bool {
+        let was_owed = !self.held.is_empty();
         self.held.clear();
         (self.assigned, self.is_holding) = (0, false);
+        was_owed
     }
 
     /// Appends what arrived.

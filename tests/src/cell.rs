@@ -104,13 +104,9 @@ impl CellPlan {
         let cell = format!(
             "name = \"broken\"\nnode = \"{name}\"\npeer_listen = \"{peer}\"\npeer_address = \"{dialled}\"\nprofile = \"lan\""
         );
-        let register = format!("etcd://{register}");
-        write!(
-            toml,
-            "[cell]\n{cell}\n{}\n[register]\nurl = \"{register}\"\n",
-            self.cell
-        )
-        .expect("a string takes everything");
+        let more = &self.cell;
+        write!(toml, "[register]\nurl = \"etcd://{register}\"\n[cell]\n{cell}\n{more}\n")
+            .expect("a string takes everything");
         let mut plan = Plan::new(self.io).shards(self.shards).at(listen).configuration(&toml);
         plan.denied.clone_from(&self.denied);
         if let Some(place) = place {
@@ -154,7 +150,11 @@ impl Cell {
             node.start();
             if begins {
                 // Whoever is first decides the order of the others, not their race.
-                eventually("a node answers", || node.welcome());
+                eventually("a node answers", || {
+                    let ended = node.ended();
+                    assert!(ended.is_none(), "{} ended with {ended:?}:\n{}", node.name, node.plan.log());
+                    node.welcome()
+                });
             }
         }
     }

@@ -81,8 +81,7 @@ fn since_epoch(stamp: &str) -> Option<Duration> {
 /// One cell and what befalls it.
 fn suffer(plan: &CellPlan, faults: u32, random: &mut Random, tally: &mut Tally) {
     let mut cell = plan.start();
-    let places = cell.network.is_some().then(|| [cell.client_place(0), cell.client_place(1)]);
-    let mut crowd = Crowd::start(cell.endpoint(), places, random);
+    let mut crowd = Crowd::start(&cell, random);
     let begun = boottime_ns();
     crowd.served_after(begun);
     for _ in 0..faults {

@@ -4,7 +4,8 @@
 
 use fairlock_benches::cores::{Place, own_core, pin};
 use fairlock_benches::echo::Echo;
-use fairlock_benches::figures::{Samples, Series, heading, row};
+use fairlock_benches::exchange::{Both, exchanges, through_library, through_protocol};
+use fairlock_benches::figures::{Samples, heading, row};
 use fairlock_benches::options::Options;
 use fairlock_benches::raw::{Raw, name};
 use fairlock_benches::server::{Manor, Server};
@@ -14,8 +15,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Names in turn: not one hot record, and not more than a cache holds.
-const NAMES: u64 = 1024;
 const TTL: Duration = Duration::from_mins(1);
 
 /// One way to measure.
@@ -24,20 +23,6 @@ struct Setting<'a> {
     io: &'a str,
     place: Place,
     manner: Manner,
-}
-
-/// Samples of acquires alone and of pairs (acquire and release).
-#[derive(Default)]
-struct Both<T> {
-    acquire: T,
-    pair: T,
-}
-
-impl Both<Series> {
-    fn add(&mut self, samples: &Both<Samples>) {
-        self.acquire.add(&samples.acquire);
-        self.pair.add(&samples.pair);
-    }
 }
 
 /// Every setting that makes sense on this machine.
@@ -127,37 +112,4 @@ fn echoed(core: usize, setting: &Setting<'_>, socket: &Path, count: usize) -> io
         raw.frame(|_| ())?;
         Ok(acquired)
     })
-}
-
-fn through_protocol(raw: &mut Raw, count: usize) -> io::Result<Both<Samples>> {
-    exchanges(count, |number| {
-        let grant = raw.acquire(&name(number))?.grant;
-        let acquired = Instant::now();
-        raw.release(grant)?;
-        Ok(acquired)
-    })
-}
-
-fn through_library(client: &fairlock::Client, count: usize) -> io::Result<Both<Samples>> {
-    exchanges(count, |number| {
-        let guard = client.lock(name(number)).acquire().map_err(io::Error::other)?;
-        let acquired = Instant::now();
-        guard.release().map_err(io::Error::other)?;
-        Ok(acquired)
-    })
-}
-
-/// Runs pairs, each of which says when its first half was over. A tenth more goes before, unmeasured.
-fn exchanges(count: usize, mut pair: impl FnMut(u64) -> io::Result<Instant>) -> io::Result<Both<Samples>> {
-    let mut samples = Both::<Samples>::default();
-    for number in (0..NAMES).cycle().take(count / 10) {
-        pair(number)?;
-    }
-    for number in (0..NAMES).cycle().take(count) {
-        let start = Instant::now();
-        let acquired = pair(number)?;
-        samples.pair.add(start.elapsed());
-        samples.acquire.add(acquired - start);
-    }
-    Ok(samples)
 }

@@ -5,158 +5,22 @@
 //! the server has work while this program reads. Each server's own time for an operation is printed as well:
 //! it says what one core could do if this program cost nothing.
 
+use fairlock_benches::batches::{Pace, run};
 use fairlock_benches::cores::{Place, own_core};
 use fairlock_benches::echo::Echo;
 use fairlock_benches::figures::{median, rate};
 use fairlock_benches::options::Options;
-use fairlock_benches::process::Measured;
-use fairlock_benches::raw::{Raw, name};
+use fairlock_benches::raw::Raw;
 use fairlock_benches::redis::{Pipeline, Redis};
 use fairlock_benches::server::{Manor, Server};
 use fairlock_benches::stream::Manner;
-use fairlock_protocol::{GrantId, Reply, Request, Wait};
-use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Names in turn, so that the table is larger than the nearest cache.
-const NAMES: u64 = 100_000;
 /// (operations in a batch, batches on the way). A session may leave 1024 answers unacknowledged.
 const SHAPES: [(usize, usize); 8] =
     [(1, 1), (8, 1), (64, 1), (64, 4), (256, 1), (256, 2), (256, 3), (1024, 1)];
-
-/// What one round gave.
-#[derive(Clone, Copy)]
-struct Pace {
-    /// Operations a second.
-    rate: f64,
-    /// Time the server ran for one operation, in nanoseconds.
-    server_ns: f64,
-    /// Middle of the time from the sending of a batch to its last answer, in microseconds.
-    batch_us: f64,
-}
-
-/// Whom batches go to.
-trait Peer {
-    /// Sends a batch that takes these names.
-    fn send_takes(&mut self, names: &[[u8; 16]]) -> io::Result<()>;
-    /// Waits for its answers.
-    fn taken(&mut self, count: usize) -> io::Result<Vec<GrantId>>;
-    /// Sends a batch that gives them back.
-    fn send_gives(&mut self, names: &[[u8; 16]], grants: &[GrantId]) -> io::Result<()>;
-    /// Waits for its answers.
-    fn given(&mut self, count: usize) -> io::Result<()>;
-}
-
-impl Peer for (Raw, bool) {
-    fn send_takes(&mut self, names: &[[u8; 16]]) -> io::Result<()> {
-        for name in names {
-            self.0.put_acquire(name, Wait::Try);
-        }
-        self.0.send()
-    }
-
-    fn taken(&mut self, count: usize) -> io::Result<Vec<GrantId>> {
-        let real = self.1;
-        let grant = |raw: &mut Raw| {
-            if real {
-                return raw.granted().map(|granted| granted.grant);
-            }
-            raw.frame(|_| GrantId::from_raw(1))?.ok_or_else(|| io::ErrorKind::InvalidData.into())
-        };
-        (0..count).map(|_| grant(&mut self.0)).collect()
-    }
-
-    fn send_gives(&mut self, _: &[[u8; 16]], grants: &[GrantId]) -> io::Result<()> {
-        for &grant in grants {
-            self.0.put(&Request::Release(grant));
-        }
-        self.0.send()
-    }
-
-    fn given(&mut self, count: usize) -> io::Result<()> {
-        for _ in 0..count {
-            if self.1 {
-                self.0.reply(|_, reply| matches!(reply, Reply::Released { .. }).then_some(()))?;
-            } else {
-                self.0.frame(|_| ())?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Peer for Pipeline {
-    fn send_takes(&mut self, names: &[[u8; 16]]) -> io::Result<()> {
-        for name in names {
-            self.put_set(name);
-        }
-        self.send()
-    }
-
-    fn taken(&mut self, count: usize) -> io::Result<Vec<GrantId>> {
-        self.answers(count, b"+OK\r\n").map(|()| Vec::new())
-    }
-
-    fn send_gives(&mut self, names: &[[u8; 16]], _: &[GrantId]) -> io::Result<()> {
-        for name in names {
-            self.put_delete(name);
-        }
-        self.send()
-    }
-
-    fn given(&mut self, count: usize) -> io::Result<()> {
-        self.answers(count, b":1\r\n")
-    }
-}
-
-/// A batch on the way.
-struct Batch {
-    sent: Instant,
-    names: Vec<[u8; 16]>,
-    takes: bool,
-}
-
-/// Runs batches for a while.
-fn run(peer: &mut dyn Peer, process: &Measured, shape: (usize, usize), span: Duration) -> io::Result<Pace> {
-    let (size, on_the_way) = shape;
-    let mut numbers = (0..NAMES).cycle();
-    let mut batches = VecDeque::new();
-    let mut next = |peer: &mut dyn Peer| -> io::Result<Batch> {
-        let names: Vec<[u8; 16]> = numbers.by_ref().take(size).map(name).collect();
-        peer.send_takes(&names)?;
-        Ok(Batch { sent: Instant::now(), names, takes: true })
-    };
-    for _ in 0..on_the_way {
-        batches.push_back(next(peer)?);
-    }
-    let (mut operations, mut spans) = (0_usize, Vec::new());
-    let (start, cpu) = (Instant::now(), process.cpu_time()?);
-    while let Some(batch) = batches.pop_front() {
-        let Batch { sent, names, takes } = batch;
-        let over = start.elapsed() >= span;
-        if takes {
-            let grants = peer.taken(size)?;
-            spans.push(sent.elapsed().as_secs_f64() * 1e6);
-            peer.send_gives(&names, &grants)?;
-            batches.push_back(Batch { sent: Instant::now(), names, takes: false });
-        } else {
-            peer.given(size)?;
-            spans.push(sent.elapsed().as_secs_f64() * 1e6);
-            if !over {
-                batches.push_back(next(peer)?);
-            }
-        }
-        operations += size;
-    }
-    let (took, ran) = (start.elapsed(), process.cpu_time()?.saturating_sub(cpu));
-    Ok(Pace {
-        rate: operations as f64 / took.as_secs_f64(),
-        server_ns: ran.as_secs_f64() * 1e9 / operations as f64,
-        batch_us: median(&spans),
-    })
-}
 
 /// Every shape with every peer.
 pub(crate) fn measure(options: &Options, program: &PathBuf) -> io::Result<()> {

@@ -165,12 +165,16 @@ impl Hold {
         *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = facts;
     }
 
-    /// Has the weaker mode from now on, before the server is asked for it: it may let others in at once. Gives back
-    /// what it was, in case the server refuses.
+    /// Has no more than the other mode allows from now on, before the server is asked for it: it may let others in at once.
+    /// Of PR and CW, which allow different things, that is CR. Gives back what it was, in case the server refuses.
     pub(crate) fn weaken(&self, mode: Mode) -> Option<Facts> {
         let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
         let before = *facts;
-        facts.mode = if before.mode.covers(mode) { mode } else { before.mode };
+        facts.mode = match (before.mode.covers(mode), mode.covers(before.mode)) {
+            (true, _) => mode,
+            (false, true) => before.mode,
+            (false, false) => Mode::CR,
+        };
         (facts.mode != before.mode).then_some(before)
     }
 
@@ -264,6 +268,16 @@ pub(crate) mod tests {
         assert_eq!(hold.check(&lease, Tick(end.0 - 1)), Ok(end));
         assert_eq!(hold.check(&lease, end), Err(LostCause::MaxHold));
         assert_eq!(hold.check(&lease, Tick(end.0 - 1)), Err(LostCause::MaxHold), "lost is final");
+    }
+
+    #[test]
+    fn between_two_modes_that_do_not_compare_only_what_both_allow_is_certain() {
+        let hold = Hold::new(&reply::Grant { mode: Mode::PR, ..granted(0) }, spec(0), Tick::from_millis(1000));
+        let before = hold.weaken(Mode::CW).expect("it was more");
+        assert_eq!((before.mode, hold.facts().mode), (Mode::PR, Mode::CR));
+        hold.restore(before);
+        assert_eq!(hold.weaken(Mode::EX), None, "what is stronger is held when it is granted");
+        assert_eq!(hold.facts().mode, Mode::PR);
     }
 
     #[test]

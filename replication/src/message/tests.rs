@@ -1,3 +1,5 @@
+//! Every message comes back as it was, and nothing that is broken is taken for one.
+
 use super::*;
 use std::vec;
 

@@ -5,8 +5,10 @@
 //! arrives), or something else (it can happen no more).
 
 use alloc::string::ToString;
+use core::time::Duration;
 
 use fairlock_protocol::Tick;
+use fairlock_protocol::tick::quarantine;
 
 use super::{
     Answer, Ask, Asked, Configuration, Node, Output, Phase, Purpose, Revision, Stored, TRY_AGAIN, exhausted,
@@ -60,11 +62,20 @@ impl Node {
             }
             (Asked::Swap { purpose, new, .. }, Answer::Written(revision)) => {
                 self.alarm("register", None);
-                self.swapped(now, purpose, Stored { configuration: new, revision });
+                self.swapped(now, purpose, &Stored { configuration: new, revision });
             }
-            (Asked::Swap { purpose, expected, new, .. }, Answer::Conflict(found)) => {
+            (Asked::Swap { purpose, expected, new, .. }, Answer::Conflict(found))
+            | (Asked::Check { purpose, expected, new, .. }, Answer::Value(found)) => {
                 self.alarm("register", None);
                 self.compare(now, (purpose, expected, new), found);
+            }
+            (Asked::Swap { purpose, .. }, answer @ Answer::Unknown(_)) if mutant!(UnknownIsFailure) => {
+                self.no_answer(now, &answer);
+                self.not_swapped(now, purpose);
+            }
+            (Asked::Swap { purpose, expected, new, .. }, Answer::Unknown(_)) if mutant!(UnknownIsSuccess) => {
+                let revision = Revision(expected.map_or(1, |expected| expected.0 + 1));
+                self.swapped(now, purpose, &Stored { configuration: new, revision });
             }
             (Asked::Swap { purpose, expected, new, .. }, Answer::Unknown(why)) => {
                 self.alarm("register", Some(why));
@@ -72,17 +83,15 @@ impl Node {
                 self.outputs.push(Output::Ask(Ask::Read));
             }
             // This one will not happen, but the one before it may.
-            (Asked::Swap { purpose, expected, new, again: true }, answer) => {
+            (Asked::Swap { purpose, expected, new, again: true }, answer)
+                if !mutant!(FailedRepeatIsFailure) =>
+            {
                 self.no_answer(now, &answer);
                 self.asked = Some(Asked::Check { purpose, expected, new, again_at: Some(self.ask_at) });
             }
             (Asked::Swap { purpose, .. }, answer) => {
                 self.no_answer(now, &answer);
                 self.not_swapped(now, purpose);
-            }
-            (Asked::Check { purpose, expected, new, .. }, Answer::Value(found)) => {
-                self.alarm("register", None);
-                self.compare(now, (purpose, expected, new), found);
             }
             // Still unknown: nothing else may be asked before it is.
             (Asked::Check { purpose, expected, new, .. }, answer) => {
@@ -118,7 +127,7 @@ impl Node {
         found: Option<Stored>,
     ) {
         match found {
-            Some(found) if found.configuration == new => self.swapped(now, purpose, found),
+            Some(found) if found.configuration == new => self.swapped(now, purpose, &found),
             // It has had no effect yet, and may still have one: the same once more.
             found if found.as_ref().map(|found| found.revision) == expected => {
                 self.asked = Some(Asked::Swap { purpose, expected, new: new.clone(), again: true });
@@ -197,17 +206,29 @@ impl Node {
                 );
             }
         }
-        self.know(stored);
+        self.know(now, stored);
         self.settle(now);
     }
 
     /// Remembers a configuration; what probes said about the one before says nothing about this one.
-    pub(super) fn know(&mut self, stored: Stored) {
+    pub(super) fn know(&mut self, now: Tick, stored: Stored) {
+        let reign = self.known.as_ref().map(|known| known.configuration.reign);
+        let news = &stored.configuration;
+        // Whoever may take over keeps the quarantine, too (R13). One that learned of it late counts from then.
+        let wait = match news.state_lost {
+            true if reign != Some(news.reign) => Some(quarantine(news.ttl_horizon)),
+            false if now < self.quarantine_until => Some(Duration::ZERO),
+            _ => None,
+        };
         self.answering.clear();
         self.probing.values_mut().for_each(|counts| *counts = false);
         self.probe_at = Tick::ZERO;
         self.outputs.push(Output::Configured(stored.clone()));
         self.known = Some(stored);
+        if let Some(wait) = wait {
+            self.quarantine_until = now.after(wait);
+            self.outputs.push(Output::Quarantine(wait));
+        }
     }
 
     /// A swap certainly did not happen, and what stands there instead was dealt with.
@@ -228,13 +249,13 @@ impl Node {
         }
     }
 
-    fn swapped(&mut self, now: Tick, purpose: Purpose, stored: Stored) {
-        self.know(stored.clone());
+    fn swapped(&mut self, now: Tick, purpose: Purpose, stored: &Stored) {
+        self.know(now, stored.clone());
         match purpose {
-            Purpose::Begin => self.enter(true, &stored),
-            Purpose::Seize => self.enter(false, &stored),
+            Purpose::Begin => self.enter(true, stored),
+            Purpose::Seize => self.enter(false, stored),
             Purpose::Members | Purpose::Horizon | Purpose::Handover | Purpose::End => {
-                self.reconfigured(now, purpose, &stored);
+                self.reconfigured(now, purpose, stored);
             }
         }
     }

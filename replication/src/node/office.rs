@@ -109,7 +109,7 @@ impl Node {
         let configuration = &known.configuration;
         self.evict_wished(configuration);
         if !self.wants.evict.is_empty() {
-            return self.swap_members(configuration, None);
+            return self.swap_members(now, configuration, None);
         }
         if self.pin_next() {
             return;
@@ -118,14 +118,14 @@ impl Node {
             && shards.len() == self.shards()
         {
             let joiner = joiner.clone();
-            return self.swap_members(configuration, Some(&joiner));
+            return self.swap_members(now, configuration, Some(&joiner));
         }
         if let Some(horizon) = self.wants.horizon {
             let new = Configuration { ttl_horizon: horizon, clean: false, ..configuration.clone() };
             return self.swap(Purpose::Horizon, Some(new));
         }
         if let Some((to, ticket)) = self.wants.switchover.take() {
-            return self.swap_primary(configuration, to, ticket);
+            return self.swap_primary(now, configuration, (to, ticket));
         }
         if self.wants.clean {
             let new = Configuration { clean: true, ttl_horizon: Duration::ZERO, ..configuration.clone() };
@@ -167,9 +167,11 @@ impl Node {
     }
 
     /// The members without those that are late, and with a joiner.
-    fn swap_members(&mut self, configuration: &Configuration, joiner: Option<&Peer>) {
+    fn swap_members(&mut self, now: Tick, configuration: &Configuration, joiner: Option<&Peer>) {
         let late = &self.wants.evict;
+        let lost = configuration.state_lost && now < self.quarantine_until;
         let new = successor(configuration).map(|mut next| {
+            next.state_lost = lost;
             next.members.retain(|member| !late.contains(&peer(member)));
             if let Some(member) = joiner.and_then(|joiner| self.met.get(&joiner.node)) {
                 next.members.push(member.clone());
@@ -185,13 +187,27 @@ impl Node {
                 self.unpin(&joiner);
             }
             _ if new.as_ref().is_some_and(|new| new.members == configuration.members) => {
-                self.wants.evict.clear()
+                self.wants.evict.clear();
             }
-            _ => self.swap(Purpose::Members, new),
+            _ => {
+                if mutant!(EvictBeforeSwap)
+                    && let Some(configuration) = new.clone()
+                {
+                    let revision = super::Revision(0);
+                    let setup = self.setup(&Stored { configuration, revision });
+                    self.order(Order::Configure(setup));
+                }
+                self.swap(Purpose::Members, new);
+            }
         }
     }
 
-    fn swap_primary(&mut self, configuration: &Configuration, to: NodeId, ticket: Option<u64>) {
+    fn swap_primary(
+        &mut self,
+        now: Tick,
+        configuration: &Configuration,
+        (to, ticket): (NodeId, Option<u64>),
+    ) {
         if configuration.member(&to).is_none_or(|member| *member == self.settings.me) {
             let why = alloc::format!("{to} is no other member: see `fairlock cluster status`");
             return self.outputs.extend(ticket.map(|ticket| Output::Answer(ticket, Err(why))));
@@ -200,7 +216,7 @@ impl Node {
         let new = successor(configuration).map(|next| Configuration {
             reign: next.epoch,
             primary: to,
-            state_lost: false,
+            state_lost: next.state_lost && now < self.quarantine_until,
             ..next
         });
         self.swap(Purpose::Handover, new);
@@ -297,13 +313,11 @@ impl Node {
         let mut members = self.known.iter().flat_map(|known| &known.configuration.members);
         let other =
             to.or_else(|| members.find(|member| member.node != *me).map(|member| member.node.clone()));
-        match other {
-            Some(other) => self.wants.switchover = Some((other, Some(ticket))),
-            None => {
-                let why =
-                    "there is no other member to hand over to; see `fairlock cluster status`".to_string();
-                self.outputs.push(Output::Answer(ticket, Err(why)));
-            }
+        if let Some(other) = other {
+            self.wants.switchover = Some((other, Some(ticket)));
+        } else {
+            let why = "there is no other member to hand over to; see `fairlock cluster status`".to_string();
+            self.outputs.push(Output::Answer(ticket, Err(why)));
         }
     }
 }

@@ -8,7 +8,6 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use fairlock_protocol::Tick;
-use fairlock_protocol::tick::quarantine;
 
 use super::{
     Configuration, Dialed, LOOK_AGAIN, Member, Node, NodeId, Order, Output, Peer, Phase, Profile, Purpose,
@@ -129,7 +128,7 @@ impl Node {
             Phase::Following { .. } => self.go_on_following(now),
             Phase::Seizing => {
                 if self.asked.is_none() && now >= self.ask_at {
-                    self.seize();
+                    self.seize(now);
                 }
             }
             Phase::Primary => self.go_on_serving(now),
@@ -313,6 +312,13 @@ impl Node {
                 self.answering.insert(node.clone(), member);
                 self.probe_at = Tick::ZERO;
             }
+            Dialed::Refused | Dialed::Silent(_) if mutant!(GoneBySilence) => {
+                let listed = self.known.as_ref().and_then(|known| known.configuration.member(node)).cloned();
+                let later = crate::Incarnation::new(u64::MAX);
+                if let (Some(listed), Some(incarnation)) = (listed, later) {
+                    self.answering.insert(node.clone(), Member { incarnation, ..listed });
+                }
+            }
             Dialed::Rejected(why) => self.alarm("peer", Some(why)),
             Dialed::Up | Dialed::Alive | Dialed::Refused | Dialed::Silent(_) => {}
         }
@@ -387,14 +393,14 @@ impl Node {
     }
 
     /// Asks the register to make this node primary instead of the one that is.
-    fn seize(&mut self) {
+    fn seize(&mut self, now: Tick) {
         let Some(known) = &self.known else { return };
         let (me, old) = (self.settings.me.node.clone(), known.configuration.primary.clone());
         let new = successor(&known.configuration).map(|next| Configuration {
             reign: next.epoch,
             primary: me,
             members: next.members.into_iter().filter(|member| member.node != old).collect(),
-            state_lost: false,
+            state_lost: next.state_lost && now < self.quarantine_until,
             ..next
         });
         self.swap(Purpose::Seize, new);
@@ -405,9 +411,6 @@ impl Node {
         let configuration = &stored.configuration;
         let named = self.lists_me(configuration) && configuration.primary == self.settings.me.node;
         assert!(named, "R5: only a member takes over");
-        if fresh && configuration.state_lost {
-            self.outputs.push(Output::Quarantine(quarantine(configuration.ttl_horizon)));
-        }
         self.wants = super::Wants::default();
         self.outputs.push(Output::HorizonRaised(configuration.ttl_horizon));
         self.phase = Phase::Entering { fresh, promised: BTreeSet::new(), seated: BTreeSet::new() };
@@ -417,9 +420,9 @@ impl Node {
     pub(super) fn reported(&mut self, now: Tick, shard: u16, report: Report) {
         match report {
             Report::Follows { primary, configuration, .. } => {
-                self.follows(now, shard, &primary, &configuration)
+                self.follows(now, shard, &primary, &configuration);
             }
-            Report::Lost(lost) => self.lost(now, lost),
+            Report::Lost(lost) => self.lost(now, shard, lost),
             Report::Suspect(suspect) => {
                 if matches!(&self.phase, Phase::Following { primary, .. } if *primary == suspect) {
                     self.primary_silent(now);
@@ -472,10 +475,11 @@ impl Node {
         }
     }
 
-    fn lost(&mut self, now: Tick, lost: Peer) {
+    fn lost(&mut self, now: Tick, shard: u16, lost: Peer) {
         match &mut self.phase {
-            Phase::Following { primary, stream, torn, .. } if *primary == lost => {
+            Phase::Following { primary, stream, torn, shards, .. } if *primary == lost => {
                 *torn = true;
+                shards.remove(&shard);
                 if *stream == Stream::Up {
                     // All shards are dialled anew; a stream that stands still goes on until the new one is there. An order
                     // to end it could end the new one.

@@ -19,7 +19,7 @@ impl Replica {
         }
     }
 
-    pub(super) fn from_primary(
+    pub(super) fn hear_primary(
         &mut self,
         now: Tick,
         key: LinkKey,
@@ -27,7 +27,8 @@ impl Replica {
     ) -> Result<(), Nonsense> {
         if !matches!(self.role, Role::Idle) {
             // What a former primary still says; its stream ends soon.
-            return self.answer_late(key);
+            self.answer_late(key);
+            return Ok(());
         }
         match *message {
             Message::Activate { epoch, reign, from, snapshot, configuration } => {
@@ -56,12 +57,11 @@ impl Replica {
     }
 
     /// Tells a primary of an earlier epoch that its time is over.
-    fn answer_late(&mut self, key: LinkKey) -> Result<(), Nonsense> {
+    fn answer_late(&mut self, key: LinkKey) {
         let promised = self.promised;
         if let Some(link) = self.link(key) {
             Message::Late { promised }.encode(&mut link.out);
         }
-        Ok(())
     }
 
     fn activated(
@@ -71,8 +71,9 @@ impl Replica {
         (epoch, reign, from, snapshot): (u32, u32, Lsn, bool),
         configuration: &[u8],
     ) -> Result<(), Nonsense> {
-        if epoch < self.promised {
-            return self.answer_late(key);
+        if epoch < self.promised && !mutant!(AcceptOldActivation) {
+            self.answer_late(key);
+            return Ok(());
         }
         let link = self.link(key).ok_or(Nonsense)?;
         if !matches!(link.stage, Stage::Greeted | Stage::Led) {
@@ -135,8 +136,9 @@ impl Replica {
         (epoch, round, commit, after): (u32, Round, Lsn, Lsn),
         entries: Entries<'_>,
     ) -> Result<(), Nonsense> {
-        if epoch < self.promised || self.view < self.promised {
-            return self.answer_late(key);
+        if (epoch < self.promised || self.view < self.promised) && !mutant!(AckOldEpoch) {
+            self.answer_late(key);
+            return Ok(());
         }
         if self.leader != Some(key)
             || epoch != self.view
@@ -180,6 +182,9 @@ impl Replica {
     }
 
     /// The table was made of the pieces.
+    ///
+    /// # Panics
+    /// When no snapshot was asked for.
     pub fn restored(&mut self) {
         assert!(!self.has_state && self.leader.is_some(), "only what was asked for is put together");
         self.has_state = true;
@@ -209,7 +214,7 @@ impl Replica {
     /// Says what has arrived, once a pass.
     pub(super) fn acknowledge(&mut self) {
         self.log.drop_to(self.applied.min(self.commit).max(self.log.base()));
-        if !core::mem::take(&mut self.ack_due) || self.view < self.promised {
+        if !core::mem::take(&mut self.ack_due) || self.view < self.promised && !mutant!(AckOldEpoch) {
             return;
         }
         let ack = Message::Ack {
@@ -239,7 +244,7 @@ impl Replica {
             }
         }
         let silent = now.since(self.heard.max(self.suspected)) > self.profile.suspect;
-        if !silent || !self.is_punctual() {
+        if !silent || !self.is_punctual() || mutant!(NeverSuspect) {
             return;
         }
         let asked = |link: &&super::Link| matches!(link.stage, Stage::Greeted | Stage::Led);

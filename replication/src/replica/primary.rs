@@ -94,7 +94,8 @@ impl Replica {
             return;
         }
         let (mut round, mut commit) = (self.round, self.log.end());
-        for peer in self.others.iter().chain(&self.pinned) {
+        let pinned = self.pinned.as_ref().filter(|_| !mutant!(PinnedNotCounted));
+        for peer in self.others.iter().chain(pinned) {
             let mut links = self.links.iter().filter(|link| link.peer == *peer);
             match links.find_map(super::Link::progress) {
                 Some(progress) if progress.acked_in == self.view => {
@@ -105,12 +106,21 @@ impl Replica {
             }
         }
         for progress in self.links.iter().filter_map(super::Link::progress).filter(|one| one.counts()) {
+            if mutant!(JoinerDoesNotCount) {
+                break;
+            }
+            if mutant!(PinnedNotCounted) {
+                break;
+            }
             if progress.acked_in == self.view {
                 round = round.min(progress.acked_round);
                 commit = commit.min(progress.acked);
             } else {
                 (round, commit) = (Round(0), Lsn(0));
             }
+        }
+        if mutant!(CommitIsOwnEnd) {
+            (round, commit) = (self.round, self.log.end());
         }
         self.released = self.released.max(round);
         self.commit = self.commit.max(commit);
@@ -131,7 +141,7 @@ impl Replica {
             .drop_to(least.unwrap_or(self.commit).min(self.commit).min(self.applied).max(self.log.base()));
     }
 
-    pub(super) fn from_follower(
+    pub(super) fn hear_follower(
         &mut self,
         now: Tick,
         key: LinkKey,
@@ -186,14 +196,14 @@ impl Replica {
         } else {
             self.before.iter().find(|(reign, _)| *reign == greeting.reign).map(|(_, common)| *common)
         };
-        let same = greeting.reign == self.reign;
+        let same = greeting.reign == self.reign || mutant!(KeepForeignSuffix);
         let from = common.map(|common| if same { greeting.received } else { greeting.received.min(common) });
-        match from.filter(|from| !greeting.joins && (self.log.base()..=self.log.end()).contains(from)) {
-            Some(from) => self.activate(now, key, from, None),
-            None => {
-                self.report(Report::Late(peer));
-                self.refuse(key, Unwelcome::Stranger);
-            }
+        let kept = self.log.base()..=self.log.end();
+        if let Some(from) = from.filter(|from| !greeting.joins && kept.contains(from)) {
+            self.activate(now, key, from, None);
+        } else {
+            self.report(Report::Late(peer));
+            self.refuse(key, Unwelcome::Stranger);
         }
     }
 
@@ -221,6 +231,9 @@ impl Replica {
     }
 
     /// The snapshot that a follower wanted: of the table as it is, with everything appended so far applied.
+    ///
+    /// # Panics
+    /// When it has no piece.
     pub fn offer_snapshot(&mut self, now: Tick, key: LinkKey, pieces: Vec<Vec<u8>>) {
         assert!(!pieces.is_empty(), "a snapshot has at least one piece, which says so");
         if !matches!(self.role, Role::Primary) {
@@ -257,6 +270,9 @@ impl Replica {
         }
         progress.acked = progress.acked.max(received);
         progress.acked_in = epoch;
+        if mutant!(AckMeansSent) {
+            (progress.acked, progress.acked_round) = (progress.sent, progress.sent_round);
+        }
         if epoch == view {
             progress.acked_round = progress.acked_round.max(round);
         }
@@ -282,7 +298,7 @@ impl Replica {
             let Stage::Follows(progress) = &mut link.stage else { continue };
             let (acked, acked_in) = (progress.acked, progress.acked_in);
             let Some(joiner) = &mut progress.joiner else { continue };
-            if !joiner.is_restored() || acked_in != view {
+            if !mutant!(JoinerToldAtOnce) && (!joiner.is_restored() || acked_in != view) {
                 continue;
             }
             let from = *joiner.counts_from.get_or_insert(end);
@@ -300,7 +316,7 @@ impl Replica {
         let counts = self
             .links
             .iter()
-            .any(|link| link.peer == peer && link.progress().is_some_and(|progress| progress.counts()));
+            .any(|link| link.peer == peer && link.progress().is_some_and(super::link::Progress::counts));
         if counts && matches!(self.role, Role::Primary) {
             self.pinned = Some(peer.clone());
             self.report(Report::Pinned(peer));
@@ -322,6 +338,12 @@ impl Replica {
             self.outputs.push(Output::Reset);
         }
         // R5: the whole log is kept, and with it what is not known to be committed: it is so when all members have it.
+        if mutant!(TakeOverDropsSuffix) && !fresh {
+            self.log.truncate(self.commit);
+        }
+        if mutant!(InheritedIsCommitted) {
+            self.commit = self.log.end();
+        }
         let reign = setup.reign.get();
         if fresh {
             self.before.clear();
@@ -375,7 +397,7 @@ impl Replica {
         (self.view, self.promised) = (setup.epoch.get(), self.promised.max(setup.epoch.get()));
         (self.others, self.configuration) = (setup.others, setup.configuration);
         // R7: whoever is pinned counts until it is listed or let go, whatever else changes meanwhile.
-        self.pinned.take_if(|pinned| self.others.contains(pinned));
+        self.pinned.take_if(|pinned| mutant!(ConfigureForgetsPin) || self.others.contains(pinned));
         let mut gone = Vec::new();
         for at in 0..self.links.len() {
             let listed = self.others.contains(&self.links[at].peer);

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use fairlock_replication::Stored;
+use fairlock_replication::message::Message;
 use fairlock_replication::node::Standing;
 use fairlock_replication::replica::Part;
 
@@ -72,6 +73,11 @@ impl Checks {
 impl World {
     /// Operations that a node knows to be committed are the same on all nodes (S6).
     pub(super) fn note_commits(&mut self, host: usize, shard: u16) {
+        let here = &self.hosts[host].shards[usize::from(shard)];
+        let commits = here.digests.front().is_some_and(|(lsn, _)| *lsn <= here.replica.commit_lsn().0);
+        if commits && here.table.origin == self.checks.origin {
+            self.check_everywhere(host, shard, here.replica.commit_lsn().0);
+        }
         let here = &mut self.hosts[host].shards[usize::from(shard)];
         let histories = &mut self.checks.shards[usize::from(shard)].histories;
         let truth = &mut histories.entry(here.table.origin).or_default().truth;
@@ -140,10 +146,30 @@ impl World {
             let replica = &other.shards[usize::from(shard)].replica;
             assert!(
                 replica.part() == Part::Idle || replica.received_lsn().0 >= lsn,
-                "R2: n{host}/{shard} exposes {lsn}, and n{} has {}",
+                "R2: n{host}/{shard} has {lsn} committed, and n{} has {}",
                 other.index,
                 replica.received_lsn().0
             );
+        }
+    }
+
+    /// What is acknowledged was not promised away, and acknowledged epochs rise (R4).
+    pub(super) fn check_acks(&mut self, host: usize, shard: u16, bytes: &[u8]) {
+        let here = &mut self.hosts[host].shards[usize::from(shard)];
+        if here.replica.part() == Part::Primary {
+            return;
+        }
+        let mut rest = bytes;
+        while let Ok(Some((message, length))) = Message::split(rest) {
+            if let Message::Ack { epoch, .. } = message {
+                assert!(
+                    epoch >= here.promised,
+                    "R4: n{host}/{shard} acknowledges {epoch} and has promised {}",
+                    here.promised
+                );
+                here.promised = epoch;
+            }
+            rest = &rest[length..];
         }
     }
 
@@ -204,6 +230,15 @@ impl World {
         assert!(new.reign >= old.reign, "S5: reigns only rise");
         if new.reign == old.reign {
             assert_eq!(new.primary, old.primary, "S5: one primary a reign");
+            let (host, life) = primary_of(now);
+            for shard in 0..self.shards {
+                let here = &self.hosts[host];
+                if here.life == life && here.shards[usize::from(shard)].serves.is_some() {
+                    // R7: whoever is listed has everything that is committed.
+                    let commit = here.shards[usize::from(shard)].replica.commit_lsn().0;
+                    self.check_everywhere(host, shard, commit);
+                }
+            }
             return;
         }
         assert_eq!(new.reign, new.epoch, "S5: a reign begins with its epoch");

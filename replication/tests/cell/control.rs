@@ -2,10 +2,11 @@
 
 use fairlock_replication::node::{Dialed, Input, Output, peer};
 use fairlock_replication::register::{Answer, Ask, Watched};
-use fairlock_replication::replica::Report;
+use fairlock_replication::replica::{Order, Report};
 use fairlock_replication::{Member, node};
 
 use super::host::member;
+use super::mistakes;
 use super::network::{End, Stream};
 use super::register::Outcome;
 use super::{Event, MS, Task, World, index_of};
@@ -17,7 +18,7 @@ impl World {
             return;
         }
         self.lives += 1;
-        let life = if mutants::restart_keeps_life() { host as u64 + 1_000_000 } else { self.lives };
+        let life = if mistakes::restart_keeps_life() { host as u64 + 1_000_000 } else { self.lives };
         let shards = self.shards;
         self.hosts[host].start(life, shards);
         if self.loud {
@@ -64,6 +65,8 @@ impl World {
                 self.put(delay, Event::Asked(host, life, ask));
             }
             Output::Dial { member, probe } => {
+                let stepping = self.hosts[host].shards.iter().any(|shard| shard.stepping_down > 0);
+                assert!(probe || !stepping, "S10: n{host} follows before it has stepped down");
                 let delay = self.way(host);
                 self.put(delay, Event::Knock { from: host, life, member, probe });
             }
@@ -71,7 +74,9 @@ impl World {
                 for shard in 0..self.shards {
                     let lane = self.hosts[host].lane;
                     let delay = self.random.below(lane);
-                    let last = &mut self.hosts[host].shards[usize::from(shard)].orders_last;
+                    let here = &mut self.hosts[host].shards[usize::from(shard)];
+                    here.stepping_down += u32::from(matches!(order, Order::StepDown));
+                    let last = &mut here.orders_last;
                     *last = (*last + 1).max(self.now + delay);
                     let at = *last;
                     self.put_at(at, Event::Shard(host, life, shard, Task::Order(order.clone())));
@@ -164,7 +169,7 @@ impl World {
     }
 
     /// A node hears that somebody dials it.
-    pub(super) fn knock(&mut self, from: usize, life: u64, wanted: Member, probe: bool) {
+    pub(super) fn knock(&mut self, from: usize, life: u64, wanted: &Member, probe: bool) {
         if self.hosts[from].life != life {
             return;
         }
@@ -290,17 +295,5 @@ impl World {
                 }
             }
         }
-    }
-}
-
-/// Mistakes of the world around the core, for the program that makes them.
-mod mutants {
-    pub(super) fn restart_keeps_life() -> bool {
-        #[cfg(mutants)]
-        return fairlock_replication::mutants::is(
-            fairlock_replication::mutants::Mutant::RestartKeepsIncarnation,
-        );
-        #[cfg(not(mutants))]
-        false
     }
 }

@@ -43,7 +43,7 @@ impl Faults {
         Faults { weights, pause: random.between(30, 800) * MS, blind, stillborn, dark: vec![false; 8] }
     }
 
-    pub fn chaos(&self, random: &mut Random) -> Chaos {
+    pub fn chaos(random: &mut Random) -> Chaos {
         Chaos {
             failed: pick(random, 100),
             unknown_done: pick(random, 300),
@@ -230,6 +230,23 @@ impl World {
             Mend::Slow(host) => self.network.slow[host] = 0,
             Mend::Lane(host) => self.hosts[host].lane = MS / 5,
         }
+    }
+
+    /// A cell in which nothing goes wrong but one thing: its primary stands still. Another takes over (L1).
+    pub fn drill(&mut self) {
+        self.faults.weights = [0; KINDS];
+        self.chaos = Chaos { delay: 5 * MS, ..Chaos::default() };
+        (self.faults.blind, self.faults.stillborn) = (0, 0);
+        self.begin();
+        self.run_to(3000 * MS);
+        assert_eq!(self.unsettled(), None, "L4: a cell begins");
+        let primary = |world: &World| world.memory.value.as_ref().map(super::primary_of);
+        let first = primary(self);
+        self.pause_node(first.map_or(0, |(host, _)| host), 1000 * MS);
+        self.run_to(self.now + 500 * MS);
+        assert_ne!(primary(self), first, "L1: a silent primary is replaced");
+        self.run_to(self.now + 3000 * MS);
+        assert_eq!(self.unsettled(), None, "L4: it comes back and joins");
     }
 
     /// Nothing goes wrong any more.

@@ -52,6 +52,8 @@ pub struct Held {
 pub struct Shard {
     pub replica: Replica,
     pub table: Table,
+    /// The table before its newest operation.
+    pub before: Table,
     /// Pieces of a table.
     pub pieces: Vec<u8>,
     pub held: VecDeque<Held>,
@@ -60,6 +62,10 @@ pub struct Shard {
     pub entering: Option<u32>,
     /// Digests of what is applied and not known to be committed.
     pub digests: VecDeque<(u64, u64)>,
+    /// Lowest epoch that it may acknowledge.
+    pub promised: u32,
+    /// Orders to step down on their way.
+    pub stepping_down: u32,
     pub tick_at: u64,
     /// When the newest order or report on its way arrives.
     pub orders_last: u64,
@@ -136,7 +142,7 @@ impl Host {
             profile: Profile::LAN,
             feature_level: 1,
             fresh,
-            ttl_max: Duration::from_secs(600),
+            ttl_max: Duration::from_mins(10),
         }));
         self.shards = (0..shards).map(|_| Shard::new()).collect();
         self.standing = Standing::Seeking;
@@ -165,11 +171,14 @@ impl Shard {
         Shard {
             replica: Replica::new(Profile::LAN),
             table: Table::default(),
+            before: Table::default(),
             pieces: vec![],
             held: VecDeque::new(),
             serves: None,
             entering: None,
             digests: VecDeque::new(),
+            promised: 0,
+            stepping_down: 0,
             tick_at: u64::MAX,
             orders_last: 0,
             reports_last: 0,

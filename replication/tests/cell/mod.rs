@@ -9,8 +9,10 @@
 mod checks;
 mod clients;
 mod control;
+pub mod drills;
 mod faults;
 mod host;
+mod mistakes;
 mod network;
 mod random;
 mod register;
@@ -151,7 +153,7 @@ impl World {
         };
         let hosts = (0..count).map(|index| Host::new(index, shards, clock())).collect();
         let faults = Faults::new(&mut random);
-        let chaos = faults.chaos(&mut random);
+        let chaos = Faults::chaos(&mut random);
         World {
             seed,
             now: 0,
@@ -175,13 +177,7 @@ impl World {
 
     /// Faults first, then none, and everybody has to come back. Gives the nanoseconds that went by.
     pub fn run(&mut self) -> u64 {
-        for host in 0..self.hosts.len() {
-            let at = self.random.below(20 * MS);
-            self.put(at, Event::Start(host));
-        }
-        for client in 0..self.clients.len() {
-            self.put(MS, Event::Client(client, 0));
-        }
+        self.begin();
         self.put(500 * MS, Event::Fault);
         self.run_to(FAULTS_NS);
         self.heal();
@@ -196,6 +192,17 @@ impl World {
         self.run_to(self.now + 300 * MS);
         self.check_calm();
         self.now
+    }
+
+    /// Everybody starts.
+    fn begin(&mut self) {
+        for host in 0..self.hosts.len() {
+            let at = self.random.below(20 * MS);
+            self.put(at, Event::Start(host));
+        }
+        for client in 0..self.clients.len() {
+            self.put(MS, Event::Client(client, 0));
+        }
     }
 
     fn run_to(&mut self, end: u64) {
@@ -240,7 +247,7 @@ impl World {
                 }
             }
             Event::Shard(host, life, shard, task) => self.shard(host, life, shard, task),
-            Event::Knock { from, life, member, probe } => self.knock(from, life, member, probe),
+            Event::Knock { from, life, member, probe } => self.knock(from, life, &member, probe),
             Event::Asked(host, life, ask) => self.asked(host, life, &ask),
             Event::Effect(ask) => {
                 self.swap_in_register(|memory, _| memory.swap(&ask));

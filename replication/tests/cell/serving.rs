@@ -1,9 +1,10 @@
 //! Shards' threads: one pass for each thing that arrives, as the server makes them.
 
 use fairlock_replication::message::{Message, Round};
-use fairlock_replication::replica::{Input, LinkKey, Output, Part, Report};
+use fairlock_replication::replica::{Input, LinkKey, Order, Output, Part, Report};
 
 use super::host::Held;
+use super::mistakes;
 use super::table::{Operation, Table};
 use super::{Event, Request, Task, World};
 
@@ -25,7 +26,10 @@ impl World {
                 self.network.streams.remove(&key);
             }
             Task::Bytes(key, bytes) => self.hear((host, life, shard), key, &bytes),
-            Task::Order(order) => here.replica.step(now, Input::Order(order)),
+            Task::Order(order) => {
+                here.stepping_down -= u32::from(matches!(order, Order::StepDown));
+                here.replica.step(now, Input::Order(order));
+            }
             Task::Tick(when) => {
                 if here.tick_at != when {
                     return;
@@ -60,7 +64,7 @@ impl World {
         let wants = wants | self.begin_office(host, shard);
         let here = &mut self.hosts[host].shards[at];
         let round = here.replica.end_pass(now, wants);
-        let gate = if mutants::expose_early() { 0 } else { round.map_or(0, |Round(round)| round) };
+        let gate = if mistakes::expose_early() { 0 } else { round.map_or(0, |Round(round)| round) };
         for held in here.held.iter_mut().filter(|held| held.round == u64::MAX) {
             held.round = gate;
         }
@@ -99,6 +103,7 @@ impl World {
             (answer, here.table.lsn)
         } else {
             let operation = Operation::Do(request.client, request.number);
+            here.before = here.table.clone();
             let answer = here.table.apply(operation);
             let lsn = here.replica.append(&operation.encode());
             assert_eq!(lsn.0, here.table.lsn, "the table and its log go together");
@@ -106,7 +111,7 @@ impl World {
             (answer, here.table.lsn)
         };
         let (view, arrived, origin) = (here.replica.view(), self.now, here.table.origin);
-        let round = if request.read && mutants::read_without_round() { 0 } else { u64::MAX };
+        let round = if request.read && mistakes::read_without_round() { 0 } else { u64::MAX };
         here.held.push_back(Held { round, request, arrived, answer, lsn, view, origin });
         true
     }
@@ -132,7 +137,8 @@ impl World {
                         self.apply_committed(host, shard);
                         let piece_bytes = if self.random.chance(500) { 6 } else { 40 };
                         let here = &mut self.hosts[host].shards[at];
-                        let pieces = here.table.pieces(piece_bytes);
+                        let table = if mistakes::snapshot_is_stale() { &here.before } else { &here.table };
+                        let pieces = table.pieces(piece_bytes);
                         here.replica.offer_snapshot(now, link, pieces);
                     }
                     Output::Piece { bytes, last } => {
@@ -157,11 +163,20 @@ impl World {
                 here.entering = Some(epoch.get());
                 here.serves = None;
             }
-            Report::Promised(epoch) => self.check_promise(host, shard, epoch.get()),
+            Report::Promised(epoch) => {
+                here.promised = here.promised.max(epoch.get());
+                self.check_promise(host, shard, epoch.get());
+            }
             Report::Yielded { complete } => {
-                if *complete && !mutants::keep_parked() {
+                if *complete && !mistakes::keep_parked() {
                     self.note_commits(host, shard);
                     self.release(host, shard);
+                    let rest = &self.hosts[host].shards[usize::from(shard)].held;
+                    assert!(
+                        rest.is_empty(),
+                        "R3: n{host}/{shard} hands over, and owes {} answers",
+                        rest.len()
+                    );
                 }
                 self.hosts[host].shards[usize::from(shard)].end_office();
             }
@@ -172,7 +187,13 @@ impl World {
     pub(super) fn apply_committed(&mut self, host: usize, shard: u16) {
         let here = &mut self.hosts[host].shards[usize::from(shard)];
         while let Some(bytes) = here.replica.next_committed() {
-            here.table.apply(Operation::decode(bytes));
+            let bytes = bytes.to_vec();
+            let (part, commit) = (here.replica.part(), here.replica.commit_lsn().0);
+            assert!(
+                part == Part::Primary || here.table.lsn < commit,
+                "R3: n{host}/{shard} applies what is not committed"
+            );
+            here.table.apply(Operation::decode(&bytes));
             here.digests.push_back((here.table.lsn, here.table.digest));
         }
     }
@@ -199,6 +220,7 @@ impl World {
         let mut parcels = vec![];
         here.replica.take_out(|LinkKey(key), bytes| parcels.push((key, std::mem::take(bytes))));
         for (key, bytes) in parcels {
+            self.check_acks(host, shard, &bytes);
             let Some(stream) = self.network.streams.get(&key) else { continue };
             let side = usize::from(stream.ends[0].host != host);
             self.send(key, side, Some(bytes));
@@ -236,36 +258,9 @@ impl super::host::Shard {
     }
 
     fn end_office(&mut self) {
-        if !mutants::keep_parked() {
+        if !mistakes::keep_parked() {
             self.held.clear();
         }
         (self.serves, self.entering) = (None, None);
-    }
-}
-
-/// Mistakes that a server around the core can make, for the program that makes them.
-mod mutants {
-    #[cfg(mutants)]
-    use fairlock_replication::mutants::{Mutant, is};
-
-    pub(super) fn expose_early() -> bool {
-        #[cfg(mutants)]
-        return is(Mutant::ExposeBeforeAck);
-        #[cfg(not(mutants))]
-        false
-    }
-
-    pub(super) fn read_without_round() -> bool {
-        #[cfg(mutants)]
-        return is(Mutant::ReadWithoutRound);
-        #[cfg(not(mutants))]
-        false
-    }
-
-    pub(super) fn keep_parked() -> bool {
-        #[cfg(mutants)]
-        return is(Mutant::KeepParkedReplies);
-        #[cfg(not(mutants))]
-        false
     }
 }

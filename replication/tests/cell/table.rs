@@ -62,7 +62,9 @@ impl Table {
                 if self.lsn == 1 {
                     self.origin = u64::from(epoch);
                 }
-                self.token = self.token.max(u64::from(epoch) << 32);
+                if !super::mistakes::token_without_epoch() {
+                    self.token = self.token.max(u64::from(epoch) << 32);
+                }
             }
             Operation::Do(client, number) => {
                 self.token += 1;

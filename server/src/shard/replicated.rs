@@ -515,8 +515,9 @@ impl Shard {
         self.output.to_shards.clear();
         for key in self.connections.keys() {
             let Some(connection) = self.connections.at_mut(key) else { continue };
-            connection.forget_held();
-            if matches!(connection.phase, Phase::Bound(_) | Phase::Opening) {
+            // Whoever is owed an answer learns that it will not come: from the end of the connection.
+            let is_owed = connection.forget_held() && connection.phase != Phase::Ending;
+            if is_owed || matches!(connection.phase, Phase::Bound(_) | Phase::Opening) {
                 self.refuse_not_primary(key, RequestId::NOTICE);
                 self.end_connection(key, true);
             }

@@ -2,8 +2,8 @@
 //! that nobody else wants, to see when the cell serves.
 
 use fairlock_cli::history::{Event, What};
+use fairlock_tests::cell::{Cell, CellNode};
 use fairlock_tests::command::Running;
-use fairlock_tests::network::Place;
 use fairlock_tests::random::Random;
 use fairlock_tests::recorder::Recorder;
 use fairlock_tests::scratch::Scratch;
@@ -22,7 +22,8 @@ const PROBE_LEASE_MS: u64 = 3000;
 
 /// All clients, and what they wrote.
 pub struct Crowd {
-    endpoint: String,
+    /// Every node over TCP, and every node by its socket and shared memory.
+    endpoints: [String; 2],
     places: Option<[PathBuf; 2]>,
     scratch: Scratch,
     pub watcher: Recorder,
@@ -39,12 +40,13 @@ struct Probe {
 }
 
 impl Crowd {
-    pub fn start(endpoint: String, places: Option<[&Place; 2]>, random: &mut Random) -> Crowd {
+    pub fn start(cell: &Cell, random: &mut Random) -> Crowd {
         let scratch = Scratch::new();
         let watcher = Recorder::new(&scratch.join("watcher"), "watcher");
-        let places = places.map(|places| places.map(Place::file));
+        let places = cell.network.is_some().then(|| [0, 1].map(|number| cell.client_place(number).file()));
+        let sockets: Vec<String> = cell.nodes.iter().map(CellNode::unix).collect();
         let mut crowd = Crowd {
-            endpoint,
+            endpoints: [cell.endpoint(), sockets.join(",")],
             places,
             scratch,
             watcher,
@@ -55,7 +57,7 @@ impl Crowd {
         for number in 0..2 {
             let path = crowd.scratch.join(&format!("probe-{number}"));
             let words = ["0", &PROBE_LEASE_MS.to_string(), "1000000000", "3000"].map(str::to_owned);
-            let running = crowd.launch(1, &path, random.next(), &words);
+            let running = crowd.launch((1, 0), &path, random.next(), &words);
             crowd.probes.push((running, Probe { path, read: 0, rest: Vec::new() }));
         }
         crowd.replace_the_dead(random);
@@ -63,12 +65,12 @@ impl Crowd {
     }
 
     /// A client that goes on until it is killed.
-    fn launch(&self, place: usize, path: &PathBuf, seed: u64, words: &[String]) -> Running {
+    fn launch(&self, (place, door): (usize, usize), path: &PathBuf, seed: u64, words: &[String]) -> Running {
         let mut command = Command::new(workspace::own_binary("confined"));
         if let Some(places) = &self.places {
             command.arg("--network").arg(&places[place]);
         }
-        command.arg("--").arg(workspace::own_binary("storm-client")).arg(&self.endpoint);
+        command.arg("--").arg(workspace::own_binary("storm-client")).arg(&self.endpoints[door]);
         command.arg(seed.to_string()).arg(path).arg("100000000").args(words);
         let log = std::fs::File::options().create(true).append(true).open(self.scratch.join("errors"));
         command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -92,7 +94,8 @@ impl Crowd {
             let name = format!("client-{}", self.started);
             let lease = LEASES_MS[random.index(LEASES_MS.len())].to_string();
             let words = ["400".to_owned(), lease, "3".to_owned(), "6000".to_owned()];
-            let running = self.launch(0, &self.scratch.join(&name), random.next(), &words);
+            let running =
+                self.launch((0, self.started % 2), &self.scratch.join(&name), random.next(), &words);
             self.fighters.push((name, running));
         }
     }

@@ -1,0 +1,63 @@
+//! Whole cells under everything that can go wrong, simulated: the deciding halves of servers and clients as they are, thousands
+//! of seeds (docs/reliability.md).
+//!
+//! `FAIRLOCK_SEED=7 cargo test -p fairlock-tests --test simulation one_seed -- --nocapture` replays one seed exactly;
+//! `FAIRLOCK_SEEDS=100000` makes the run longer, and `FAIRLOCK_SEED` says where it begins.
+
+#[path = "simulation/mod.rs"]
+mod simulation;
+
+use std::time::Instant;
+
+use simulation::{KINDS, STATES, Summary, World};
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
+#[test]
+fn one_seed_is_replayed_exactly() {
+    let seed = number("FAIRLOCK_SEED", 1);
+    let first = World::new(seed).run();
+    let second = World::new(seed).run();
+    assert_eq!(first.trace, second.trace, "one seed, two histories");
+    println!("{first:?}");
+}
+
+#[test]
+fn nothing_that_is_promised_breaks_and_everybody_comes_back() {
+    let (begin, count) = (number("FAIRLOCK_SEED", 1), number("FAIRLOCK_SEEDS", 20));
+    let begun = Instant::now();
+    let all: Vec<Summary> = (begin..begin + count).map(|seed| World::new(seed).run()).collect();
+    report(&all, begun.elapsed().as_secs_f64());
+}
+
+/// What was simulated, for people.
+fn report(all: &[Summary], seconds: f64) {
+    let sum = |of: fn(&Summary) -> u64| all.iter().map(of).sum::<u64>();
+    let hours = sum(|one| one.simulated_ns) as f64 / 3.6e12;
+    println!(
+        "{} schedules, {hours:.2} simulated hours in {seconds:.1} s ({:.0} times real time)",
+        all.len(),
+        hours * 3600.0 / seconds
+    );
+    println!(
+        "{} passes, {} grants, {} offices, {} sums compared, {} grants inherited, {} memories lost",
+        sum(|one| one.passes),
+        sum(|one| one.grants),
+        sum(|one| one.offices),
+        sum(|one| one.compared),
+        sum(|one| one.inherited),
+        sum(|one| one.forgotten)
+    );
+    print!("{:<24}", "");
+    STATES.iter().for_each(|state| print!("{state:>15}"));
+    println!();
+    for (kind, name) in KINDS.iter().enumerate() {
+        print!("{name:<24}");
+        for state in 0..STATES.len() {
+            print!("{:>15}", all.iter().map(|one| one.struck[kind][state]).sum::<u64>());
+        }
+        println!();
+    }
+}
