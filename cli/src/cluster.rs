@@ -98,8 +98,9 @@ fn check_name(node: &str) -> Result<(), Failure> {
 fn of_cell(error: &AdminError) -> Failure {
     match error.refusal() {
         Some(Refusal::Unsupported) => {
-            Failure::new(failure::NOTHING_THERE, "this server runs alone: it belongs to no cell")
-                .advise("`fairlock serve --help` tells how to start a node of one, `fairlock cluster demo` shows one")
+            Failure::new(failure::NOTHING_THERE, "this server runs alone: it belongs to no cell").advise(
+                "`fairlock serve --help` tells how to start a node of one, `fairlock cluster demo` shows one",
+            )
         }
         Some(Refusal::NotPrimary) => Failure::new(failure::NO_SERVER, "no primary answers")
             .advise("`fairlock cluster status` on each node says what it waits for"),

@@ -13,8 +13,7 @@ use alloc::vec::Vec;
 /// Most bytes of one node's entry: its name, machine, two addresses, and numbers.
 const ENTRY_BYTES_MAX: usize = 1500;
 /// Everything but the nodes: three names, names of nodes, the register and its fault, alarms, numbers.
-const REST_BYTES_MAX: usize =
-    3 * 128 + NODE_NAMES_BYTES_MAX + 2 * PLACE_BYTES_MAX + ALARMS_BYTES_MAX + 256;
+const REST_BYTES_MAX: usize = 3 * 128 + NODE_NAMES_BYTES_MAX + 2 * PLACE_BYTES_MAX + ALARMS_BYTES_MAX + 256;
 
 const _: () = assert!(CELL_NODES_MAX * ENTRY_BYTES_MAX + REST_BYTES_MAX < FRAME_BYTES_MAX);
 
@@ -110,7 +109,10 @@ impl<'a> NodeEntry<'a> {
     }
 
     fn bytes(&self) -> usize {
-        19 + [self.node, self.machine, self.peer, self.clients].iter().map(|text| 2 + text.len()).sum::<usize>()
+        19 + [self.node, self.machine, self.peer, self.clients]
+            .iter()
+            .map(|text| 2 + text.len())
+            .sum::<usize>()
     }
 }
 

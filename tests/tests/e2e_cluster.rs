@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use fairlock::{Client, GuardState};
+use fairlock_protocol::{Liveness, Request, ShardId};
 use fairlock_tests::cluster::{Demo, Operated};
 use fairlock_tests::command::{Finished, finish};
 use fairlock_tests::metrics::get;
 use fairlock_tests::raw::{Raw, exclusive};
 use fairlock_tests::server::{Io, Plan};
 use fairlock_tests::{eventually, ways};
-use fairlock_protocol::{Liveness, Request, ShardId};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,15 +30,24 @@ fn a_cell_grows_from_one_node_to_three_and_says_so() {
     let mut cell = Operated::new(3);
     cell.start(0);
     let alone = cell.await_members(1);
-    assert_eq!((&alone["cell"], &alone["primary"], &alone["copies"]), (&"broken".into(), &"n1".into(), &1.into()));
+    assert_eq!(
+        (&alone["cell"], &alone["primary"], &alone["copies"]),
+        (&"broken".into(), &"n1".into(), &1.into())
+    );
     assert!(alone["alarms"][0].as_str().unwrap().contains("copies=1"), "{alone}");
     cell.start(1);
     cell.await_members(2);
     cell.start(2);
     let whole = cell.await_members(3);
-    assert!(whole["epoch"].as_u64() >= alone["epoch"].as_u64().map(|epoch| epoch + 2), "each join is an epoch");
+    assert!(
+        whole["epoch"].as_u64() >= alone["epoch"].as_u64().map(|epoch| epoch + 2),
+        "each join is an epoch"
+    );
     assert_eq!(whole["reign"], alone["reign"], "nobody else took office");
-    assert_eq!((&whole["copies"], &whole["min_copies"], &whole["alarms"]), (&3.into(), &1.into(), &Value::Array(vec![])));
+    assert_eq!(
+        (&whole["copies"], &whole["min_copies"], &whole["alarms"]),
+        (&3.into(), &1.into(), &Value::Array(vec![]))
+    );
     assert_eq!((&whole["register"]["answers"], &whole["state_lost"]), (&true.into(), &false.into()));
     assert!(whole["register"]["place"].as_str().unwrap().contains(&cell.cell.etcds[0].endpoint()));
     assert_eq!(whole["cell_id"].as_str().unwrap().len(), 32);
@@ -51,13 +60,23 @@ fn a_cell_grows_from_one_node_to_three_and_says_so() {
     }
     // A backup tells what it knows: all but how far the others are.
     let backup = cell.at(1, ["cluster", "status", "--json"]).json();
-    assert_eq!((&backup["node"], &backup["role"], &backup["primary"]), (&"n2".into(), &"backup".into(), &"n1".into()));
+    assert_eq!(
+        (&backup["node"], &backup["role"], &backup["primary"]),
+        (&"n2".into(), &"backup".into(), &"n1".into())
+    );
     assert_eq!((&backup["epoch"], &backup["members"][0]["lag"]), (&whole["epoch"], &Value::Null));
     let text = cell.anywhere(["cluster", "status"]);
-    assert!(text.code == 0 && text.stdout.contains("answers") && text.stdout.contains("backup"), "{}", text.stdout);
+    assert!(
+        text.code == 0 && text.stdout.contains("answers") && text.stdout.contains("backup"),
+        "{}",
+        text.stdout
+    );
     // The pages of monitors.
     let (_, metrics) = get(cell.admins[0], "/metrics");
-    assert!(metrics.contains("\nfairlock_copies 3\n") && metrics.contains("\nfairlock_offices_total 1\n"), "{metrics}");
+    assert!(
+        metrics.contains("\nfairlock_copies 3\n") && metrics.contains("\nfairlock_offices_total 1\n"),
+        "{metrics}"
+    );
     assert!(metrics.contains("\nfairlock_followers{shard=\"0\"} 2\n"), "{metrics}");
     assert_eq!((get(cell.admins[0], "/healthz").0, get(cell.admins[1], "/healthz").0), (200, 503));
 }
@@ -71,7 +90,10 @@ fn any_node_may_be_asked() {
     holder.acquire(b"orders/42");
     for at in [0, 1] {
         assert_eq!(cell.at(at, ["ls", "--json"]).json()[0]["name"], "orders/42");
-        assert_eq!(cell.at(at, ["show", "orders/42", "--json"]).json()["holders"].as_array().unwrap().len(), 1);
+        assert_eq!(
+            cell.at(at, ["show", "orders/42", "--json"]).json()["holders"].as_array().unwrap().len(),
+            1
+        );
         assert_eq!(cell.at(at, ["sessions", "--json"]).json().as_array().unwrap().len(), 1);
         let role = ["primary", "backup"][at];
         assert_eq!(cell.at(at, ["status", "--json"]).json()["role"], role);
@@ -83,14 +105,18 @@ fn any_node_may_be_asked() {
     }
     assert_eq!(cell.at(1, ["break", "orders/42"]).code, 0);
     let doctor = cell.at(1, ["doctor"]).stdout;
-    assert!(["cell", "register", "peers"].iter().all(|check| doctor.contains(&format!("  {check} "))), "{doctor}");
+    assert!(
+        ["cell", "register", "peers"].iter().all(|check| doctor.contains(&format!("  {check} "))),
+        "{doctor}"
+    );
 }
 
 /// G50: a switchover takes nothing from a holder: its guard is valid all along, and the token is the same.
 #[test]
 fn a_switchover_keeps_a_held_lock() {
     let cell = Operated::running(3);
-    let client = Client::builder().ttl(Duration::from_secs(5)).connect(cell.cell.endpoint().as_str()).unwrap();
+    let client =
+        Client::builder().ttl(Duration::from_secs(5)).connect(cell.cell.endpoint().as_str()).unwrap();
     let guard = client.lock("x").acquire().unwrap();
     let token = guard.token();
     let (over, lost) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -154,7 +180,10 @@ fn force_new_is_refused_while_somebody_may_be_alive() {
     // One comes back. It waits for the others, and says so.
     cell.start(1);
     let status = cell.view(1, |view| view["waits_for"].as_array().is_some_and(|names| !names.is_empty()));
-    assert_eq!((&status["role"], &status["waits_for"]), (&"joining".into(), &serde_json::json!(["n1", "n3"])));
+    assert_eq!(
+        (&status["role"], &status["waits_for"]),
+        (&"joining".into(), &serde_json::json!(["n1", "n3"]))
+    );
     assert!(status["alarms"].to_string().contains("force-new"), "{status}");
     refused(&cell.at(1, ["cluster", "force-new", "n1"]), 77, "n3");
     refused(&cell.at(1, ["cluster", "force-new", "n3", "zz"]), 77, "n1");
@@ -186,7 +215,10 @@ fn a_start_that_waits_says_for_what_and_answers_sigterm() {
     cell.cell.etcds[0].kill();
     cell.start(0);
     let said = cell.view(0, |view| view["register"]["answers"] == false);
-    assert_eq!((&said["role"], &said["epoch"], &said["primary"]), (&"joining".into(), &0.into(), &Value::Null));
+    assert_eq!(
+        (&said["role"], &said["epoch"], &said["primary"]),
+        (&"joining".into(), &0.into(), &Value::Null)
+    );
     let node = &mut cell.cell.nodes[0];
     eventually("it says what it waits for", || node.plan.log().contains("not ready yet").then_some(()));
     assert!(node.plan.log().contains("the register at etcd://"), "{}", node.plan.log());
@@ -236,7 +268,8 @@ fn a_demo_shows_a_failover_and_leaves_nothing_behind() {
     });
     assert_eq!(status["copies"], 3, "{status}");
     let primary = first["primary"].as_str().unwrap().to_owned();
-    let victim = first["nodes"].as_array().unwrap().iter().find(|node| node["node"] == primary.as_str()).unwrap();
+    let victim =
+        first["nodes"].as_array().unwrap().iter().find(|node| node["node"] == primary.as_str()).unwrap();
     kill_process(pid_of(victim), Signal::KILL).unwrap();
     demo.await_line("another one serves", |line| line["primary"].as_str().is_some_and(|now| now != primary));
     let again = demo.await_line("the dead one is back", |line| {

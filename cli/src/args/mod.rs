@@ -8,7 +8,9 @@ mod lock;
 mod serve;
 mod values;
 
-pub(crate) use cluster::{ClusterArgs, ClusterCommand, DemoArgs, EvictArgs, ForceNewArgs, LeashArgs, SwitchoverArgs};
+pub(crate) use cluster::{
+    ClusterArgs, ClusterCommand, DemoArgs, EvictArgs, ForceNewArgs, LeashArgs, SwitchoverArgs,
+};
 pub(crate) use lock::{HoldArgs, LockTerms, OnLost, RunArgs};
 pub(crate) use serve::{CellArgs, IoWord, LogFormat, PollWord, ProfileWord, ServeArgs};
 pub(crate) use values::duration;

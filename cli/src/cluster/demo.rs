@@ -28,8 +28,7 @@ const RESTART_AFTER: Duration = Duration::from_secs(5);
 /// # Errors
 /// 69 without etcd, and what starting the processes or writing met.
 pub(super) fn demo(order: &DemoArgs, reach: &Reach) -> Result<u8, Failure> {
-    let signals =
-        Signals::catch(&ENDING).map_err(|error| Failure::system("catch signals", &error))?;
+    let signals = Signals::catch(&ENDING).map_err(|error| Failure::system("catch signals", &error))?;
     let mut stage = Stage::build(order.nodes)?;
     let mut show = Show::new(reach.json, &stage);
     show.begin(&stage, order)?;

@@ -279,7 +279,10 @@ mod tests {
         assert_eq!(document["members"].as_array().map(Vec::len), Some(2));
         assert_eq!((&document["members"][0]["lag"], &document["members"][1]["lag"]), (&0.into(), &().into()));
         assert_eq!(document["members"][1]["incarnation"], "0000000000000007");
-        assert_eq!((&document["joining"][0]["node"], &document["joining"][0]["lag"]), (&"c".into(), &3.into()));
+        assert_eq!(
+            (&document["joining"][0]["node"], &document["joining"][0]["lag"]),
+            (&"c".into(), &3.into())
+        );
         assert_eq!(document["register"]["answers"], true);
         assert_eq!((&document["copies"], &document["min_copies"]), (&2.into(), &1.into()));
         assert_eq!(document["alarms"], serde_json::json!([]));
@@ -300,7 +303,13 @@ mod tests {
             ..report()
         };
         let troubled = text(&troubled, Style::PLAIN);
-        for words in ["nothing is known", "does not answer: refused", "waits for  c, d", "alarm      copies: alone", "1.5s more"] {
+        for words in [
+            "nothing is known",
+            "does not answer: refused",
+            "waits for  c, d",
+            "alarm      copies: alone",
+            "1.5s more",
+        ] {
             assert!(troubled.contains(words), "{words}: {troubled}");
         }
     }

@@ -33,10 +33,15 @@ fn cell(report: &ClusterReport) -> Finding {
     };
     let away: Vec<&str> = report.nodes.iter().filter(away).map(|node| node.node.as_str()).collect();
     if report.part == NodePart::Halted {
-        return Finding::fail(CHECK, found, format!("{} goes on no more: {}", report.node, report.alarms.join("; ")));
+        return Finding::fail(
+            CHECK,
+            found,
+            format!("{} goes on no more: {}", report.node, report.alarms.join("; ")),
+        );
     }
     if report.copies < report.copies_min {
-        let advice = format!("nothing is granted with fewer than {} copies; start more nodes", report.copies_min);
+        let advice =
+            format!("nothing is granted with fewer than {} copies; start more nodes", report.copies_min);
         return Finding::fail(CHECK, found, advice);
     }
     if !report.waits_for.is_empty() {
@@ -48,7 +53,11 @@ fn cell(report: &ClusterReport) -> Finding {
     }
     match report.copies {
         1 => Finding::warn(CHECK, found, "one copy alone survives nothing; start another node"),
-        2 => Finding::warn(CHECK, found, "with two copies the loss of one leaves one; a third gives you time to repair"),
+        2 => Finding::warn(
+            CHECK,
+            found,
+            "with two copies the loss of one leaves one; a third gives you time to repair",
+        ),
         _ => Finding::ok(CHECK, found),
     }
 }
@@ -64,7 +73,8 @@ fn register(report: &ClusterReport) -> Finding {
     let found = format!("{} answers {}", report.register, report.node);
     match closed.as_slice() {
         [] if places.split(',').count() == 1 => {
-            let advice = "one etcd is enough to serve, but not to take over when it is lost too; three survive one";
+            let advice =
+                "one etcd is enough to serve, but not to take over when it is lost too; three survive one";
             Finding::warn(CHECK, found, advice)
         }
         [] => Finding::ok(CHECK, found),
@@ -89,7 +99,11 @@ fn peers(report: &ClusterReport) -> Finding {
         Finding::ok(CHECK, format!("the doors of all {} nodes open from here", report.nodes.len()))
     } else {
         let found = format!("closed from here: {}", closed.join(", "));
-        Finding::warn(CHECK, found, "start the node, or look at firewall, --peer-address and --client-address")
+        Finding::warn(
+            CHECK,
+            found,
+            "start the node, or look at firewall, --peer-address and --client-address",
+        )
     }
 }
 
@@ -101,8 +115,12 @@ fn rate() -> Finding {
         Ok(source) if STEADY_CLOCKS.contains(&source) => {
             Finding::ok(CHECK, format!("{source}; leases allow for an error of 0.1 %"))
         }
-        Ok(source) => Finding::warn(CHECK, source, "leases allow for an error of 0.1 %; use tsc or kvm-clock"),
-        Err(error) => Finding::warn(CHECK, error.to_string(), "leases allow for an error of 0.1 % of this clock"),
+        Ok(source) => {
+            Finding::warn(CHECK, source, "leases allow for an error of 0.1 %; use tsc or kvm-clock")
+        }
+        Err(error) => {
+            Finding::warn(CHECK, error.to_string(), "leases allow for an error of 0.1 % of this clock")
+        }
     }
 }
 
@@ -145,7 +163,10 @@ mod tests {
 
     #[test]
     fn a_cell_is_as_well_as_its_copies() {
-        assert_eq!([3, 2, 1].map(|copies| cell(&report(copies)).verdict), [Verdict::Ok, Verdict::Warn, Verdict::Warn]);
+        assert_eq!(
+            [3, 2, 1].map(|copies| cell(&report(copies)).verdict),
+            [Verdict::Ok, Verdict::Warn, Verdict::Warn]
+        );
         let few = ClusterReport { copies_min: 2, ..report(1) };
         assert_eq!(cell(&few).verdict, Verdict::Fail);
         let waits = ClusterReport { waits_for: vec!["b".to_owned()], ..report(3) };

@@ -73,12 +73,8 @@ fn the_largest_view_fits_a_frame_and_one_node_more_is_left_out() {
     }
     assert!(!nodes.push(&node), "one too many");
     let (place, waits, alarms) = (long(PLACE_BYTES_MAX), long(NODE_NAMES_BYTES_MAX), long(ALARMS_BYTES_MAX));
-    let largest = ClusterView {
-        register: &place,
-        register_fault: &place,
-        waits_for: &waits,
-        ..view(&nodes, &alarms)
-    };
+    let largest =
+        ClusterView { register: &place, register_fault: &place, waits_for: &waits, ..view(&nodes, &alarms) };
     let mut out = vec![];
     Reply::Cluster(largest).encode(RequestId(1), 0, &mut out);
     assert_eq!(decoded(&out), Ok(Reply::Cluster(largest)));

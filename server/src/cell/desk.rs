@@ -184,7 +184,8 @@ impl Desk {
                 Some((Refusal::NotFound, format!("{to} is the primary already")))
             }
             Wish::Evict(node) if node == me => {
-                let why = format!("{node} is the primary: hand over first, with `fairlock cluster switchover`");
+                let why =
+                    format!("{node} is the primary: hand over first, with `fairlock cluster switchover`");
                 Some((Refusal::Denied, why))
             }
             Wish::ForceNew(off) => self.refuse_force(now, off).map(|why| (Refusal::Denied, why)),
@@ -195,7 +196,9 @@ impl Desk {
     /// Why a cell is not begun anew by force: somebody of it was heard (R13).
     fn refuse_force(&self, now: Tick, off: &[NodeId]) -> Option<String> {
         if let Some(primary) = self.node().hears() {
-            return Some(format!("{primary} serves this cell, and this node follows it: nothing has to be forced"));
+            return Some(format!(
+                "{primary} serves this cell, and this node follows it: nothing has to be forced"
+            ));
         }
         let members = &self.node().known()?.configuration.members;
         let heard = |member: &&Member| {
@@ -203,7 +206,10 @@ impl Desk {
             seen.is_some_and(|(life, at)| *life == member.incarnation && now.since(*at) < ALIVE_TIME)
         };
         let alive = members.iter().filter(|member| off.contains(&member.node)).find(heard)?;
-        Some(format!("{} answers at {}: it is alive, and is not to be forgotten; stop it first", alive.node, alive.peer))
+        Some(format!(
+            "{} answers at {}: it is alive, and is not to be forgotten; stop it first",
+            alive.node, alive.peer
+        ))
     }
 
     /// The node stops and leaves no lease behind.
@@ -228,7 +234,11 @@ impl Desk {
                     self.alive.insert(member.node.clone(), (member.incarnation, now));
                 }
                 for (socket, lane) in streams.into_iter().zip(tray.lanes.iter_mut()) {
-                    lane.send(ToShard::Peer(Box::new(PeerStream { socket, peer: peer(&member), dialed: true })));
+                    lane.send(ToShard::Peer(Box::new(PeerStream {
+                        socket,
+                        peer: peer(&member),
+                        dialed: true,
+                    })));
                 }
                 self.step(now, Input::Dialed { node: member.node, probe, outcome }, tray)
             }

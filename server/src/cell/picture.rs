@@ -179,9 +179,12 @@ fn entries(desk: &Desk, known: Option<&Stored>, progress: &Progress) -> NodeBuff
         push(member, if leads { NodePart::Primary } else { NodePart::Backup }, far);
     }
     let listed = |one: &Member| {
-        configuration.is_some_and(|known| known.members.iter().any(|member| {
-            (&member.node, member.incarnation) == (&one.node, one.incarnation)
-        }))
+        configuration.is_some_and(|known| {
+            known
+                .members
+                .iter()
+                .any(|member| (&member.node, member.incarnation) == (&one.node, one.incarnation))
+        })
     };
     let joiners = progress.0.values().filter_map(|(peer, ..)| {
         desk.met().get(&peer.node).filter(|member| member.incarnation == peer.incarnation)

@@ -34,7 +34,13 @@ impl Wishes {
     ///
     /// # Errors
     /// There are too many.
-    pub(crate) fn begin(&mut self, now: Tick, ticket: u64, wish: &Wish, node: &Node) -> Result<(), CellAnswer> {
+    pub(crate) fn begin(
+        &mut self,
+        now: Tick,
+        ticket: u64,
+        wish: &Wish,
+        node: &Node,
+    ) -> Result<(), CellAnswer> {
         if self.0.len() >= WISHES_MAX {
             let why = "too much is wished at once; try again in a second".to_string();
             return Err(CellAnswer::Unmet { refusal: Refusal::Busy, why });

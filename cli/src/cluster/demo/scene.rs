@@ -118,7 +118,11 @@ mod tests {
             register_fault: String::new(),
             waits_for: vec![],
             alarms: vec![format!("{node} says so")],
-            nodes: vec![line("a", NodePart::Primary), line("b", NodePart::Backup), line("c", NodePart::Joining)],
+            nodes: vec![
+                line("a", NodePart::Primary),
+                line("b", NodePart::Backup),
+                line("c", NodePart::Joining),
+            ],
         }
     }
 

@@ -82,7 +82,14 @@ impl Show {
             (false, true) => Way::Terminal,
             (false, false) => Way::Lines,
         };
-        Show { way, style: Style::of_stdout(), begun: Instant::now(), hints: hints(stage), primary: None, changes: 0 }
+        Show {
+            way,
+            style: Style::of_stdout(),
+            begun: Instant::now(),
+            hints: hints(stage),
+            primary: None,
+            changes: 0,
+        }
     }
 
     /// The beginning.
@@ -111,7 +118,8 @@ impl Show {
             (false, true) => "comes back when you press Enter",
             (false, false) => "stays away (--restart brings it back)",
         };
-        let _ = writeln!(self.hints, "\nA node that was killed {again}. Ctrl-C ends everything and cleans up.");
+        let _ =
+            writeln!(self.hints, "\nA node that was killed {again}. Ctrl-C ends everything and cleans up.");
         if self.way == Way::Lines {
             print::out(&format!("{}\n", self.hints))?;
         }

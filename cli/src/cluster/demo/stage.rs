@@ -59,7 +59,11 @@ impl Stage {
     /// 69 when etcd is not installed; 70 when the system refuses something.
     pub(super) fn build(count: u8) -> Result<Stage, Failure> {
         let etcd = in_path("etcd").ok_or_else(|| {
-            Failure::new(failure::NO_SERVER, "etcd is not installed: the nodes of a cell agree there who is primary").advise(
+            Failure::new(
+                failure::NO_SERVER,
+                "etcd is not installed: the nodes of a cell agree there who is primary",
+            )
+            .advise(
                 "Debian, Ubuntu: apt-get install etcd-server; elsewhere: one file from \
                  https://github.com/etcd-io/etcd/releases in PATH",
             )
@@ -71,7 +75,14 @@ impl Stage {
             SocketAddr::from(([127, 0, 0, 1], port))
         };
         let (register, etcd_peer) = (port(), port());
-        let node = |name| Node { name, clients: port(), peer: port(), child: None, was_heard: false, dead_since: None };
+        let node = |name| Node {
+            name,
+            clients: port(),
+            peer: port(),
+            child: None,
+            was_heard: false,
+            dead_since: None,
+        };
         let nodes = NAMES.into_iter().take(count).map(node).collect();
         let mut stage = Stage { directory: own_directory()?, register, etcd: None, nodes };
         stage.etcd = Some(stage.start_etcd(&etcd, etcd_peer)?);
@@ -132,7 +143,12 @@ impl Stage {
         let told = ["--register", &register, "--listen", &clients, "--peer-listen", &peer];
         let mut arguments: Vec<&OsStr> = vec![own.as_os_str()];
         arguments.extend(words.iter().chain(&told).map(OsStr::new));
-        arguments.extend([OsStr::new("--socket"), socket.as_os_str(), OsStr::new("--state-dir"), state.as_os_str()]);
+        arguments.extend([
+            OsStr::new("--socket"),
+            socket.as_os_str(),
+            OsStr::new("--state-dir"),
+            state.as_os_str(),
+        ]);
         let child = self.leashed(node.name, &arguments)?;
         if let Some(node) = self.nodes.get_mut(at) {
             (node.child, node.dead_since, node.was_heard) = (Some(child), None, false);
@@ -224,7 +240,8 @@ fn free_ports(count: usize) -> Result<Vec<u16>, Failure> {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
     let many = u32::from(PORTS.end - PORTS.start);
     let first = (nanos / 1000).wrapping_add(std::process::id().wrapping_mul(97)) % many;
-    let ports = (0..many).filter_map(|step| u16::try_from(u32::from(PORTS.start) + (first + step) % many).ok());
+    let ports =
+        (0..many).filter_map(|step| u16::try_from(u32::from(PORTS.start) + (first + step) % many).ok());
     let free = ports.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
     let found: Vec<u16> = free.take(count).collect();
     if found.len() == count {
@@ -238,7 +255,8 @@ fn free_ports(count: usize) -> Result<Vec<u16>, Failure> {
 fn in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let places = std::env::split_paths(&path).map(|directory| directory.join(name));
-    let may_run = |place: &PathBuf| place.is_file() && rustix::fs::access(place, rustix::fs::Access::EXEC_OK).is_ok();
+    let may_run =
+        |place: &PathBuf| place.is_file() && rustix::fs::access(place, rustix::fs::Access::EXEC_OK).is_ok();
     places.into_iter().find(may_run)
 }
 
