@@ -290,6 +290,11 @@ impl Node {
             .is_some_and(|member| member.incarnation == self.settings.me.incarnation)
     }
 
+    /// Whether the register is being asked, for whoever wants to know how far something is.
+    pub fn is_asking(&self) -> bool {
+        self.asked.is_some()
+    }
+
     fn order(&mut self, order: Order) {
         self.outputs.push(Output::Order(order));
     }

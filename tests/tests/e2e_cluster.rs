@@ -3,6 +3,7 @@
 
 use fairlock::{Client, GuardState};
 use fairlock_protocol::{Liveness, Request, ShardId};
+use fairlock_tests::cell::CellNode;
 use fairlock_tests::cluster::{Demo, Operated};
 use fairlock_tests::command::{Finished, finish};
 use fairlock_tests::metrics::get;
@@ -175,8 +176,8 @@ fn force_new_is_refused_while_somebody_may_be_alive() {
     holder.open(3000, Liveness::Heartbeat);
     let before = holder.acquire(b"x").token.unwrap();
     // All at once, so that nobody takes over: of the last configuration only the names are left.
-    cell.cell.nodes.iter().for_each(|node| node.freeze());
-    cell.cell.nodes.iter_mut().for_each(|node| node.kill());
+    cell.cell.nodes.iter().for_each(CellNode::freeze);
+    cell.cell.nodes.iter_mut().for_each(CellNode::kill);
     // One comes back. It waits for the others, and says so.
     cell.start(1);
     let status = cell.view(1, |view| view["waits_for"].as_array().is_some_and(|names| !names.is_empty()));
