@@ -302,11 +302,7 @@ impl<'a> Reply<'a> {
         match *self {
             Reply::Welcome(welcome) => welcome.write(out),
             Reply::Granted(ref grant) => write_granted(grant, begin(out, kind::GRANTED)),
-            Reply::Released { remaining } => {
-                let mut w = begin(out, kind::RELEASED);
-                w.u32(remaining);
-                w.finish();
-            }
+            Reply::Released { remaining } => write_count(begin(out, kind::RELEASED), remaining),
             Reply::Converted(ref grant) => write_granted(grant, begin(out, kind::CONVERTED)),
             Reply::Opened { session, secret, ttl_ms, home } => {
                 let mut w = begin(out, kind::OPENED);
@@ -324,11 +320,7 @@ impl<'a> Reply<'a> {
             Reply::Validated { current } => write_byte(begin(out, kind::VALIDATED), current.into()),
             Reply::Refused(ref refused) => write_refused(refused, begin(out, kind::REFUSED)),
             Reply::Status(ref status) => status.write(begin(out, kind::STATUS)),
-            Reply::Broke { holders } => {
-                let mut w = begin(out, kind::BROKE);
-                w.u32(holders);
-                w.finish();
-            }
+            Reply::Broke { holders } => write_count(begin(out, kind::BROKE), holders),
             Reply::Killed => begin(out, kind::KILLED).finish(),
             Reply::Cluster(ref view) => view.write(begin(out, kind::CLUSTER)),
             Reply::Fulfilled { took_ms, ref primary } => {
@@ -374,6 +366,11 @@ impl<'a> Reply<'a> {
             }
         }
     }
+}
+
+fn write_count(mut w: Writer<'_>, count: u32) {
+    w.u32(count);
+    w.finish();
 }
 
 fn write_byte(mut w: Writer<'_>, value: u8) {

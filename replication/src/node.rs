@@ -290,7 +290,7 @@ impl Node {
             .is_some_and(|member| member.incarnation == self.settings.me.incarnation)
     }
 
-    /// A wish that was answered, and what is under way, for people.
+    /// Whether the register is being asked, for whoever wants to know how far something is.
     pub fn is_asking(&self) -> bool {
         self.asked.is_some()
     }

@@ -3,6 +3,7 @@
 
 use fairlock::{Client, GuardState};
 use fairlock_protocol::{Liveness, Request, ShardId};
+use fairlock_tests::cell::CellNode;
 use fairlock_tests::cluster::{Demo, Operated};
 use fairlock_tests::command::{Finished, finish};
 use fairlock_tests::metrics::get;
@@ -24,7 +25,7 @@ fn refused(said: &Finished, code: i32, words: &str) {
     assert!(said.stderr.contains(words), "{words}: {}", said.stderr);
 }
 
-/// G49: every node tells of the cell what it knows, from the first node to the third.
+/// G52: every node tells of the cell what it knows, from the first node to the third.
 #[test]
 fn a_cell_grows_from_one_node_to_three_and_says_so() {
     let mut cell = Operated::new(3);
@@ -111,7 +112,7 @@ fn any_node_may_be_asked() {
     );
 }
 
-/// G50: a switchover takes nothing from a holder: its guard is valid all along, and the token is the same.
+/// G53: a switchover takes nothing from a holder: its guard is valid all along, and the token is the same.
 #[test]
 fn a_switchover_keeps_a_held_lock() {
     let cell = Operated::running(3);
@@ -163,7 +164,7 @@ fn an_evicted_node_joins_again() {
     refused(&cell.anywhere(["cluster", "evict", "A"]), 64, "names no node");
 }
 
-/// G51: a cell is begun anew by force only when everybody is named who may be alive, and nobody of them answers; then
+/// G54: a cell is begun anew by force only when everybody is named who may be alive, and nobody of them answers; then
 /// nothing is granted until the longest lease is over, and tokens go on rising.
 #[test]
 fn force_new_is_refused_while_somebody_may_be_alive() {
@@ -175,8 +176,8 @@ fn force_new_is_refused_while_somebody_may_be_alive() {
     holder.open(3000, Liveness::Heartbeat);
     let before = holder.acquire(b"x").token.unwrap();
     // All at once, so that nobody takes over: of the last configuration only the names are left.
-    cell.cell.nodes.iter().for_each(|node| node.freeze());
-    cell.cell.nodes.iter_mut().for_each(|node| node.kill());
+    cell.cell.nodes.iter().for_each(CellNode::freeze);
+    cell.cell.nodes.iter_mut().for_each(CellNode::kill);
     // One comes back. It waits for the others, and says so.
     cell.start(1);
     let status = cell.view(1, |view| view["waits_for"].as_array().is_some_and(|names| !names.is_empty()));

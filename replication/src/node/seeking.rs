@@ -114,6 +114,9 @@ impl Node {
     /// What is to be done now that nothing new came.
     pub(super) fn go_on(&mut self, now: Tick) {
         self.check_again(now);
+        if self.forcing.is_some() && now >= self.ask_at {
+            self.look();
+        }
         self.adopt_told(now);
         match &self.phase {
             Phase::Seeking { look_at } => {
@@ -221,6 +224,11 @@ impl Node {
         if let Some(why) = refusal {
             return self.outputs.push(Output::Answer(ticket, Err(why)));
         }
+        if self.forcing.is_some() {
+            let why = "somebody else is at it already; see `fairlock cluster status`".to_string();
+            return self.outputs.push(Output::Answer(ticket, Err(why)));
+        }
+        // What is being asked is answered first.
         self.forcing = Some((ticket, named.to_vec()));
         self.look();
     }
@@ -252,9 +260,6 @@ impl Node {
             return Some(
                 "this node has everything and takes over by itself: nothing has to be forced".to_string(),
             );
-        }
-        if self.asked.is_some() {
-            return Some("the register is being asked; try again in a second".to_string());
         }
         let Some(known) = &self.known else {
             return Some("the register could not be read; nothing is known of the cell".to_string());

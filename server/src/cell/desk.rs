@@ -365,13 +365,11 @@ impl Desk {
             return format!("reading the register at {}", self.place);
         };
         let names = |nodes: &[NodeId]| nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ");
-        match self.node().hears() {
-            Some(primary) => format!("{primary} is the primary and brings this node up to date"),
-            None => {
-                let (primary, missing) = (&known.configuration.primary, names(&self.node().waits_for()));
-                format!("the primary {primary} does not take this node in; waiting for {missing}")
-            }
+        if let Some(primary) = self.node().hears() {
+            return format!("{primary} is the primary and brings this node up to date");
         }
+        let (primary, missing) = (&known.configuration.primary, names(&self.node().waits_for()));
+        format!("the primary {primary} does not take this node in; waiting for {missing}")
     }
 }
 

@@ -17,7 +17,7 @@ use super::desk::Desk;
 #[derive(Debug)]
 pub(crate) enum CellAnswer {
     /// The cell.
-    Picture(Picture),
+    Picture(Box<Picture>),
     /// A wish was fulfilled.
     Fulfilled {
         /// How long it took, in milliseconds.

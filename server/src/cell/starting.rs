@@ -79,7 +79,7 @@ pub(crate) fn found(
     let introduction = Introduction { cell: name, me, shards, secret, epoch: AtomicU32::new(0) };
     let (copies_min, profile) = (usize::from(cell.copies()), cell.timing());
     let place = config.register.url.clone().unwrap_or_default();
-    Ok(Founding { place, settings, introduction, opened, door, copies_min, profile })
+    Ok(Founding { settings, introduction, opened, door, copies_min, place, profile })
 }
 
 impl Founding {

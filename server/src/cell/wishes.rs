@@ -132,7 +132,6 @@ fn fulfilled(took: Duration, node: &Node) -> CellAnswer {
 fn refusal(wish: &Wish, node: &Node) -> Refusal {
     match wish {
         Wish::ForceNew(_) if node.known().is_none() => Refusal::Unavailable,
-        Wish::ForceNew(_) if node.is_asking() => Refusal::Busy,
         Wish::ForceNew(_) => Refusal::Denied,
         Wish::Switchover(_) | Wish::Evict(_) if node.standing() != Standing::Primary => Refusal::NotPrimary,
         Wish::Switchover(_) | Wish::Evict(_) => Refusal::NotFound,

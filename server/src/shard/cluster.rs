@@ -5,6 +5,7 @@ use fairlock_protocol::reply::Refused;
 use fairlock_protocol::{Refusal, Request, RequestId};
 use fairlock_replication::NodeId;
 use fairlock_replication::node::Wish;
+use fairlock_replication::replica::Replica;
 
 use super::Shard;
 use crate::cell::picture::CellAnswer;
@@ -73,7 +74,7 @@ impl Shard {
     pub(super) fn tell_progress(&mut self, ticket: u64) {
         let replica = self.replicated.as_ref().map(|replicated| replicated.replica());
         let end = replica.map_or(0, |replica| replica.received_lsn().0);
-        let far = replica.into_iter().flat_map(|replica| replica.progress());
+        let far = replica.into_iter().flat_map(Replica::progress);
         let followers = far.map(|(peer, acked, _)| (peer.clone(), end.saturating_sub(acked.0))).collect();
         self.output.to_control.push(ToControl::Progress { ticket, followers });
     }

@@ -70,15 +70,45 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
         max_hold_ms: 0,
         label: b"",
     };
-    let granted = Grant {
-        grant: grant_id,
+    let nodes = Whereabouts { epoch: 1001, endpoints: "tcp://b:7411" };
+    let not_primary = Refused { primary: Some(nodes), ..Refusal::NotPrimary.into() };
+    let opened = Reply::Opened { session, secret, ttl_ms: 5000, home: ShardId(0) };
+    vec![
+        ("hello", request(0, 0, &Request::Hello(Hello::to(ShardId::ANY)))),
+        ("welcome", reply(0, 0, &Reply::Welcome(welcome))),
+        ("open", request(1, 0, &Request::Open(open))),
+        ("opened", reply(1, FLAG_RENEWED, &opened)),
+        ("acquire", request(2, 0, &Request::Acquire(acquire))),
+        ("granted", reply(2, FLAG_RENEWED | FLAG_KEPT, &Reply::Granted(granted(grant_id, token)))),
+        ("keepalive", request(3, 1, &Request::Keepalive)),
+        ("alive", reply(3, FLAG_RENEWED, &Reply::Alive)),
+        ("release", request(4, 1, &Request::Release(grant_id))),
+        ("released", reply(4, FLAG_RENEWED | FLAG_KEPT, &Reply::Released { remaining: 0 })),
+        ("resume", request(1, 0, &Request::Resume { session, secret, received: 2 })),
+        ("resumed", reply(1, FLAG_RENEWED, &Reply::Resumed { ttl_ms: 5000, seen: 4, following: 0 })),
+        ("refused", reply(5, 0, &Reply::Refused(Refusal::WouldBlock.into()))),
+        ("not_primary", reply(1, 0, &Reply::Refused(not_primary))),
+        ("members", reply(0, 0, &Reply::Members(nodes))),
+        ("switchover", request(1, 0, &Request::Switchover("b"))),
+        ("fulfilled", reply(1, 0, &Reply::Fulfilled { took_ms: 12, primary: nodes })),
+        ("cluster", cluster()),
+    ]
+}
+
+fn granted(grant: GrantId, token: FencingToken) -> Grant {
+    Grant {
+        grant,
         token: Some(token),
         fence: token.get() - 1,
         mode: Mode::EX,
         waited_us: 0,
         previous_owner_died: false,
         reentered: false,
-    };
+    }
+}
+
+/// What a node says of a cell that it is alone in.
+fn cluster() -> Vec<u8> {
     let mut of_cell = NodeBuffer::default();
     assert!(of_cell.push(&NodeEntry {
         node: "b",
@@ -112,29 +142,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
         alarms: "",
         nodes: of_cell.list(),
     };
-    let nodes = Whereabouts { epoch: 1001, endpoints: "tcp://b:7411" };
-    let not_primary = Refused { primary: Some(nodes), ..Refusal::NotPrimary.into() };
-    let opened = Reply::Opened { session, secret, ttl_ms: 5000, home: ShardId(0) };
-    vec![
-        ("hello", request(0, 0, &Request::Hello(Hello::to(ShardId::ANY)))),
-        ("welcome", reply(0, 0, &Reply::Welcome(welcome))),
-        ("open", request(1, 0, &Request::Open(open))),
-        ("opened", reply(1, FLAG_RENEWED, &opened)),
-        ("acquire", request(2, 0, &Request::Acquire(acquire))),
-        ("granted", reply(2, FLAG_RENEWED | FLAG_KEPT, &Reply::Granted(granted))),
-        ("keepalive", request(3, 1, &Request::Keepalive)),
-        ("alive", reply(3, FLAG_RENEWED, &Reply::Alive)),
-        ("release", request(4, 1, &Request::Release(grant_id))),
-        ("released", reply(4, FLAG_RENEWED | FLAG_KEPT, &Reply::Released { remaining: 0 })),
-        ("resume", request(1, 0, &Request::Resume { session, secret, received: 2 })),
-        ("resumed", reply(1, FLAG_RENEWED, &Reply::Resumed { ttl_ms: 5000, seen: 4, following: 0 })),
-        ("refused", reply(5, 0, &Reply::Refused(Refusal::WouldBlock.into()))),
-        ("not_primary", reply(1, 0, &Reply::Refused(not_primary))),
-        ("members", reply(0, 0, &Reply::Members(nodes))),
-        ("switchover", request(1, 0, &Request::Switchover("b"))),
-        ("fulfilled", reply(1, 0, &Reply::Fulfilled { took_ms: 12, primary: nodes })),
-        ("cluster", reply(2, 0, &Reply::Cluster(view))),
-    ]
+    reply(2, 0, &Reply::Cluster(view))
 }
 
 /// An example as it should stand in the document: the header on the first line, then sixteen bytes a line.

@@ -63,6 +63,6 @@ impl Steward {
         let Some(View { shard, asker, progress, .. }) = self.views.remove(&ticket) else { return };
         let Keeping::Cell(desk, _) = &self.keeping else { return };
         let picture = Picture::of(desk, now, &progress, &self.alarms.texts());
-        self.answer_operator(shard, asker, CellAnswer::Picture(picture));
+        self.answer_operator(shard, asker, CellAnswer::Picture(Box::new(picture)));
     }
 }
