@@ -146,3 +146,6 @@ impl Keeps for crate::names::Names {
         self.forget_kept(left)
     }
 }
+
+#[cfg(test)]
+mod tests;
