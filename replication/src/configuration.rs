@@ -49,7 +49,7 @@ impl fmt::Debug for MacKey {
 pub struct Configuration {
     /// The cell; never 0.
     pub cell: CellId,
-    /// Rises with every change.
+    /// Rises with every change of members or primary.
     pub epoch: Epoch,
     /// Who alone appends; one of `members`.
     pub primary: NodeId,
@@ -131,7 +131,10 @@ impl Configuration {
             (self.reign <= self.epoch, "`reign` is later than `epoch`"),
             ((1..=SHARDS_MAX).contains(&self.shards), "`shards` is not 1 to 256"),
             (self.ttl_horizon <= TTL_MAX, "`ttl_horizon_ms` is not the length of a lease"),
-            (self.ttl_horizon.subsec_nanos() % 1_000_000 == 0, "`ttl_horizon` is not whole milliseconds"),
+            (
+                self.ttl_horizon.subsec_nanos().is_multiple_of(1_000_000),
+                "`ttl_horizon` is not whole milliseconds",
+            ),
         ];
         let broken = rules.into_iter().find_map(|(holds, rule)| (!holds).then_some(rule));
         match broken.or_else(|| self.members.iter().find_map(Member::fault)) {
@@ -256,4 +259,4 @@ fn plain<T: core::str::FromStr>(text: &str, fault: &'static str) -> Result<T, No
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -13,6 +13,7 @@ pub mod cold_start;
 pub mod configuration;
 pub mod log;
 pub mod member;
+pub mod memory;
 pub mod message;
 pub mod node;
 pub mod profile;

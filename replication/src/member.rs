@@ -99,8 +99,8 @@ pub struct Member {
 }
 
 impl Member {
-    /// What is wrong with it, if anything is.
-    pub(crate) fn fault(&self) -> Option<&'static str> {
+    /// What is wrong with it, if anything is: whoever takes a member from outside asks first.
+    pub fn fault(&self) -> Option<&'static str> {
         let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if !(1..=MACHINE_BYTES_MAX).contains(&self.machine.len()) || !self.machine.bytes().all(hex) {
             return Some("a machine id is 1 to 64 hexadecimal digits");

@@ -149,6 +149,11 @@ impl Replica {
         self.commit
     }
 
+    /// The newest round that was begun.
+    pub const fn round(&self) -> Round {
+        self.round
+    }
+
     /// How far outputs may go.
     pub const fn released(&self) -> Round {
         self.released

@@ -107,7 +107,7 @@ impl CellPlan {
         let register = format!("etcd://{register}");
         write!(
             toml,
-            "[cell]\n{cell}\nregister = \"{register}\"\n{}\n[register]\nurl = \"{register}\"\n",
+            "[cell]\n{cell}\n{}\n[register]\nurl = \"{register}\"\n",
             self.cell
         )
         .expect("a string takes everything");

@@ -18,7 +18,7 @@ fn member_of(name: &str, incarnation: u64) -> Member {
     }
 }
 
-fn configuration() -> Configuration {
+pub(crate) fn configuration() -> Configuration {
     Configuration {
         cell: CellId(0xFEED),
         epoch: Epoch::new(941_002).unwrap(),
@@ -153,9 +153,10 @@ fn what_cannot_be_is_corrupt_even_with_a_right_checksum() {
         let read = Configuration::from_text(text.as_bytes());
         assert!(matches!(read, Err(NotARecord::Corrupt(_))), "{from} → {to}: {read:?}");
     }
-    let crowd: String = (10..27)
-        .map(|at| format!("member=n{at} machine=0 incarnation=0000000000000001 peer=a:1 clients=\n"))
-        .collect();
+    let mut crowd = String::new();
+    for at in 10..27 {
+        let _ = writeln!(crowd, "member=n{at} machine=0 incarnation=0000000000000001 peer=a:1 clients=");
+    }
     let text = sealed(&good.replace("member=b ", &format!("{crowd}member=b ")));
     assert_eq!(Configuration::from_text(text.as_bytes()), Err(NotARecord::Corrupt("more than 16 members")));
 }
