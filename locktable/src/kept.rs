@@ -32,7 +32,14 @@ impl<T> Kept<T> {
     /// Begins to keep what a store with this book is.
     pub(crate) fn new(bits: u32, heads: [u32; 4], pages: Vec<[u32; 5]>) -> Kept<T> {
         let slots = pages.len() << bits;
-        Kept { heads, pages, bits, changed: vec![0; slots.div_ceil(64)], records: BTreeMap::new(), over: false }
+        Kept {
+            heads,
+            pages,
+            bits,
+            changed: vec![0; slots.div_ceil(64)],
+            records: BTreeMap::new(),
+            over: false,
+        }
     }
 
     /// Whether a record is to be kept before it is changed.

@@ -150,8 +150,11 @@ impl Names {
             let rows: usize = class.rows.iter().map(Vec::capacity).sum();
             rows + class.rows.capacity() * size_of::<Vec<u8>>() + class.chunks.memory()
         };
-        let kept = self.kept.iter().flatten().map(|(_, bytes)| bytes.len() + size_of::<(NameRef, Box<[u8]>)>());
-        kept.sum::<usize>() + self.classes.iter().map(row).sum::<usize>() + self.classes.capacity() * size_of::<Class>()
+        let kept =
+            self.kept.iter().flatten().map(|(_, bytes)| bytes.len() + size_of::<(NameRef, Box<[u8]>)>());
+        kept.sum::<usize>()
+            + self.classes.iter().map(row).sum::<usize>()
+            + self.classes.capacity() * size_of::<Class>()
     }
 }
 

@@ -32,7 +32,9 @@ mod shard;
 mod state;
 mod stats;
 
-pub use config::{CellConfig, Config, ConfigError, IoChoice, NamespaceConfig, Poll, ProfileChoice, RegisterConfig};
+pub use config::{
+    CellConfig, Config, ConfigError, IoChoice, NamespaceConfig, Poll, ProfileChoice, RegisterConfig,
+};
 pub use control::register;
 pub use control::{BindError, ExitReport, StopReason, Stopper};
 pub use error::StartError;

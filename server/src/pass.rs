@@ -359,14 +359,16 @@ impl ShardThread {
     /// Sends what is to be said to other nodes: before anything else, because everybody waits for their answers.
     fn write_to_peers(&mut self) {
         let (peers, driver) = (&self.peers, &mut self.driver);
-        let link_of = |key: LinkKey| peers.iter().flatten().find(|(_, known)| *known == key).map(|(link, _)| *link);
+        let link_of =
+            |key: LinkKey| peers.iter().flatten().find(|(_, known)| *known == key).map(|(link, _)| *link);
         let ended = self.shard.take_peer_out(|key, out| {
             if let Some(link) = link_of(key) {
                 driver.send(link, out);
             }
         });
         for key in ended {
-            let Some(at) = self.peers.iter().position(|peer| peer.is_some_and(|(_, known)| known == key)) else {
+            let Some(at) = self.peers.iter().position(|peer| peer.is_some_and(|(_, known)| known == key))
+            else {
                 continue;
             };
             if let Some((link, _)) = self.peers[at].take() {

@@ -109,7 +109,8 @@ impl Server {
         };
         let directory = StateDirectory::open(&path)?;
         let tcp = config.listen.iter().map(|&address| bind_tcp(address)).collect::<Result<Vec<_>, _>>()?;
-        let addresses: Vec<SocketAddr> = tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let addresses: Vec<SocketAddr> =
+            tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let doors = crate::control::Doors::open(&config)?;
         let count = shard_count(&config);
         let workers = spawn_workers(count, &config)?;
@@ -122,7 +123,8 @@ impl Server {
             lock = Some(directory);
             Beginning::unknown()
         } else {
-            let (state, beginning) = NodeState::begin(directory, unix_seconds(), CellId(random()?), clock::now)?;
+            let (state, beginning) =
+                NodeState::begin(directory, unix_seconds(), CellId(random()?), clock::now)?;
             alone = Some(state);
             beginning
         };
@@ -137,14 +139,13 @@ impl Server {
             recovering_ms: milliseconds_until(beginning.recovering_until),
             pid: std::process::id(),
         };
-        let cell = Cell { beginning, started, profile, digest_key: random_key()?, index_key: random_key()?.0[0] };
+        let cell =
+            Cell { beginning, started, profile, digest_key: random_key()?, index_key: random_key()?.0[0] };
         let listeners = tcp.into_iter().map(OwnedFd::from).collect();
         let parts = set_off(&config, &cell, workers, listeners)?;
         let (told, settled) = mpsc::channel();
         let keeping = match (founding, alone, lock) {
-            (Some(founding), _, Some(lock)) => {
-                Keeping::Cell(Box::new(founding.begin(&parts.control)?), lock)
-            }
+            (Some(founding), _, Some(lock)) => Keeping::Cell(Box::new(founding.begin(&parts.control)?), lock),
             (_, Some(state), _) => Keeping::Alone(state),
             _ => unreachable!("a node is alone or has a cell"),
         };
@@ -197,8 +198,16 @@ fn set_off(
     let wakers: Vec<Waker> = workers.iter().map(|worker| worker.waker.clone()).collect();
     let alarms = Alarms::default();
     let beacon = light_beacon();
-    let mut parts =
-        ControlParts { lanes: vec![], stats: vec![], threads: vec![], from_shards, doorbell, alarms, beacon, control: control_lane.clone() };
+    let mut parts = ControlParts {
+        lanes: vec![],
+        stats: vec![],
+        threads: vec![],
+        from_shards,
+        doorbell,
+        alarms,
+        beacon,
+        control: control_lane.clone(),
+    };
     let mut wirings: Vec<Wiring> = Vec::new();
     for waker in &wakers {
         let (lane, inbox) = ShardLane::new(waker.clone());

@@ -105,12 +105,8 @@ impl CellPlan {
             "name = \"broken\"\nnode = \"{name}\"\npeer_listen = \"{peer}\"\npeer_address = \"{dialled}\"\nprofile = \"lan\""
         );
         let register = format!("etcd://{register}");
-        write!(
-            toml,
-            "[cell]\n{cell}\n{}\n[register]\nurl = \"{register}\"\n",
-            self.cell
-        )
-        .expect("a string takes everything");
+        write!(toml, "[cell]\n{cell}\n{}\n[register]\nurl = \"{register}\"\n", self.cell)
+            .expect("a string takes everything");
         let mut plan = Plan::new(self.io).shards(self.shards).at(listen).configuration(&toml);
         plan.denied.clone_from(&self.denied);
         if let Some(place) = place {

@@ -143,7 +143,8 @@ impl Check {
             return sound(all, "a grant or wait is nobody's");
         };
         self.waits += own_waits(table, session)?;
-        self.own = Own { session, at: table.sessions[session].grants.head, before: NONE, count: 0, broken: 0 };
+        self.own =
+            Own { session, at: table.sessions[session].grants.head, before: NONE, count: 0, broken: 0 };
         self.step = Step::OwnGrants;
         Ok(())
     }

@@ -2,8 +2,8 @@
 //! is checked and what follows from it is made anew ([`super::check`]), a bounded number of records at a time.
 
 use super::bundles::Incomplete;
-use super::pieces::Sum;
 use super::check::Check;
+use super::pieces::Sum;
 use super::write::limits;
 use super::{
     BadSnapshot, PIECE_BYTES_MAX, SNAPSHOT_VERSION, check, grants, locks, sessions, sound, tag, waiters,

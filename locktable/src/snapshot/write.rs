@@ -54,7 +54,10 @@ impl Telling {
         for (namespace, rules) in table.namespaces.told().iter() {
             let age_step_ns = u64::try_from(rules.age_step.as_nanos()).unwrap_or(u64::MAX);
             let mut w = out.record(tag::RULE);
-            w.u8(rules.discipline.wire()).u32(rules.bypass_budget).u64(age_step_ns).text(namespace.as_bytes());
+            w.u8(rules.discipline.wire())
+                .u32(rules.bypass_budget)
+                .u64(age_step_ns)
+                .text(namespace.as_bytes());
         }
         for namespace in table.namespaces.texts() {
             out.record(tag::NAMESPACE).text(namespace.as_bytes());

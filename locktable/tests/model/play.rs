@@ -5,8 +5,8 @@
 use super::judge::Judge;
 use super::story::{Step, Wish};
 use super::subject::Subject;
-use super::takeover::Joining;
 use super::table::{Model, Opening};
+use super::takeover::Joining;
 use super::witness::Witness;
 use super::{Ask, Bounds, Ended, House, Lease, Mode, STRICT, SessionSerial, Tick};
 use core::time::Duration;

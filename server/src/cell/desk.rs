@@ -154,7 +154,11 @@ impl Desk {
             CellEvent::Called(caller) => self.called(now, *caller, tray),
             CellEvent::Dialed { member, probe, outcome, streams } => {
                 for (socket, lane) in streams.into_iter().zip(tray.lanes.iter_mut()) {
-                    lane.send(ToShard::Peer(Box::new(PeerStream { socket, peer: peer(&member), dialed: true })));
+                    lane.send(ToShard::Peer(Box::new(PeerStream {
+                        socket,
+                        peer: peer(&member),
+                        dialed: true,
+                    })));
                 }
                 self.step(now, Input::Dialed { node: member.node, probe, outcome }, tray)
             }

@@ -58,7 +58,8 @@ pub(crate) fn found(
     let (peer, clients) = (cell.peer(bound), cell.clients(tcp));
     let me = Member { node, machine: machine_id(state)?, incarnation: incarnation()?, peer, clients };
     let (cell_id, keys) = (random()?, random()?);
-    let half = |number: u128, shift: u32| u64::try_from((number >> shift) & u128::from(u64::MAX)).unwrap_or(0);
+    let half =
+        |number: u128, shift: u32| u64::try_from((number >> shift) & u128::from(u64::MAX)).unwrap_or(0);
     let fresh = Fresh {
         cell: CellId(cell_id),
         epoch: Epoch::first_at(unix_seconds()),
@@ -74,8 +75,7 @@ pub(crate) fn found(
         ttl_max: config.ttl_max,
     };
     let secret = cell.peer_secret.as_deref().map(Secret::read).transpose()?;
-    let introduction =
-        Introduction { cell: name, me, shards, secret, epoch: AtomicU32::new(0) };
+    let introduction = Introduction { cell: name, me, shards, secret, epoch: AtomicU32::new(0) };
     let (copies_min, profile) = (usize::from(cell.copies()), cell.timing());
     Ok(Founding { settings, introduction, opened, door, copies_min, profile })
 }

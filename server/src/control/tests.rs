@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use fairlock_protocol::{CellId, Frame, Hello, Refusal, Reply, Request, RequestId, ShardId, Tick};
 
-use crate::state::NodeState;
 use super::test_room::TempDir;
 use super::*;
 use crate::clock;
 use crate::driver::{self, Driver};
 use crate::lanes::{ControlLane, Inbox, ToShard};
+use crate::state::NodeState;
 use crate::state::StateDirectory;
 
 /// How long anything may take before a test gives up; never asserted as a longest time of the server.
@@ -103,7 +103,8 @@ impl Stage {
             recovering_ms: 0,
             pid: 1,
         };
-        stage.control = Some(Control::start(&config, &ready, doors, Keeping::Alone(node), parts, None).unwrap());
+        stage.control =
+            Some(Control::start(&config, &ready, doors, Keeping::Alone(node), parts, None).unwrap());
         stage
     }
 

@@ -3,8 +3,8 @@
 use super::Slice;
 use crate::command::{Acquire, Command, Ended, SessionKey, Wait};
 use crate::effect::Effects;
-use crate::snapshot::Restorer;
 use crate::rules::NamespaceRules;
+use crate::snapshot::Restorer;
 use crate::table::{Limits, Settings, Table};
 use crate::tests::{Story, granted, named};
 use alloc::vec::Vec;
@@ -201,7 +201,10 @@ fn a_lock_that_comes_and_goes_meanwhile_is_kept_once() {
         }
     }
     let grown = house.story.table.memory();
-    assert!(grown < memory + memory / 4, "{grown} and {memory}: what is kept grows with what was there, not with time");
+    assert!(
+        grown < memory + memory / 4,
+        "{grown} and {memory}: what is kept grows with what was there, not with time"
+    );
     house.apply(Command::End { session: house.session, why: Ended::Closed });
     while !matches!(house.story.table.snapshot_slice(50), Slice::Piece { last: true, .. }) {}
 }

@@ -5,8 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::config::Config;
 
-const WHOLE: &str =
-    "register.url = \"etcd://r:2379\"\n[cell]\nname = \"prod\"\nnode = \"a\"\npeer_listen = \"127.0.0.1:7413\"\n";
+const WHOLE: &str = "register.url = \"etcd://r:2379\"\n[cell]\nname = \"prod\"\nnode = \"a\"\npeer_listen = \"127.0.0.1:7413\"\n";
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(Path::new("/etc/fairlock.toml"), text)

@@ -75,9 +75,7 @@ impl Steward {
             // Whoever started the server may have given up.
             let _ = waiting.send(Settled { role, epoch, recovering_until });
         }
-        if standing != Standing::Primary
-            && self.handing_over
-            && matches!(self.phase, Phase::Draining { .. })
+        if standing != Standing::Primary && self.handing_over && matches!(self.phase, Phase::Draining { .. })
         {
             self.stop_shards(clock::now());
         }
