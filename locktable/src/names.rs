@@ -100,8 +100,8 @@ impl Names {
 
     /// The bytes that were kept at this place when keeping began; they are there now when nothing is kept.
     pub(crate) fn bytes_as_they_were(&self, name: NameRef) -> &[u8] {
-        let copy = self.kept.as_ref().and_then(|kept| kept.get(&name));
-        copy.map_or_else(|| self.bytes(name), |copy| copy)
+        let copy = self.kept.as_ref().and_then(|kept| kept.get(&name)).map(|bytes| &**bytes);
+        copy.unwrap_or_else(|| self.bytes(name))
     }
 
     /// Begins to keep what is removed.

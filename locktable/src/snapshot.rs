@@ -136,6 +136,9 @@ fn sound(fact: bool, otherwise: &'static str) -> Result<(), BadSnapshot> {
 impl Table {
     /// Tells the whole table, as it is now, in pieces of at most [`PIECE_BYTES_MAX`]. Between commands only.
     /// [`Table::begin_snapshot`] is for a table that goes on meanwhile.
+    ///
+    /// # Panics
+    /// While this table is told in slices.
     pub fn snapshot(&self, mut give: impl FnMut(Vec<u8>)) {
         assert!(!self.has_slices(), "one snapshot is told at a time");
         let mut telling = write::Telling::new(self);

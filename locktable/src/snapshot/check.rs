@@ -83,9 +83,10 @@ impl Check {
     /// The next slot in use of a store; the next step when there is none.
     fn next<T: Record, const B: u32>(&mut self, slab: &Slab<T, B>, then: Step) -> Option<u32> {
         let next = slab.next_used(self.at);
-        match next {
-            Some(slot) => self.at = slot.checked_add(1).expect("chunks end before the last slot number"),
-            None => (self.step, self.at) = (then, 0),
+        if let Some(slot) = next {
+            self.at = slot.checked_add(1).expect("chunks end before the last slot number");
+        } else {
+            (self.step, self.at) = (then, 0);
         }
         next
     }
