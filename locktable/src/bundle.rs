@@ -25,7 +25,7 @@ use fairlock_protocol::{
 };
 
 /// A request for several locks that has not got all of them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Bundle {
     /// Order of asking; 0 for a vacant record.
     pub(crate) number: u64,
@@ -44,7 +44,7 @@ pub(crate) struct Bundle {
 }
 
 /// What a bundle asks for, owned: in canonical order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Wanted {
     /// Namespaces and names, one behind the other.
     texts: Box<[u8]>,

@@ -37,6 +37,13 @@ struct Page {
     next: u32,
 }
 
+impl Page {
+    /// It as it is told.
+    fn words(&self) -> [u32; 5] {
+        [self.vacant, self.fresh, self.used, self.prev, self.next]
+    }
+}
+
 /// A slot handed out.
 #[derive(Debug)]
 pub(crate) struct Taken {
@@ -198,7 +205,17 @@ impl Chunks {
 
     /// What the book says of each chunk: first vacant slot, used before, in use, and the neighbours in its list.
     pub(crate) fn pages(&self) -> impl Iterator<Item = [u32; 5]> + '_ {
-        self.pages.iter().map(|page| [page.vacant, page.fresh, page.used, page.prev, page.next])
+        self.pages.iter().map(Page::words)
+    }
+
+    /// What the book says of one chunk; `None` when there is no such chunk.
+    pub(crate) fn page(&self, chunk: usize) -> Option<[u32; 5]> {
+        self.pages.get(chunk).map(Page::words)
+    }
+
+    /// Vacant records of a chunk that have memory.
+    pub(crate) fn vacant(&self, chunk: usize) -> usize {
+        (self.pages[chunk].fresh - self.pages[chunk].used) as usize
     }
 
     /// The same book again; `None` when what is told does not fit together. Vacant records are not looked at here.

@@ -29,6 +29,7 @@ pub mod effect;
 mod expiry;
 mod index;
 mod inheritance;
+mod kept;
 mod list;
 mod locks;
 mod marks;

@@ -17,8 +17,9 @@ pub(crate) struct Marks {
     most: usize,
 }
 
-#[derive(Debug)]
-struct Mark {
+/// One of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Mark {
     digest: Digest,
     link: Link,
     vacant: bool,
@@ -78,6 +79,22 @@ impl Marks {
     /// Digests, oldest death first.
     pub(crate) fn digests(&self) -> impl Iterator<Item = Digest> + '_ {
         list::walk(&self.slab, self.order.head, |mark| mark.link).map(|slot| self.slab[slot].digest)
+    }
+
+    /// The oldest death, where a snapshot begins to tell of them.
+    pub(crate) const fn oldest(&self) -> u32 {
+        self.order.head
+    }
+
+    /// A death, and the next one, as they were when keeping began.
+    pub(crate) fn as_it_was(&self, mark: u32) -> (Digest, u32) {
+        let mark = self.slab.as_it_was(mark);
+        (mark.digest, mark.link.next)
+    }
+
+    /// The records, for a snapshot to keep what they are.
+    pub(crate) const fn records_mut(&mut self) -> &mut Slab<Mark, 8> {
+        &mut self.slab
     }
 
     pub(crate) fn memory(&self) -> usize {

@@ -23,7 +23,7 @@ const _: () = assert!(EXACT_MAX + STRIDES.len() < 1 << (32 - NUMBER_BITS), "NONE
 const _: () = assert!(NAME_BYTES_MAX < STRIDES[19] as usize && LABEL_BYTES_MAX < NAME_BYTES_MAX);
 
 /// Where some bytes are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct NameRef(u32);
 
 impl NameRef {
@@ -39,6 +39,11 @@ impl NameRef {
 #[derive(Debug)]
 pub(crate) struct Names {
     classes: Vec<Class>,
+    /// While a snapshot is told: what was removed since it began, by its place. What is first removed from a place that
+    /// the snapshot knows is what the snapshot means.
+    kept: Option<BTreeMap<NameRef, Box<[u8]>>>,
+    /// What was kept is wanted no more.
+    forgets: bool,
 }
 
 /// Byte strings of one size class.
@@ -60,7 +65,7 @@ impl Names {
             let bits = if stride <= 64 { 10 } else { 6 };
             Class { stride, length, chunks: Chunks::new(bits), rows: Vec::new() }
         };
-        Names { classes: exact.chain(padded).map(class).collect() }
+        Names { classes: exact.chain(padded).map(class).collect(), kept: None, forgets: false }
     }
 
     /// Keeps `bytes`.
@@ -93,8 +98,42 @@ impl Names {
         &bytes[..bytes.len() - usize::from(*padding)]
     }
 
+    /// The bytes that were kept at this place when keeping began; they are there now when nothing is kept.
+    pub(crate) fn bytes_as_they_were(&self, name: NameRef) -> &[u8] {
+        let copy = self.kept.as_ref().and_then(|kept| kept.get(&name)).map(|bytes| &**bytes);
+        copy.unwrap_or_else(|| self.bytes(name))
+    }
+
+    /// Begins to keep what is removed.
+    pub(crate) fn begin_keeping(&mut self) {
+        assert!(self.kept.is_none(), "one snapshot at a time");
+        (self.kept, self.forgets) = (Some(BTreeMap::new()), false);
+    }
+
+    /// Keeps nothing from here on.
+    pub(crate) fn end_keeping(&mut self) {
+        self.forgets = true;
+    }
+
+    /// Forgets up to `left` of what was kept, and says whether nothing is left.
+    pub(crate) fn forget_kept(&mut self, left: &mut u32) -> bool {
+        let Some(kept) = &mut self.kept else { return true };
+        while *left > 0 && kept.pop_first().is_some() {
+            *left -= 1;
+        }
+        let none = kept.is_empty();
+        if none {
+            self.kept = None;
+        }
+        none
+    }
+
     /// Forgets the bytes.
     pub(crate) fn remove(&mut self, name: NameRef) {
+        if self.kept.is_some() && !self.forgets && !name.is_empty() {
+            let bytes = Box::from(self.bytes(name));
+            self.kept.get_or_insert_default().entry(name).or_insert(bytes);
+        }
         if !name.is_empty() {
             self.classes[(name.0 >> NUMBER_BITS) as usize].remove(name.0 & ((1 << NUMBER_BITS) - 1));
         }
@@ -111,7 +150,11 @@ impl Names {
             let rows: usize = class.rows.iter().map(Vec::capacity).sum();
             rows + class.rows.capacity() * size_of::<Vec<u8>>() + class.chunks.memory()
         };
-        self.classes.iter().map(row).sum::<usize>() + self.classes.capacity() * size_of::<Class>()
+        let kept =
+            self.kept.iter().flatten().map(|(_, bytes)| bytes.len() + size_of::<(NameRef, Box<[u8]>)>());
+        kept.sum::<usize>()
+            + self.classes.iter().map(row).sum::<usize>()
+            + self.classes.capacity() * size_of::<Class>()
     }
 }
 

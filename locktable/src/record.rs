@@ -188,7 +188,7 @@ pub(crate) enum Notify {
 }
 
 /// What there is to know about a lock beyond its sole holder.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Crowd {
     /// `NONE` for a vacant record.
     pub(crate) lock: u32,
@@ -222,7 +222,7 @@ pub(crate) struct Crowd {
 }
 
 /// A delay after an expiry, and who is not kept out by it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Closed {
     pub(crate) until: Tick,
     pub(crate) timer: u32,

@@ -24,7 +24,7 @@ use fairlock_protocol::{Refusal, RequestId, Secret, SessionId, Tick};
 const KEPT_ROOM: usize = 256;
 
 /// One session.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "five independent facts, none a state of another")]
 pub(crate) struct Session {
     /// 0 for a vacant record.
@@ -73,7 +73,7 @@ pub(crate) struct Session {
 }
 
 /// What is known of the client.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct About {
     pub(crate) identity: Box<[u8]>,
     pub(crate) reclaim_key: Box<[u8]>,

@@ -1,4 +1,5 @@
-//! A whole table as bytes, for a node that joins: pieces of bounded size, all of one moment of the table.
+//! A whole table as bytes, for a node that joins: pieces of bounded size, all of one moment of the table. They are made
+//! one after the other while the table goes on ([`slices`]).
 //!
 //! What is told is what decides: a table made from it does with every later command exactly what the original does,
 //! down to slot numbers and the order of queues. What follows from that (indices, counts by mode, the places of names
@@ -17,12 +18,15 @@ mod locks;
 mod pieces;
 mod restore;
 mod sessions;
+mod slices;
 #[cfg(test)]
 mod tests;
 mod waiters;
 mod write;
 
 pub use restore::Restorer;
+pub use slices::Slice;
+pub(crate) use slices::Slices;
 
 use crate::table::{Settings, Table};
 use alloc::vec::Vec;
@@ -131,8 +135,19 @@ fn sound(fact: bool, otherwise: &'static str) -> Result<(), BadSnapshot> {
 
 impl Table {
     /// Tells the whole table, as it is now, in pieces of at most [`PIECE_BYTES_MAX`]. Between commands only.
-    pub fn snapshot(&self, give: impl FnMut(Vec<u8>)) {
-        write::whole(self, give);
+    /// [`Table::begin_snapshot`] is for a table that goes on meanwhile.
+    ///
+    /// # Panics
+    /// While this table is told in slices.
+    pub fn snapshot(&self, mut give: impl FnMut(Vec<u8>)) {
+        assert!(!self.has_slices(), "one snapshot is told at a time");
+        let mut telling = write::Telling::new(self);
+        while !telling.is_over() {
+            telling.go_on(self, u32::MAX);
+            while let Some(piece) = telling.pieces.take_full() {
+                give(piece);
+            }
+        }
     }
 
     /// The table that these pieces tell of, all of them in order. See [`Restorer`] for pieces that come one by one.
@@ -146,6 +161,7 @@ impl Table {
         let mut restorer = Restorer::new(settings);
         for piece in pieces {
             restorer.piece(piece.as_ref())?;
+            while !restorer.go_on(u32::MAX)? {}
         }
         restorer.finish()
     }

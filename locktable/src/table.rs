@@ -16,6 +16,7 @@ use crate::rolling::Rolling;
 use crate::rules::NamespaceRules;
 use crate::sessions::Session;
 use crate::slab::Slab;
+use crate::snapshot::Slices;
 use crate::turns::{Rota, Turn};
 use crate::wheel::{Alarm, Wheel};
 use alloc::collections::BTreeSet;
@@ -114,6 +115,8 @@ pub struct Table {
     pub(crate) touched: Vec<u32>,
     /// Bundles that go on at the end of the present command, by age, with their slots; empty between commands.
     pub(crate) advancing: BTreeSet<(u64, u32)>,
+    /// The snapshot that is told meanwhile.
+    pub(crate) slices: Slices,
 }
 
 /// One counter a kind of record, so that a slot's tenants are told apart even when its memory came and went.
@@ -168,6 +171,7 @@ impl Table {
             rolling: None,
             touched: Vec::new(),
             advancing: BTreeSet::new(),
+            slices: Slices::None,
         }
     }
 

@@ -37,8 +37,9 @@ pub(crate) enum Alarm {
     Broken(u32),
 }
 
-#[derive(Debug)]
-struct Timer {
+/// One of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Timer {
     due_ms: u64,
     alarm: Alarm,
     link: Link,
@@ -79,9 +80,14 @@ impl Wheel {
         Wheel { now_ms, ..Wheel::new() }
     }
 
-    /// When a timer rings, in milliseconds; `None` for no timer.
-    pub(crate) fn due_ms(&self, timer: u32) -> Option<u64> {
-        (timer != NONE).then(|| self.timers[timer].due_ms)
+    /// When a timer rang, in milliseconds, as keeping began; `None` for no timer.
+    pub(crate) fn due_ms_as_it_was(&self, timer: u32) -> Option<u64> {
+        (timer != NONE).then(|| self.timers.as_it_was(timer).due_ms)
+    }
+
+    /// The timers, for a snapshot to keep what they are.
+    pub(crate) const fn timers_mut(&mut self) -> &mut Slab<Timer, 8> {
+        &mut self.timers
     }
 
     /// How far the wheel has come, in milliseconds.

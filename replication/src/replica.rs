@@ -20,6 +20,7 @@ mod follower;
 mod handover;
 mod link;
 mod primary;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod words;

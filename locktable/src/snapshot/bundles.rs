@@ -13,7 +13,7 @@ use fairlock_protocol::limits::{ACQUIRE_ALL_MAX, LABEL_BYTES_MAX, NAME_BYTES_MAX
 use fairlock_protocol::wire::Reader;
 use fairlock_protocol::{Digest, OwnerId, RequestId, Resource, Tick};
 
-pub(super) fn write(bundle: &Bundle, out: &mut Pieces<'_>) {
+pub(super) fn write(bundle: &Bundle, out: &mut Pieces) {
     let count = u16::try_from(bundle.wanted.len()).expect("at most 256");
     let mut w = out.record(tag::BUNDLE);
     w.u64(bundle.number).u32(bundle.session).u64(bundle.request.0).u64(bundle.owner.0).u64(bundle.since.0);

@@ -1,7 +1,8 @@
 //! Whether what was read goes together, and everything that follows from it: indices, counts, who wants what of whom.
 //!
 //! Each list is walked once, from its first to its last, and each record must be in each of its lists exactly once: then
-//! no later command runs into a record that is not there, or for ever in a circle.
+//! no later command runs into a record that is not there, or for ever in a circle. It is done a bounded number of records
+//! at a time; only what one lock has, holders and queues, is looked at in one go.
 
 use super::{BadSnapshot, sound};
 use crate::chunks::NONE;
@@ -14,28 +15,198 @@ use fairlock_protocol::Mode;
 use fairlock_protocol::limits::PRIORITY_CLASSES;
 
 /// Checks and completes a table of which every record is there.
-pub(super) fn whole(table: &mut Table) -> Result<(), BadSnapshot> {
-    identities(table)?;
-    let (mut holders, mut queued, mut turns) = (0, 0, 0);
-    let mut next = table.locks.next_used(0);
-    while let Some(lock) = next {
-        next = lock.checked_add(1).and_then(|from| table.locks.next_used(from));
-        holders += file_lock(table, lock)?;
+#[derive(Debug, Default)]
+pub(super) struct Check {
+    step: Step,
+    /// The next slot of this step.
+    at: u32,
+    /// Sessions that have an identity, and those found among their twins.
+    known: u32,
+    linked: u32,
+    /// Holders of all locks, those who wait for them, and those of them who have a turn.
+    holders: u32,
+    queued: u32,
+    turns: u32,
+    /// Grants and waits of all sessions; grants that nobody was told of.
+    grants: u32,
+    waits: u32,
+    partial: usize,
+    own: Own,
+    /// Waits of bundles, and what bundles have taken.
+    bundle_waits: u32,
+    taken: usize,
+}
+
+/// What is gone through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Step {
+    #[default]
+    Identities,
+    Locks,
+    Sessions,
+    /// The grants of one of the sessions.
+    OwnGrants,
+    Conversions,
+    Bundles,
+    Done,
+}
+
+/// How far the grants of one session were gone through.
+#[derive(Debug, Default)]
+struct Own {
+    session: u32,
+    /// The next grant, and the one before it.
+    at: u32,
+    before: u32,
+    count: u32,
+    broken: u32,
+}
+
+impl Check {
+    /// Goes through about `left` records more, and says whether everything was gone through.
+    pub(super) fn go_on(&mut self, table: &mut Table, left: &mut u32) -> Result<bool, BadSnapshot> {
+        while *left > 0 && self.step != Step::Done {
+            *left -= 1;
+            match self.step {
+                Step::Identities => self.identity(table)?,
+                Step::Locks => self.lock(table, left)?,
+                Step::Sessions => self.session(table)?,
+                Step::OwnGrants => self.own_grant(table)?,
+                Step::Conversions => self.conversion(table)?,
+                Step::Bundles => self.bundle(table)?,
+                Step::Done => {}
+            }
+        }
+        Ok(self.step == Step::Done)
+    }
+
+    /// The next slot in use of a store; the next step when there is none.
+    fn next<T: Record, const B: u32>(&mut self, slab: &Slab<T, B>, then: Step) -> Option<u32> {
+        let next = slab.next_used(self.at);
+        if let Some(slot) = next {
+            self.at = slot.checked_add(1).expect("chunks end before the last slot number");
+        } else {
+            (self.step, self.at) = (then, 0);
+        }
+        next
+    }
+
+    /// Files a session by id and by identity.
+    fn identity(&mut self, table: &mut Table) -> Result<(), BadSnapshot> {
+        let Some(slot) = self.next(&table.sessions, Step::Locks) else {
+            return sound(self.known == self.linked, "a session is not among its twins");
+        };
+        let session = &table.sessions[slot];
+        let (id, twins) = (session.id, session.twins);
+        sound(table.session(id).is_none(), "two sessions have one id")?;
+        table.by_id.insert(table.key.hash(id.get(), 0), slot);
+        let identity = &table.sessions[slot].about.identity;
+        if identity.is_empty() {
+            return sound(twins == Link::NONE, "a session of no identity is another's twin");
+        }
+        self.known += 1;
+        if twins.prev != NONE {
+            return Ok(());
+        }
+        sound(table.newest_twin(identity).is_none(), "two sessions are the newest of one identity")?;
+        let mut at = slot;
+        while at != NONE {
+            let twin = table.sessions.get(at).ok_or(BadSnapshot::Unsound("a twin is no session"))?;
+            sound(twin.about.identity == *identity, "twins are of one identity")?;
+            let older = twin.twins.next;
+            let back =
+                if older == NONE { Some(at) } else { table.sessions.get(older).map(|twin| twin.twins.prev) };
+            sound(back == Some(at) && self.linked < table.sessions.len(), "twins are not linked both ways")?;
+            (self.linked, at) = (self.linked + 1, older);
+        }
+        let hash = table.identity_hash(identity);
+        table.by_identity.insert(hash, slot);
+        Ok(())
+    }
+
+    fn lock(&mut self, table: &mut Table, left: &mut u32) -> Result<(), BadSnapshot> {
+        let Some(lock) = self.next(&table.locks, Step::Sessions) else {
+            sound(self.holders == table.grants.len(), "a grant is on no lock")?;
+            let all = self.queued == table.waiters.len() && self.turns == table.turns.len();
+            return sound(all, "a waiter is in no queue");
+        };
+        let holders = file_lock(table, lock)?;
         let (waiting, in_turn) = queues(table, lock)?;
-        (queued, turns) = (queued + waiting, turns + in_turn);
+        self.holders += holders;
+        (self.queued, self.turns) = (self.queued + waiting, self.turns + in_turn);
+        *left = left.saturating_sub(holders + waiting);
+        Ok(())
     }
-    sound(holders == table.grants.len(), "a grant is on no lock")?;
-    sound(queued == table.waiters.len() && turns == table.turns.len(), "a waiter is in no queue")?;
-    let (mut grants, mut waits) = (0, 0);
-    let mut next = table.sessions.next_used(0);
-    while let Some(session) = next {
-        next = table.sessions.next_used(session + 1);
-        grants += own_grants(table, session)?;
-        waits += own_waits(table, session)?;
+
+    fn session(&mut self, table: &mut Table) -> Result<(), BadSnapshot> {
+        let Some(session) = self.next(&table.sessions, Step::Conversions) else {
+            let all = self.grants == table.grants.len() && self.waits == table.waiters.len();
+            return sound(all, "a grant or wait is nobody's");
+        };
+        self.waits += own_waits(table, session)?;
+        self.own =
+            Own { session, at: table.sessions[session].grants.head, before: NONE, count: 0, broken: 0 };
+        self.step = Step::OwnGrants;
+        Ok(())
     }
-    sound(grants == table.grants.len() && waits == table.waiters.len(), "a grant or wait is nobody's")?;
-    conversions(table)?;
-    bundles(table)
+
+    /// Counts one grant of a session more, and finds out which of its owners hold what on locks with many holders.
+    fn own_grant(&mut self, table: &mut Table) -> Result<(), BadSnapshot> {
+        let Own { session: slot, at, before, .. } = self.own;
+        if at == NONE {
+            let session = &mut table.sessions[slot];
+            sound(session.grants.tail == before, "a list does not end at its last")?;
+            (session.grant_count, session.broken_count) = (self.own.count, self.own.broken);
+            self.grants += self.own.count;
+            self.step = Step::Sessions;
+            return Ok(());
+        }
+        let grant = *table.grants.get(at).ok_or(BadSnapshot::Unsound("a list leads to no record"))?;
+        let linked = grant.sibling.prev == before && self.own.count < table.grants.len();
+        sound(linked, "a list is not linked both ways")?;
+        let (partial, broken) = (grant.has(Grant::PARTIAL), grant.has(Grant::BROKEN));
+        sound(grant.session() == slot, "a grant is another session's")?;
+        sound(partial || !grant.has(Grant::HEIR), "a grant is to tell of a death, and was told itself")?;
+        sound(!partial || !broken, "a grant was broken that nobody was told of")?;
+        if table.locks[grant.lock].has(Lock::STAKED) {
+            stake(table, at, before)?;
+        }
+        self.partial += usize::from(partial);
+        self.own.broken += u32::from(broken);
+        (self.own.count, self.own.before, self.own.at) = (self.own.count + 1, at, grant.sibling.next);
+        Ok(())
+    }
+
+    /// Lets a grant know of its conversion.
+    fn conversion(&mut self, table: &mut Table) -> Result<(), BadSnapshot> {
+        let Some(slot) = self.next(&table.waiters, Step::Bundles) else { return Ok(()) };
+        let waiter = table.waiters[slot];
+        self.bundle_waits += u32::from(waiter.bundle != NONE);
+        table.counts.conversions += u32::from(waiter.converts);
+        if waiter.grant == NONE {
+            return sound(!waiter.converts, "what converts is no grant");
+        }
+        let grant =
+            table.grants.get(waiter.grant).ok_or(BadSnapshot::Unsound("what converts is no grant"))?;
+        let own = (grant.lock, grant.session()) == (waiter.lock, waiter.session);
+        let up = !grant.mode().covers(waiter.mode) && waiter.converts == (grant.mode() != Mode::NL);
+        let known = grant.has(Grant::EXTRA) && !grant.has(Grant::PARTIAL);
+        sound(own && up && known && waiter.bundle == NONE, "a conversion does not go with its grant")?;
+        let extra = table.extra_slot(waiter.grant);
+        sound(table.extras[extra].conversion == NONE, "a grant has two conversions")?;
+        table.extras[extra].conversion = slot;
+        Ok(())
+    }
+
+    /// Lets each grant know of the bundle that has taken it.
+    fn bundle(&mut self, table: &mut Table) -> Result<(), BadSnapshot> {
+        let Some(slot) = self.next(&table.bundles, Step::Done) else {
+            sound(self.bundle_waits == table.bundles.len(), "a bundle waits in several places")?;
+            return sound(self.partial == self.taken, "a grant of a bundle is no bundle's");
+        };
+        self.taken += bundle(table, slot)?;
+        Ok(())
+    }
 }
 
 /// Visits a list of at most as many records as there are, and gives its length.
@@ -54,42 +225,6 @@ fn walk<T: Record, const B: u32>(
     }
     sound(ends.tail == prev, "a list does not end at its last")?;
     Ok(count)
-}
-
-/// Files sessions by id and by identity.
-fn identities(table: &mut Table) -> Result<(), BadSnapshot> {
-    let (mut known, mut linked) = (0, 0);
-    let mut next = table.sessions.next_used(0);
-    while let Some(slot) = next {
-        next = table.sessions.next_used(slot + 1);
-        let session = &table.sessions[slot];
-        let (id, twins) = (session.id, session.twins);
-        sound(table.session(id).is_none(), "two sessions have one id")?;
-        table.by_id.insert(table.key.hash(id.get(), 0), slot);
-        let identity = &table.sessions[slot].about.identity;
-        if identity.is_empty() {
-            sound(twins == Link::NONE, "a session of no identity is another's twin")?;
-            continue;
-        }
-        known += 1;
-        if twins.prev != NONE {
-            continue;
-        }
-        sound(table.newest_twin(identity).is_none(), "two sessions are the newest of one identity")?;
-        let mut at = slot;
-        while at != NONE {
-            let twin = table.sessions.get(at).ok_or(BadSnapshot::Unsound("a twin is no session"))?;
-            sound(twin.about.identity == *identity, "twins are of one identity")?;
-            let older = twin.twins.next;
-            let back =
-                if older == NONE { Some(at) } else { table.sessions.get(older).map(|twin| twin.twins.prev) };
-            sound(back == Some(at) && linked < table.sessions.len(), "twins are not linked both ways")?;
-            (linked, at) = (linked + 1, older);
-        }
-        let hash = table.identity_hash(identity);
-        table.by_identity.insert(hash, slot);
-    }
-    sound(known == linked, "a session is not among its twins")
 }
 
 /// Files a lock, and counts who holds it in which mode; gives how many they are.
@@ -210,35 +345,6 @@ fn take_turns(table: &mut Table, lock: u32, head: u32) -> Result<(), BadSnapshot
     Ok(())
 }
 
-/// Counts what a session holds, and finds out which of its owners hold what on locks with many holders.
-fn own_grants(table: &mut Table, slot: u32) -> Result<u32, BadSnapshot> {
-    let (mut broken, mut before) = (0, NONE);
-    let ends = table.sessions[slot].grants;
-    let count = walk(
-        &table.grants,
-        ends,
-        |grant| grant.sibling,
-        |_, grant| {
-            broken += u32::from(grant.has(Grant::BROKEN));
-            let partial = grant.has(Grant::PARTIAL);
-            sound(grant.session() == slot, "a grant is another session's")?;
-            sound(partial || !grant.has(Grant::HEIR), "a grant is to tell of a death, and was told itself")?;
-            sound(!partial || !grant.has(Grant::BROKEN), "a grant was broken that nobody was told of")
-        },
-    )?;
-    let session = &mut table.sessions[slot];
-    (session.grant_count, session.broken_count) = (count, broken);
-    let mut at = ends.head;
-    while at != NONE {
-        let grant = table.grants[at];
-        if table.locks[grant.lock].has(Lock::STAKED) {
-            stake(table, at, before)?;
-        }
-        (before, at) = (at, grant.sibling.next);
-    }
-    Ok(count)
-}
-
 /// Counts a grant into its owner's stake: an owner's grants stand behind one another.
 fn stake(table: &mut Table, slot: u32, before: u32) -> Result<(), BadSnapshot> {
     let grant = table.grants[slot];
@@ -275,44 +381,6 @@ fn own_waits(table: &mut Table, slot: u32) -> Result<u32, BadSnapshot> {
     }
     table.sessions[slot].wait_count = count;
     Ok(count)
-}
-
-/// Lets each grant know of its conversion.
-fn conversions(table: &mut Table) -> Result<(), BadSnapshot> {
-    let mut next = table.waiters.next_used(0);
-    while let Some(slot) = next {
-        next = slot.checked_add(1).and_then(|from| table.waiters.next_used(from));
-        let waiter = table.waiters[slot];
-        table.counts.conversions += u32::from(waiter.converts);
-        if waiter.grant == NONE {
-            sound(!waiter.converts, "what converts is no grant")?;
-            continue;
-        }
-        let grant =
-            table.grants.get(waiter.grant).ok_or(BadSnapshot::Unsound("what converts is no grant"))?;
-        let own = (grant.lock, grant.session()) == (waiter.lock, waiter.session);
-        let up = !grant.mode().covers(waiter.mode) && waiter.converts == (grant.mode() != Mode::NL);
-        let known = grant.has(Grant::EXTRA) && !grant.has(Grant::PARTIAL);
-        sound(own && up && known && waiter.bundle == NONE, "a conversion does not go with its grant")?;
-        let extra = table.extra_slot(waiter.grant);
-        sound(table.extras[extra].conversion == NONE, "a grant has two conversions")?;
-        table.extras[extra].conversion = slot;
-    }
-    Ok(())
-}
-
-/// Lets each grant know of the bundle that has taken it.
-fn bundles(table: &mut Table) -> Result<(), BadSnapshot> {
-    let mut all_taken = 0;
-    let mut next = table.bundles.next_used(0);
-    while let Some(slot) = next {
-        next = slot.checked_add(1).and_then(|from| table.bundles.next_used(from));
-        all_taken += bundle(table, slot)?;
-    }
-    let waits = table.waiters.slots().filter(|&waiter| table.waiters[waiter].bundle != NONE).count();
-    sound(waits == table.bundles.len() as usize, "a bundle waits in several places")?;
-    let partial = table.grants.records().filter(|grant| grant.generation > 0 && grant.has(Grant::PARTIAL));
-    sound(partial.count() == all_taken, "a grant of a bundle is no bundle's")
 }
 
 /// One bundle; gives how much it has taken.

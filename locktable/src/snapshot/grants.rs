@@ -19,10 +19,10 @@ mod fact {
     pub(super) const TO_CONFIRM: u8 = 2;
 }
 
-pub(super) fn write(table: &Table, grant: &Grant, out: &mut Pieces<'_>) {
+pub(super) fn write(table: &Table, grant: &Grant, out: &mut Pieces) {
     let extra = grant.has(Grant::EXTRA).then(|| {
         let slot = u32::try_from(grant.owner).expect("the owner field holds a slot");
-        &table.extras[slot]
+        table.extras.as_it_was(slot)
     });
     let mut w = out.record(tag::GRANT);
     let mut fixed = [0; 48];
@@ -37,13 +37,13 @@ pub(super) fn write(table: &Table, grant: &Grant, out: &mut Pieces<'_>) {
     }
     w.bytes(&fixed);
     if let Some(extra) = extra {
-        let hold_ms = table.wheel.due_ms(extra.hold_timer);
-        let confirm_ms = table.wheel.due_ms(extra.confirm_timer);
+        let hold_ms = table.wheel.due_ms_as_it_was(extra.hold_timer);
+        let confirm_ms = table.wheel.due_ms_as_it_was(extra.confirm_timer);
         let hold = if hold_ms.is_some() { fact::HOLD } else { 0 };
         let confirm = if confirm_ms.is_some() { fact::TO_CONFIRM } else { 0 };
         w.u8(hold | confirm).u64(hold_ms.unwrap_or(0)).u64(confirm_ms.unwrap_or(0));
         w.u32(extra.levels).u32(extra.max_hold_ms).u32(extra.lock_delay_ms);
-        w.text(table.names.bytes(extra.label));
+        w.text(table.names.bytes_as_they_were(extra.label));
     }
 }
 

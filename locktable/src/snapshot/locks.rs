@@ -18,15 +18,15 @@ const CROWD: u8 = 1;
 /// A crowd, and what keeps others out.
 const CLOSED: u8 = 2;
 
-pub(super) fn write(table: &Table, lock: &Lock, out: &mut Pieces<'_>) {
-    let crowd = (lock.crowd != NONE).then(|| &table.crowds[lock.crowd]);
+pub(super) fn write(table: &Table, lock: &Lock, out: &mut Pieces) {
+    let crowd = (lock.crowd != NONE).then(|| table.crowds.as_it_was(lock.crowd));
     let closed = crowd.and_then(|crowd| crowd.closed.as_deref());
     let kind = match (crowd, closed) {
         (None, _) => ALONE,
         (Some(_), None) => CROWD,
         (Some(_), Some(_)) => CLOSED,
     };
-    let name = table.names.bytes(lock.name);
+    let name = table.names.bytes_as_they_were(lock.name);
     let mut w = out.record(tag::LOCK);
     let mut fixed = [0; 27];
     fixed[..8].copy_from_slice(&lock.digest.0[0].to_le_bytes());

@@ -4,19 +4,21 @@ use super::{PIECE_BYTES_MAX, RECORD_BYTES_MAX, SNAPSHOT_VERSION, tag};
 use crate::bytes::Writer;
 use crate::index::IndexKey;
 use crate::rolling::Rolling;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-/// Gives pieces as they fill.
-pub(super) struct Pieces<'a> {
+/// The piece that is written, and those that are full and were not taken yet.
+#[derive(Debug)]
+pub(super) struct Pieces {
     piece: Vec<u8>,
     number: u32,
     sum: Sum,
-    give: &'a mut dyn FnMut(Vec<u8>),
+    full: VecDeque<Vec<u8>>,
 }
 
-impl<'a> Pieces<'a> {
-    pub(super) fn new(give: &'a mut dyn FnMut(Vec<u8>)) -> Pieces<'a> {
-        Pieces { piece: Pieces::begin(0), number: 0, sum: Sum::default(), give }
+impl Pieces {
+    pub(super) fn new() -> Pieces {
+        Pieces { piece: Pieces::begin(0), number: 0, sum: Sum::default(), full: VecDeque::new() }
     }
 
     fn begin(number: u32) -> Vec<u8> {
@@ -35,22 +37,32 @@ impl<'a> Pieces<'a> {
         Writer(&mut self.piece)
     }
 
+    /// Whether a piece can be taken.
+    pub(super) fn has_full(&self) -> bool {
+        !self.full.is_empty()
+    }
+
+    /// The oldest full piece.
+    pub(super) fn take_full(&mut self) -> Option<Vec<u8>> {
+        self.full.pop_front()
+    }
+
     fn turn_over(&mut self) {
         self.number += 1;
         let piece = core::mem::replace(&mut self.piece, Pieces::begin(self.number));
         assert!(piece.len() <= PIECE_BYTES_MAX, "a record is not longer than a record may be");
         self.sum.add(&piece);
-        (self.give)(piece);
+        self.full.push_back(piece);
     }
 
     /// Ends the last piece.
-    pub(super) fn finish(mut self) {
+    pub(super) fn finish(&mut self) {
         let count = self.number + 1;
         self.record(tag::END).u32(count);
         self.sum.add(&self.piece);
         let (high, low) = self.sum.total();
         Writer(&mut self.piece).u64(high).u64(low);
-        (self.give)(self.piece);
+        self.full.push_back(core::mem::take(&mut self.piece));
     }
 }
 

@@ -1,7 +1,8 @@
 //! A table from its pieces, one by one as they come: what is read is put where it was, and when everything is there it
-//! is checked and what follows from it is made anew ([`super::check`]).
+//! is checked and what follows from it is made anew ([`super::check`]), a bounded number of records at a time.
 
 use super::bundles::Incomplete;
+use super::check::Check;
 use super::pieces::Sum;
 use super::write::limits;
 use super::{
@@ -39,6 +40,9 @@ pub struct Restorer {
     /// Kept answers of this session that are still to come.
     kept: (u32, u64),
     bundle: Option<Incomplete>,
+    check: Check,
+    /// What was read of the present piece so far: the rest waits until everything before it is checked.
+    rest: Option<(Vec<u8>, usize)>,
 }
 
 /// What comes next.
@@ -50,6 +54,8 @@ enum Stage {
     Pages(u8),
     /// The records of a store.
     Records(u8),
+    /// The records are complete, and being checked.
+    Checks,
     /// Everything is checked; the lists follow.
     Lists,
     /// The last piece was the last.
@@ -57,11 +63,11 @@ enum Stage {
 }
 
 /// Stores, by the order in which they come.
-const SESSIONS: u8 = 0;
-const LOCKS: u8 = 1;
-const GRANTS: u8 = 2;
-const WAITERS: u8 = 3;
-const BUNDLES: u8 = 4;
+pub(super) const SESSIONS: u8 = 0;
+pub(super) const LOCKS: u8 = 1;
+pub(super) const GRANTS: u8 = 2;
+pub(super) const WAITERS: u8 = 3;
+pub(super) const BUNDLES: u8 = 4;
 
 impl Restorer {
     /// Begins. The settings are those of the node that reads; bounds, rules and shard must be those of the table that
@@ -80,14 +86,20 @@ impl Restorer {
             at: 0,
             kept: (NONE, 0),
             bundle: None,
+            check: Check::default(),
+            rest: None,
         }
     }
 
-    /// Takes in the next piece.
+    /// Takes in the next piece. [`Restorer::go_on`] does what is left to do of it.
     ///
     /// # Errors
     /// Says what is wrong with it; nothing comes of this snapshot then.
+    ///
+    /// # Panics
+    /// When something of the piece before is left to do.
     pub fn piece(&mut self, piece: &[u8]) -> Result<(), BadSnapshot> {
+        assert!(self.rest.is_none(), "one piece after the other");
         if piece.len() > PIECE_BYTES_MAX {
             let claimed = u32::try_from(piece.len()).unwrap_or(u32::MAX);
             return Err(Malformed::TooLarge { claimed }.into());
@@ -101,18 +113,43 @@ impl Restorer {
             return Err(BadSnapshot::Piece { expected: self.pieces, found: number });
         }
         self.pieces += 1;
+        self.read(piece, r)
+    }
+
+    /// Does up to about `records` records' worth of what is left to do, and says whether the next piece can come.
+    ///
+    /// # Errors
+    /// Says what is wrong with the snapshot; nothing comes of it then.
+    pub fn go_on(&mut self, records: u32) -> Result<bool, BadSnapshot> {
+        let mut left = records;
+        if self.stage == Stage::Checks && self.check.go_on(&mut self.table, &mut left)? {
+            self.stage = Stage::Lists;
+        }
+        if self.stage != Stage::Checks
+            && let Some((piece, from)) = self.rest.take()
+        {
+            self.read(&piece, Reader::new(&piece[from..]))?;
+        }
+        Ok(self.rest.is_none())
+    }
+
+    /// Reads records of a piece to its end, or to where everything before must have been checked.
+    fn read(&mut self, piece: &[u8], mut r: Reader<'_>) -> Result<(), BadSnapshot> {
         loop {
             let mut after = r;
-            if after.remaining().is_empty() {
+            let from = piece.len() - after.remaining().len();
+            if from == piece.len() {
                 self.sum.add(piece);
                 return Ok(());
             }
             let tag = r.u8("tag")?;
+            if matches!(tag, tag::HEIR | tag::NOTICE | tag::MARK | tag::END) && self.stage != Stage::Lists {
+                self.enter_checks()?;
+                self.rest = Some((piece.into(), from));
+                return Ok(());
+            }
             if tag == tag::END {
                 return self.end(piece, r);
-            }
-            if matches!(tag, tag::HEIR | tag::NOTICE | tag::MARK) {
-                self.enter_lists()?;
             }
             self.record(tag, &mut r)?;
         }
@@ -128,7 +165,6 @@ impl Restorer {
 
     /// The end of the last piece.
     fn end(&mut self, piece: &[u8], mut r: Reader<'_>) -> Result<(), BadSnapshot> {
-        self.enter_lists()?;
         let count = r.u32("piece_count")?;
         let sum = (r.u64("sum")?, r.u64("sum")?);
         r.end()?;
@@ -273,15 +309,9 @@ impl Restorer {
     /// The next record of a store.
     fn slot(&mut self, store: u8, tag: u8, r: &mut Reader<'_>) -> Result<(), BadSnapshot> {
         sound(self.kept.1 == 0 && self.bundle.is_none(), "something of the record before is missing")?;
-        let (table, at) = (&mut self.table, &mut self.at);
-        let next = match store {
-            SESSIONS => table.sessions.next_missing(at),
-            LOCKS => table.locks.next_missing(at),
-            GRANTS => table.grants.next_missing(at),
-            WAITERS => table.waiters.next_missing(at),
-            _ => table.bundles.next_missing(at),
-        };
+        let next = self.next_missing(store);
         let slot = next.ok_or(BadSnapshot::Unsound("a store has one record too many"))?;
+        let table = &mut self.table;
         match (store, tag) {
             (SESSIONS, tag::SESSION) => {
                 let (session, kept) = sessions::read(table, slot, r)?;
@@ -300,7 +330,10 @@ impl Restorer {
                 let waiter = waiters::read(table, slot, r)?;
                 table.waiters.put_back(slot, waiter);
             }
-            (BUNDLES, tag::BUNDLE) => self.bundle = Some(Incomplete::read(slot, r)?),
+            (BUNDLES, tag::BUNDLE) => {
+                self.bundle = Some(Incomplete::read(slot, r)?);
+                return Ok(());
+            }
             (_, tag::VACANT) => {
                 let next = r.u32("vacant")?;
                 match store {
@@ -313,44 +346,60 @@ impl Restorer {
             }
             _ => return Err(Malformed::UnknownKind(tag).into()),
         }
-        Ok(())
+        self.look_at_chunk(store, slot)
     }
 
     /// One of several locks that the present bundle asks for.
     fn item(&mut self, r: &mut Reader<'_>) -> Result<(), BadSnapshot> {
         let mut bundle = self.bundle.take().ok_or(Malformed::UnknownKind(tag::ITEM))?;
         bundle.item(r)?;
-        if bundle.is_complete() {
-            self.table.bundles.put_back(bundle.slot, bundle.done());
-        } else {
+        if !bundle.is_complete() {
             self.bundle = Some(bundle);
+            return Ok(());
         }
-        Ok(())
+        let slot = bundle.slot;
+        self.table.bundles.put_back(slot, bundle.done());
+        self.look_at_chunk(BUNDLES, slot)
     }
 
-    fn close_store(&self, store: u8) -> Result<(), BadSnapshot> {
+    fn close_store(&mut self, store: u8) -> Result<(), BadSnapshot> {
+        let missing = self.next_missing(store).is_some();
+        let whole = !missing && self.kept.1 == 0 && self.bundle.is_none();
+        sound(whole, "a store is not what its book says")
+    }
+
+    /// The slot of the record of a store that comes next.
+    fn next_missing(&mut self, store: u8) -> Option<u32> {
+        let (table, at) = (&self.table, &mut self.at);
+        match store {
+            SESSIONS => table.sessions.next_missing(at),
+            LOCKS => table.locks.next_missing(at),
+            GRANTS => table.grants.next_missing(at),
+            WAITERS => table.waiters.next_missing(at),
+            _ => table.bundles.next_missing(at),
+        }
+    }
+
+    /// After a record came back: when it was the last of its chunk, the chunk must be what the book says.
+    fn look_at_chunk(&self, store: u8, slot: u32) -> Result<(), BadSnapshot> {
         let table = &self.table;
         let whole = match store {
-            SESSIONS => table.sessions.is_whole(),
-            LOCKS => table.locks.is_whole(),
-            GRANTS => table.grants.is_whole(),
-            WAITERS => table.waiters.is_whole(),
-            _ => table.bundles.is_whole(),
+            SESSIONS => table.sessions.chunk_is_sound(slot),
+            LOCKS => table.locks.chunk_is_sound(slot),
+            GRANTS => table.grants.chunk_is_sound(slot),
+            WAITERS => table.waiters.chunk_is_sound(slot),
+            _ => table.bundles.chunk_is_sound(slot),
         };
-        sound(whole && self.kept.1 == 0 && self.bundle.is_none(), "a store is not what its book says")
+        sound(whole, "a store is not what its book says")
     }
 
     /// After the last store: everything is there, and is checked before anything is built upon it.
-    fn enter_lists(&mut self) -> Result<(), BadSnapshot> {
-        if self.stage == Stage::Lists {
-            return Ok(());
-        }
+    fn enter_checks(&mut self) -> Result<(), BadSnapshot> {
         if self.stage != Stage::Records(BUNDLES) {
             return Err(BadSnapshot::Incomplete);
         }
         self.close_store(BUNDLES)?;
-        check::whole(&mut self.table)?;
-        self.stage = Stage::Lists;
+        self.stage = Stage::Checks;
         Ok(())
     }
 }

@@ -26,8 +26,8 @@ mod fact {
     pub(super) const TO_CONFIRM: u8 = 128;
 }
 
-pub(super) fn write(table: &Table, session: &Session, out: &mut Pieces<'_>) {
-    let confirm_ms = table.wheel.due_ms(session.confirm_timer);
+pub(super) fn write(table: &Table, session: &Session, out: &mut Pieces) {
+    let confirm_ms = table.wheel.due_ms_as_it_was(session.confirm_timer);
     let facts = [
         (session.lease == Lease::Watched, fact::WATCHED),
         (session.visiting, fact::VISITING),

@@ -23,12 +23,12 @@ mod fact {
     pub(super) const TURN: u8 = 8;
 }
 
-pub(super) fn write(table: &Table, waiter: &Waiter, out: &mut Pieces<'_>) {
-    let due_ms = table.wheel.due_ms(waiter.timer);
-    let disciplined = !waiter.converts && table.locks[waiter.lock].has(Lock::DISCIPLINED);
+pub(super) fn write(table: &Table, waiter: &Waiter, out: &mut Pieces) {
+    let due_ms = table.wheel.due_ms_as_it_was(waiter.timer);
+    let disciplined = !waiter.converts && table.locks.as_it_was(waiter.lock).has(Lock::DISCIPLINED);
     let turn = disciplined.then(|| {
         let slot = u32::try_from(waiter.number).expect("under a discipline the number is a slot");
-        &table.turns[slot]
+        table.turns.as_it_was(slot)
     });
     let facts = [
         (waiter.notify, fact::NOTIFY),
@@ -43,7 +43,7 @@ pub(super) fn write(table: &Table, waiter: &Waiter, out: &mut Pieces<'_>) {
     w.u64(turn.map_or(waiter.number, |turn| turn.number)).u32(turn.map_or(0, |turn| turn.behind));
     w.link(waiter.queue).link(waiter.sibling).u8(facts).u64(due_ms.unwrap_or(0));
     w.u32(waiter.lock_delay_ms).u32(waiter.max_hold_ms).u8(waiter.mode.wire()).u8(waiter.priority.get());
-    w.text(table.names.bytes(waiter.label));
+    w.text(table.names.bytes_as_they_were(waiter.label));
 }
 
 /// The waiter in `slot`.

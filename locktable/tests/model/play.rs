@@ -6,6 +6,7 @@ use super::judge::Judge;
 use super::story::{Step, Wish};
 use super::subject::Subject;
 use super::table::{Model, Opening};
+use super::takeover::Joining;
 use super::witness::Witness;
 use super::{Ask, Bounds, Ended, House, Lease, Mode, STRICT, SessionSerial, Tick};
 use core::time::Duration;
@@ -72,6 +73,7 @@ pub struct Play {
     /// They get what the log says, and nothing else.
     pub(super) backups: Vec<Subject>,
     pub(super) joined: u64,
+    pub(super) joining: Option<Joining>,
     pub model: Model,
     pub judge: Judge,
     pub witness: Witness,
@@ -104,6 +106,7 @@ impl Play {
             table: Subject::new(epoch, house, bounds, 1),
             backups: vec![Subject::new(epoch, house, bounds, 0x9E37_79B9_7F4A_7C15)],
             joined: 0,
+            joining: None,
             model: Model::new(house, bounds),
             judge: Judge::default(),
             witness: Witness::new(house),
@@ -161,6 +164,7 @@ impl Play {
             self.end(session, Ended::Closed)?;
         }
         self.pass(100_000, 0)?;
+        self.finish_joining()?;
         let remain = (self.witness.held(), self.witness.waiting(), self.table.counts());
         if remain != (0, 0, (0, 0, 0)) {
             return Err(format!("remain at the end: {remain:?}"));

@@ -6,6 +6,7 @@ use core::ops::ControlFlow;
 use fairlock_locktable::command::{Command, SessionKey};
 use fairlock_locktable::effect::{Effect, Effects};
 use fairlock_locktable::operation;
+use fairlock_locktable::snapshot::{Restorer, Slice};
 use fairlock_locktable::{Counts, Limits, NamespaceRules, Role, Settings, Table};
 use fairlock_protocol::{Digest, Epoch, FencingToken, GrantId, Mode, Namespace, ShardId};
 
@@ -38,6 +39,52 @@ impl Subject {
         Subject { table, effects: Effects::new() }
     }
 
+    /// Begins to tell this table in slices; false while it is told already.
+    pub fn begin_telling(&mut self) -> bool {
+        self.table.begin_snapshot()
+    }
+
+    /// The next slice; true when the last piece was given. What is kept for it is forgotten then.
+    pub fn tell(&mut self, records: u32, pieces: &mut Vec<Vec<u8>>) -> bool {
+        let Slice::Piece { bytes, last } = self.table.snapshot_slice(records) else { return false };
+        pieces.push(bytes);
+        if last {
+            self.stop_telling();
+        }
+        last
+    }
+
+    /// Nobody wants it any more.
+    pub fn stop_telling(&mut self) {
+        self.table.end_snapshot();
+        while self.table.snapshot_slice(3) != Slice::Over {}
+        assert!(!self.table.has_slices(), "nothing is left of it");
+    }
+
+    /// A table that joins by these pieces, which are read a few records at a time.
+    pub fn read(pieces: &[Vec<u8>], house: House, bounds: Bounds, index_key: u64) -> Subject {
+        let settings = settings(Epoch::new(1).unwrap(), house, bounds, index_key);
+        let mut restorer = Restorer::new(settings);
+        for piece in pieces {
+            restorer.piece(piece).expect("what was told can be read");
+            while !restorer.go_on(2).expect("what was told is sound") {}
+        }
+        Subject { table: restorer.finish().expect("all of it was told"), effects: Effects::new() }
+    }
+
+    /// What a backup gets of a command.
+    pub fn operation(now: Tick, command: &Command<'_>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        operation::encode(now, command, &mut bytes);
+        bytes
+    }
+
+    /// Carries such bytes out.
+    pub fn replay(&mut self, bytes: &[u8]) {
+        self.effects.clear();
+        self.table.apply_operation(bytes, &mut self.effects).expect("what was written can be read");
+    }
+
     pub fn apply(&mut self, now: Tick, command: &Command<'_>) -> Vec<Effect> {
         self.effects.clear();
         self.table.apply(now, *command, &mut self.effects);
@@ -46,10 +93,7 @@ impl Subject {
 
     /// As a backup does: from the bytes of the log.
     pub fn apply_bytes(&mut self, now: Tick, command: &Command<'_>) -> Vec<Effect> {
-        let mut bytes = Vec::new();
-        operation::encode(now, command, &mut bytes);
-        self.effects.clear();
-        self.table.apply_operation(&bytes, &mut self.effects).expect("what was written can be read");
+        self.replay(&Subject::operation(now, command));
         self.effects.to_vec()
     }
 

@@ -107,6 +107,8 @@ impl Progress {
 pub(super) struct Joiner {
     /// Pieces not sent yet.
     pub(super) pieces: VecDeque<Vec<u8>>,
+    /// No more pieces come.
+    pub(super) complete: bool,
     pub(super) sent: u32,
     pub(super) acked: u32,
     /// Commits wait for it from this position on.
@@ -118,6 +120,6 @@ pub(super) struct Joiner {
 impl Joiner {
     /// Whether the whole snapshot has arrived and was put together.
     pub(super) fn is_restored(&self) -> bool {
-        self.pieces.is_empty() && self.acked == self.sent
+        self.complete && self.pieces.is_empty() && self.acked == self.sent
     }
 }

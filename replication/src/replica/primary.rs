@@ -11,7 +11,7 @@ use crate::log::{Log, Lsn};
 use crate::message::{APPEND_BYTES, Entries, Message, Round, Unwelcome};
 
 /// Pieces of a snapshot under way to one joiner.
-const PIECES_UNDER_WAY: u32 = 8;
+pub(super) const PIECES_UNDER_WAY: u32 = 8;
 
 impl Replica {
     /// Enters an operation that was just applied here. The primary alone numbers operations (R1).
@@ -207,7 +207,7 @@ impl Replica {
         }
     }
 
-    fn refuse(&mut self, key: LinkKey, why: Unwelcome) {
+    pub(super) fn refuse(&mut self, key: LinkKey, why: Unwelcome) {
         let epoch = self.view;
         if let Some(link) = self.link(key) {
             link.stage = Stage::Quiet;
@@ -215,7 +215,7 @@ impl Replica {
         }
     }
 
-    fn activate(&mut self, now: Tick, key: LinkKey, from: Lsn, joiner: Option<Joiner>) {
+    pub(super) fn activate(&mut self, now: Tick, key: LinkKey, from: Lsn, joiner: Option<Joiner>) {
         let (epoch, reign, snapshot) = (self.view, self.reign, joiner.is_some());
         let configuration = mem::take(&mut self.configuration);
         if let Some(at) = self.links.iter().position(|link| link.key == key) {
@@ -239,19 +239,19 @@ impl Replica {
         if !matches!(self.role, Role::Primary) {
             return self.hang_up(now, key);
         }
-        let joiner = Joiner { pieces: pieces.into(), ..Joiner::default() };
+        let joiner = Joiner { pieces: pieces.into(), complete: true, ..Joiner::default() };
         self.activate(now, key, self.log.end(), Some(joiner));
         self.send_pieces(key);
     }
 
-    fn send_pieces(&mut self, key: LinkKey) {
+    pub(super) fn send_pieces(&mut self, key: LinkKey) {
         let epoch = self.view;
         let Some(link) = self.link(key) else { return };
         let Stage::Follows(Progress { joiner: Some(joiner), .. }) = &mut link.stage else { return };
         while joiner.sent - joiner.acked < PIECES_UNDER_WAY
             && let Some(bytes) = joiner.pieces.pop_front()
         {
-            let last = joiner.pieces.is_empty();
+            let last = joiner.complete && joiner.pieces.is_empty();
             Message::Piece { epoch, number: joiner.sent, last, bytes: &bytes }.encode(&mut link.out);
             joiner.sent += 1;
         }

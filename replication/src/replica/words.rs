@@ -127,13 +127,15 @@ pub enum Output {
     HangUp(LinkKey),
     /// What is there is void: an empty table, until a snapshot is complete or an order comes.
     Reset,
-    /// A follower wants a snapshot of this moment: answer with [`Replica::offer_snapshot`] before anything is appended.
+    /// A follower wants a snapshot of this moment: answer with [`Replica::begin_snapshot`] or
+    /// [`Replica::offer_snapshot`] before anything is appended, or with [`Replica::postpone_snapshot`].
     SnapshotWanted(LinkKey),
     /// A piece of the snapshot that this replica joins by.
     Piece {
         /// Its bytes.
         bytes: Vec<u8>,
-        /// It is the last: the table can be made of them. Answer with [`Replica::restored`].
+        /// It is the last: the table can be made of them. Answer with [`Replica::restored`], in this pass or
+        /// a later one in which [`Replica::awaits_restored`] holds.
         last: bool,
     },
 }

@@ -11,6 +11,7 @@ mod admin;
 mod cluster;
 mod effects;
 mod handshake;
+mod joining;
 mod locks;
 mod messages;
 mod reading;
@@ -394,7 +395,7 @@ impl Shard {
 
     /// Whether something is to be done at once: requests wait that no step has taken, or an output was not carried out.
     pub(crate) fn is_busy(&self) -> bool {
-        !self.ready.is_empty() || !self.output.is_empty()
+        !self.ready.is_empty() || !self.output.is_empty() || self.is_joining()
     }
 
     /// The lock table, for whoever checks it.

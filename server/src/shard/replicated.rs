@@ -17,6 +17,7 @@ use fairlock_replication::message::{Message, Round};
 use fairlock_replication::replica::{Input, LinkKey, Order, Output as Wish, Part, Peer, Replica};
 
 use super::Shard;
+use super::joining::Join;
 use super::sessions::Presence;
 use crate::connection::{ConnectionKey, Phase};
 use crate::lanes::{CellNews, ToControl, ToShard};
@@ -73,21 +74,22 @@ struct Stream {
 /// The replicated half of a shard.
 #[derive(Debug)]
 pub(super) struct Replicated {
-    replica: Replica,
+    pub(super) replica: Replica,
     facts: CellFacts,
     /// What a new table is made of.
-    table: TableSettings,
+    pub(super) table: TableSettings,
     /// The cell's time is this much ahead of this node's clock.
     ahead_ns: i128,
     /// Moment of the newest operation.
-    moment: Tick,
+    pub(super) moment: Tick,
     operation: Vec<u8>,
     streams: Vec<Stream>,
-    written: Vec<ConnectionKey>,
+    pub(super) written: Vec<ConnectionKey>,
     batches: VecDeque<Batch>,
     /// What everybody has acknowledged: it leaves at the end of the pass, not to be taken for something that was made there.
     free: Free,
-    pieces: Vec<Vec<u8>>,
+    /// A snapshot on its way, here or from here.
+    pub(super) join: Join,
     was_serving: bool,
     /// When rounds were begun that have not come back, and when the newest was that has.
     begun: VecDeque<(Round, Tick)>,
@@ -109,7 +111,7 @@ impl Replicated {
             written: Vec::new(),
             batches: VecDeque::new(),
             free: Free::default(),
-            pieces: Vec::new(),
+            join: Join::default(),
             was_serving: false,
             begun: VecDeque::new(),
             confirmed: Tick::ZERO,
@@ -346,8 +348,17 @@ impl Shard {
 
     /// Does what the replica wants, applies what is committed, and lets go what has waited long enough.
     fn follow_replica(&mut self) {
-        loop {
-            let Some(replicated) = &mut self.replicated else { return };
+        self.fulfil_wishes();
+        self.restore();
+        self.fulfil_wishes();
+        self.apply_committed();
+        self.change_part();
+        self.release();
+        self.holds_back = self.replicated.as_ref().is_some_and(|replicated| replicated.waits());
+    }
+
+    fn fulfil_wishes(&mut self) {
+        while let Some(replicated) = &mut self.replicated {
             let wishes = std::mem::take(replicated.replica.outputs());
             if wishes.is_empty() {
                 break;
@@ -356,10 +367,6 @@ impl Shard {
                 self.fulfil(wish);
             }
         }
-        self.apply_committed();
-        self.change_part();
-        self.release();
-        self.holds_back = self.replicated.as_ref().is_some_and(|replicated| replicated.waits());
     }
 
     fn fulfil(&mut self, wish: Wish) {
@@ -374,48 +381,17 @@ impl Shard {
                 replicated.hang_ups.push(key);
             }
             Wish::Reset => {
-                replicated.pieces.clear();
+                replicated.join = Join::default();
                 self.table = Table::new(replicated.table.clone());
                 self.table.begin_rolling();
             }
             Wish::SnapshotWanted(key) => {
                 self.apply_committed();
-                self.offer_snapshot(key);
+                self.begin_to_tell(key);
             }
             Wish::Piece { bytes, last } => {
-                replicated.pieces.push(bytes);
-                if last {
-                    self.restore();
-                }
+                replicated.join.take_in(bytes, last);
             }
-        }
-    }
-
-    fn offer_snapshot(&mut self, key: LinkKey) {
-        let Some(replicated) = &mut self.replicated else { return };
-        let mut pieces = vec![replicated.moment.0.to_le_bytes().to_vec()];
-        self.table.snapshot(|piece| pieces.push(piece));
-        replicated.replica.offer_snapshot(self.now, key, pieces);
-    }
-
-    /// Makes the table that a primary sent.
-    fn restore(&mut self) {
-        let Some(replicated) = &mut self.replicated else { return };
-        let pieces = std::mem::take(&mut replicated.pieces);
-        let made = pieces.split_first().and_then(|(head, rest)| {
-            let moment = Tick(u64::from_le_bytes(head.as_slice().try_into().ok()?));
-            Some((moment, rest))
-        });
-        let Some((moment, rest)) = made else {
-            return tracing::error!("a snapshot without a moment; this node cannot join");
-        };
-        match Table::from_snapshot(replicated.table.clone(), rest.iter().map(Vec::as_slice)) {
-            Ok(table) => {
-                self.table = table;
-                replicated.moment = moment;
-                replicated.replica.restored();
-            }
-            Err(error) => tracing::error!(%error, "a snapshot that cannot be read; this node cannot join"),
         }
     }
 
@@ -566,6 +542,7 @@ impl Shard {
 
     /// Ends the pass towards other nodes: what was written waits for this pass's round.
     pub(super) fn end_replicated_pass(&mut self) {
+        self.tell_joiner();
         let Some(replicated) = &mut self.replicated else { return };
         if !self.holds_back {
             replicated.replica.end_pass(self.now, false);
