@@ -38,6 +38,8 @@ pub(crate) const MS: u64 = 1_000_000;
 const FAULTS_NS: u64 = 10_000 * MS;
 /// Within this time after the last fault everybody is back (L1, L4).
 const HEAL_NS: u64 = 30_000 * MS;
+/// Longest quarantine after the longest lease here.
+const QUARANTINE_NS: u64 = 2100 * MS;
 /// How long the healed cell goes on, and then has to come to rest (L2, L6).
 const CALM_NS: u64 = 1500 * MS;
 const REST_NS: u64 = 20_000 * MS;
@@ -273,7 +275,7 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
-        if is_loud() && !matches!(event, Event::Control(..) | Event::Shard(..)) {
+        if is_loud() && !matches!(event, Event::Control(..) | Event::Shard(..) | Event::Client(..) | Event::Arrive(..)) {
             let text: String = format!("{event:?}").chars().take(220).collect();
             eprintln!("{:>12.3} {text}", self.now as f64 / 1e6);
         }
@@ -336,9 +338,9 @@ impl World {
                 }
             }
         }
-        // A node's own count may be longer by the errors of two clocks.
-        let quarantine = self.judge.origins.values().last().map_or(0, |until| until + 50 * MS);
-        if self.now < quarantine {
+        // Who takes over in a quarantine begins it anew.
+        let begun = self.judge.offices.values().last().map_or(0, |office| office.1);
+        if self.judge.forgotten > 0 && self.now < begun + QUARANTINE_NS {
             return Some("nothing is granted yet".into());
         }
         None

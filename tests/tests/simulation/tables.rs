@@ -45,7 +45,7 @@ pub(crate) struct Judge {
     /// The epochs in which a history began, and until when nothing may be granted in it.
     pub(crate) origins: BTreeMap<u32, u64>,
     /// The sum behind each committed operation, by history, shard and place.
-    truth: BTreeMap<(u32, u16, u64), u128>,
+    truth: BTreeMap<(u32, u16, u64), (u128, usize, u32)>,
     /// Of whom each token is, by shard.
     tokens: BTreeMap<(u16, u64), u64>,
     pub(crate) compared: u64,
@@ -123,8 +123,12 @@ impl World {
         let commit = desk.shard.replica().commit_lsn().0;
         while let Some((lsn, sum)) = desk.watcher.pending.front().copied().filter(|(lsn, _)| *lsn <= commit) {
             desk.watcher.pending.pop_front();
-            let known = *self.judge.truth.entry((origin, shard, lsn)).or_insert(sum);
-            assert_eq!(known, sum, "S6: n{host}/{shard} has another history at {lsn}");
+            let known = *self.judge.truth.entry((origin, shard, lsn)).or_insert((sum, host, view));
+            assert_eq!(
+                known.0, sum,
+                "S6: n{host}/{shard}, {part:?} in {view}, has another history of {origin} at {lsn} than n{} in {}",
+                known.1, known.2
+            );
             self.judge.compared += 1;
         }
         if begins {
