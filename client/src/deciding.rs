@@ -4,8 +4,8 @@
 
 use crate::error::LostCause;
 use crate::session::{
-    Answer, Ask, Beat, Bundle, Directions, Event as StreamEvent, Facts, Hold, Jitter, Lease, Passport, Pulse, Spec,
-    Stream,
+    Answer, Ask, Beat, Bundle, Directions, Event as StreamEvent, Facts, Hold, Jitter, Lease, Passport, Pulse,
+    Spec, Stream,
 };
 use fairlock_protocol::{
     FencingToken, Frame, GrantId, Mode, OwnerId, Refusal, RequestId, Secret, SessionId, ShardId, Tick, Wait,
@@ -176,7 +176,15 @@ impl Session {
         });
         let streams = streams.collect();
         let pulse = Pulse::new(ttl, sent, Jitter::new(seed.rotate_left(17)));
-        Session { passport, lease, streams, pulse, ended: false, weakened: BTreeMap::new(), events: Vec::new() }
+        Session {
+            passport,
+            lease,
+            streams,
+            pulse,
+            ended: false,
+            weakened: BTreeMap::new(),
+            events: Vec::new(),
+        }
     }
 
     /// Its id.

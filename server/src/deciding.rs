@@ -257,8 +257,7 @@ impl Shard {
         self.shard.step(now);
         let mut doings = Doings::default();
         let streams = &mut doings.streams;
-        doings.hang_ups =
-            self.shard.take_peer_out(|key, out| streams.push((key, std::mem::take(out))));
+        doings.hang_ups = self.shard.take_peer_out(|key, out| streams.push((key, std::mem::take(out))));
         let Output { dirty, close, moves, to_shards, to_control, .. } = std::mem::take(self.shard.output());
         for key in dirty {
             if let Some(out) = self.shard.take_out(key) {

@@ -2,7 +2,9 @@
 
 use fairlock_protocol::bundle::ItemsBuffer;
 use fairlock_protocol::request::{Acquire, AcquireAll};
-use fairlock_protocol::{GrantId, Mode, OwnerId, Priority, Refusal, Request, RequestId, Resource, Tick, Wait};
+use fairlock_protocol::{
+    GrantId, Mode, OwnerId, Priority, Refusal, Request, RequestId, Resource, Tick, Wait,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,7 +70,11 @@ impl Spec {
 pub(crate) enum Ask {
     Acquire(Arc<Spec>),
     AcquireAll(Arc<Bundle>),
-    Convert { grant: GrantId, mode: Mode, wait: Wait },
+    Convert {
+        grant: GrantId,
+        mode: Mode,
+        wait: Wait,
+    },
     /// And when the grant would have ended by time of its own: who enters it again meanwhile has no more.
     Release(GrantId, Tick),
     Cancel(RequestId),

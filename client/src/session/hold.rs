@@ -272,7 +272,8 @@ pub(crate) mod tests {
 
     #[test]
     fn between_two_modes_that_do_not_compare_only_what_both_allow_is_certain() {
-        let hold = Hold::new(&reply::Grant { mode: Mode::PR, ..granted(0) }, spec(0), Tick::from_millis(1000));
+        let hold =
+            Hold::new(&reply::Grant { mode: Mode::PR, ..granted(0) }, spec(0), Tick::from_millis(1000));
         let before = hold.weaken(Mode::CW).expect("it was more");
         assert_eq!((before.mode, hold.facts().mode), (Mode::PR, Mode::CR));
         hold.restore(before);

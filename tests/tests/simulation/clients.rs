@@ -471,7 +471,11 @@ impl World {
                 c.sent.entry((shard, frame.request.0)).or_insert(self.now);
                 if super::is_loud() {
                     let request = Request::decode(&frame);
-                    eprintln!("{:>12.3} client {client} says {:?} {request:?}", self.now as f64 / 1e6, frame.request);
+                    eprintln!(
+                        "{:>12.3} client {client} says {:?} {request:?}",
+                        self.now as f64 / 1e6,
+                        frame.request
+                    );
                 }
                 at += length;
             }

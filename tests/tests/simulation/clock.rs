@@ -21,7 +21,8 @@ impl Clock {
     /// The first moment at which it shows this.
     pub(crate) fn truth(&self, tick: Tick) -> u64 {
         let elapsed = i128::from(tick.0.saturating_sub(self.offset));
-        let mut truth = u64::try_from(elapsed * MILLION / (MILLION + i128::from(self.ppm))).unwrap_or(u64::MAX / 4);
+        let mut truth =
+            u64::try_from(elapsed * MILLION / (MILLION + i128::from(self.ppm))).unwrap_or(u64::MAX / 4);
         while truth < u64::MAX / 8 && self.shows(truth) < tick {
             truth += 1;
         }

@@ -1,8 +1,8 @@
 //! What goes wrong: which kinds, how often and for how long is drawn once for each seed, so that some seeds have much of one
 //! thing and nothing of another. Each that strikes is counted by what the node was at that moment.
 
-use fairlock_protocol::{Request, RequestId, Resource, ShardId};
 use fairlock_protocol::handshake::Hello;
+use fairlock_protocol::{Request, RequestId, Resource, ShardId};
 use fairlock_replication::node::{Standing, Wish};
 use fairlock_server::deciding::Told;
 
@@ -56,8 +56,7 @@ pub(crate) struct Faults {
 
 impl Faults {
     pub(crate) fn new(random: &mut fairlock_tests::random::Random) -> Faults {
-        let weights =
-            std::array::from_fn(|_| if random.once_in(2) { 1 + random.below(10) } else { 0 });
+        let weights = std::array::from_fn(|_| if random.once_in(2) { 1 + random.below(10) } else { 0 });
         let pause = (20 + random.below(600)) * MS;
         Faults { weights, pause, struck: [[0; STATES.len()]; KINDS.len()] }
     }

@@ -4,9 +4,11 @@
 
 mod clients;
 mod clock;
+mod dialing;
 mod faults;
 mod host;
 mod network;
+mod passes;
 mod program;
 mod register;
 mod spares;
@@ -24,8 +26,8 @@ use fairlock_tests::random::Random;
 
 use clients::Client;
 use clock::Clock;
-pub(crate) use faults::{KINDS, STATES};
 use faults::{Faults, Mend};
+pub(crate) use faults::{KINDS, STATES};
 use host::{Errand, Host, Task, index_of};
 use network::{Network, Parcel};
 use program::Guard;
@@ -275,7 +277,9 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
-        if is_loud() && !matches!(event, Event::Control(..) | Event::Shard(..) | Event::Client(..) | Event::Arrive(..)) {
+        if is_loud()
+            && !matches!(event, Event::Control(..) | Event::Shard(..) | Event::Client(..) | Event::Arrive(..))
+        {
             let text: String = format!("{event:?}").chars().take(220).collect();
             eprintln!("{:>12.3} {text}", self.now as f64 / 1e6);
         }
@@ -324,9 +328,9 @@ impl World {
                 return Some(format!("n{index} is {:?}", host.standing));
             }
             let members = &stored.configuration.members;
-            let listed = members.iter().any(|member| {
-                index_of(&member.node) == index && member.incarnation.get() == host.life
-            });
+            let listed = members
+                .iter()
+                .any(|member| index_of(&member.node) == index && member.incarnation.get() == host.life);
             if !listed {
                 return Some(format!("n{index} is not listed"));
             }
@@ -427,5 +431,7 @@ fn is_loud() -> bool {
 
 /// One number of many bytes.
 fn stir(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3))
+    bytes
+        .iter()
+        .fold(0xCBF2_9CE4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3))
 }

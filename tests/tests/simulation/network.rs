@@ -72,8 +72,7 @@ impl Network {
         let number = self.next;
         self.next += 1;
         let early = early.map(|early| early.then(Vec::new));
-        let stream =
-            Stream { ends, last: [0; 2], held: [Vec::new(), Vec::new()], closed: [false; 2], early };
+        let stream = Stream { ends, last: [0; 2], held: [Vec::new(), Vec::new()], closed: [false; 2], early };
         self.streams.insert(number, stream);
         number
     }

@@ -234,7 +234,11 @@ impl World {
             owner: OwnerId(1 + self.random.below(3)),
             reentrant: self.random.once_in(3),
             lock_delay_ms: if self.random.once_in(10) { 100 } else { 0 },
-            max_hold_ms: if self.random.once_in(10) { 50 + 10 * u32::try_from(self.random.below(20)).expect("small") } else { 0 },
+            max_hold_ms: if self.random.once_in(10) {
+                50 + 10 * u32::try_from(self.random.below(20)).expect("small")
+            } else {
+                0
+            },
         }
     }
 
@@ -282,7 +286,10 @@ impl World {
             let Some(session) = &self.clients[client].session else { return };
             let known = all.iter().any(|one| one.name == next.name);
             if !known && session.shard_of(&next) == session.shard_of(&first) {
-                all.push(Wanted { owner: first.owner, ..Wanted { reentrant: false, lock_delay_ms: 0, max_hold_ms: 0, ..next } });
+                all.push(Wanted {
+                    owner: first.owner,
+                    ..Wanted { reentrant: false, lock_delay_ms: 0, max_hold_ms: 0, ..next }
+                });
             }
         }
         let Some(session) = &mut self.clients[client].session else { return };
@@ -312,8 +319,13 @@ impl World {
 
     fn give_up_one(&mut self, client: usize, local: Tick) {
         let c = &mut self.clients[client];
-        let open: Vec<u64> =
-            c.program.asks.iter().filter(|(_, ask)| ask.converts.is_none()).map(|(ticket, _)| *ticket).collect();
+        let open: Vec<u64> = c
+            .program
+            .asks
+            .iter()
+            .filter(|(_, ask)| ask.converts.is_none())
+            .map(|(ticket, _)| *ticket)
+            .collect();
         if open.is_empty() {
             return;
         }
@@ -326,9 +338,10 @@ impl World {
 
     /// The oldest question that is not answered, in nanoseconds of age.
     pub(super) fn oldest_ask(&self) -> Option<(usize, u64)> {
-        let ages = self.clients.iter().enumerate().flat_map(|(client, c)| {
-            c.program.asks.values().map(move |ask| (client, self.now - ask.since))
-        });
+        let ages =
+            self.clients.iter().enumerate().flat_map(|(client, c)| {
+                c.program.asks.values().map(move |ask| (client, self.now - ask.since))
+            });
         ages.max_by_key(|(_, age)| *age)
     }
 }

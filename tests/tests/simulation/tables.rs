@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 
 use fairlock_locktable::{Role, Table};
 use fairlock_protocol::Mode;
-use fairlock_replication::replica::Part;
 use fairlock_replication::Stored;
+use fairlock_replication::replica::Part;
 
 use super::host::index_of;
 use super::{MS, World};
@@ -63,10 +63,7 @@ impl World {
             return;
         };
         assert!(new.epoch >= old.epoch && new.reign >= old.reign, "S5: an epoch went back");
-        assert!(
-            new.primary == old.primary || new.reign > old.reign,
-            "S5: another primary in the same reign"
-        );
+        assert!(new.primary == old.primary || new.reign > old.reign, "S5: another primary in the same reign");
         let inherits = old.members.iter().any(|member| {
             let primary = new.primary_member();
             (&member.node, member.incarnation) == (&primary.node, primary.incarnation)
@@ -119,7 +116,13 @@ impl World {
                 table.audit();
             }
         }
+        // A joiner has what its primary had, committed or not, and nobody asks it before it is listed.
+        let listed = self.is_listed(host);
         let desk = self.hosts[host].desk(shard).expect("it was there just now");
+        if !listed {
+            desk.watcher.pending.clear();
+            desk.watcher.locks.clear();
+        }
         let commit = desk.shard.replica().commit_lsn().0;
         while let Some((lsn, sum)) = desk.watcher.pending.front().copied().filter(|(lsn, _)| *lsn <= commit) {
             desk.watcher.pending.pop_front();
@@ -162,6 +165,14 @@ impl World {
                 assert!(has, "S4: n{host}/{shard} takes over in {epoch} without {:?}", self.guards[index]);
             }
         }
+    }
+
+    /// Whether a node's present life is a member.
+    fn is_listed(&self, host: usize) -> bool {
+        let members =
+            self.stored().iter().flat_map(|stored| &stored.configuration.members).collect::<Vec<_>>();
+        let life = self.hosts[host].life;
+        members.iter().any(|member| (index_of(&member.node), member.incarnation.get()) == (host, life))
     }
 
     /// Whether a guard is of the present history, and not of one that everybody has forgotten.

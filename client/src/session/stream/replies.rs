@@ -251,13 +251,13 @@ impl<T> Stream<T> {
         }
     }
 
-    /// When a grant that is being given back ends by time of its own.
-    fn end_left(&self, left: GrantId) -> Tick {
+    /// When a grant that is being given back would end by time of its own; `None`: it is not being given back.
+    fn end_left(&self, left: GrantId) -> Option<Tick> {
         let ends = self.pending.values().filter_map(|pending| match pending.ask {
             Ask::Release(grant, end) if grant == left => Some(end),
             _ => None,
         });
-        ends.min().unwrap_or(Tick(u64::MAX))
+        ends.min()
     }
 
     /// The hold of a grant: the one that is entered again, or a new one.
@@ -271,7 +271,7 @@ impl<T> Stream<T> {
         let mut hold = new();
         if granted.reentered {
             // Its former guard is being given back; the grant's longest hold goes on all the same.
-            hold.end = hold.end.min(self.end_left(granted.grant));
+            hold.end = hold.end.min(self.end_left(granted.grant).unwrap_or(hold.end));
         }
         let hold = Arc::new(hold);
         if hold.end < Tick(u64::MAX) {
@@ -284,7 +284,11 @@ impl<T> Stream<T> {
 
     fn answered_nobody(&mut self, now: Tick, reply: &Reply<'_>) -> Result<(), Fault> {
         match reply {
-            Reply::Granted(granted) if !self.holds.contains_key(&granted.grant) => {
+            // What was answered before may be answered again, when it was said again; then its grant is held or on its way
+            // back, and a second release would take the level of who entered it meanwhile.
+            Reply::Granted(granted)
+                if !self.holds.contains_key(&granted.grant) && self.end_left(granted.grant).is_none() =>
+            {
                 self.submit(now, Ask::Release(granted.grant, Tick(u64::MAX)), None, false);
                 Ok(())
             }
