@@ -16,7 +16,7 @@ use fairlock_server::deciding::{Birth, Control, Duty, Letter, Line, Shard, Told}
 use super::clock::Clock;
 use super::network::{End, Parcel};
 use super::tables::Watcher;
-use super::{Event, MS, US, World};
+use super::{Event, US, World};
 
 /// Longest lease.
 pub(crate) const TTL_MAX: Duration = Duration::from_secs(60);

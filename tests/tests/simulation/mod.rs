@@ -17,6 +17,7 @@ mod tables;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
+use fairlock_protocol::Digest;
 use fairlock_replication::memory::Memory;
 use fairlock_replication::node::Standing;
 use fairlock_replication::profile::Profile;
@@ -70,30 +71,6 @@ pub(crate) enum Event {
     Mend(Mend),
 }
 
-#[derive(Debug)]
-struct Entry {
-    at: u64,
-    sequence: u64,
-    event: Event,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Entry) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Entry) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Entry {
-    fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
-        (self.at, self.sequence).cmp(&(other.at, other.sequence))
-    }
-}
-
 /// What came of one seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Summary {
@@ -118,7 +95,10 @@ pub(crate) struct World {
     seed: u64,
     pub(crate) now: u64,
     sequence: u64,
-    queue: BinaryHeap<Reverse<Entry>>,
+    /// When, in which order, and where the event is.
+    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    events: Vec<Option<Event>>,
+    vacant: Vec<usize>,
     random: Random,
     shards: u16,
     profile: Profile,
@@ -131,6 +111,8 @@ pub(crate) struct World {
     /// The newest token of each name that anybody was certain of, by mode, and who.
     newest: BTreeMap<Vec<u8>, BTreeMap<u8, (u64, usize)>>,
     names: Vec<String>,
+    /// The digests of the names, under the key of the cell.
+    digests: Vec<(Digest, String)>,
     judge: Judge,
     faults: Faults,
     healed: bool,
@@ -187,6 +169,8 @@ impl World {
             now: 0,
             sequence: 0,
             queue: BinaryHeap::new(),
+            events: Vec::new(),
+            vacant: Vec::new(),
             shards,
             profile,
             hosts: all[..hosts].iter().map(|clock| Host::new(*clock)).collect(),
@@ -197,6 +181,7 @@ impl World {
             guards: Vec::new(),
             newest: BTreeMap::new(),
             names,
+            digests: Vec::new(),
             judge: Judge::default(),
             faults,
             healed: false,
@@ -257,11 +242,13 @@ impl World {
     }
 
     fn run_to(&mut self, end: u64) {
-        while self.queue.peek().is_some_and(|Reverse(entry)| entry.at <= end) {
-            let Some(Reverse(entry)) = self.queue.pop() else { break };
-            self.now = entry.at;
-            self.trace = (self.trace ^ entry.at).wrapping_mul(0x0000_0100_0000_01B3);
-            self.happen(entry.event);
+        while self.queue.peek().is_some_and(|Reverse((at, ..))| *at <= end) {
+            let Some(Reverse((at, _, place))) = self.queue.pop() else { break };
+            let event = self.events[place].take().expect("an event is kept until it happens");
+            self.vacant.push(place);
+            self.now = at;
+            self.trace = (self.trace ^ at).wrapping_mul(0x0000_0100_0000_01B3);
+            self.happen(event);
         }
         self.now = end;
     }
@@ -273,7 +260,12 @@ impl World {
 
     fn put_at(&mut self, at: u64, event: Event) {
         self.sequence += 1;
-        self.queue.push(Reverse(Entry { at: at.max(self.now), sequence: self.sequence, event }));
+        let place = self.vacant.pop().unwrap_or(self.events.len());
+        if place == self.events.len() {
+            self.events.push(None);
+        }
+        self.events[place] = Some(event);
+        self.queue.push(Reverse((at.max(self.now), self.sequence, place)));
     }
 
     fn happen(&mut self, event: Event) {

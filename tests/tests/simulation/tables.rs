@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 
 use fairlock_locktable::{Role, Table};
-use fairlock_protocol::Mode;
+use fairlock_protocol::{Digest, Mode, Resource};
 use fairlock_replication::Stored;
 use fairlock_replication::replica::Part;
 
@@ -30,7 +30,7 @@ pub(crate) struct Watcher {
     rolling: u128,
     part: Option<Part>,
     origin: Option<u32>,
-    locks: BTreeMap<Vec<u8>, Seen>,
+    locks: BTreeMap<String, Seen>,
     /// Sums that are not known to be committed.
     pending: VecDeque<(u64, u128)>,
     sessions: u32,
@@ -60,6 +60,11 @@ impl World {
         let new = &now.configuration;
         let Some(old) = before.map(|before| &before.configuration) else {
             self.judge.origins.insert(new.epoch.get(), 0);
+            let digest = |name: &String| {
+                let resource = Resource::new(b"", name.as_bytes()).expect("a good name");
+                (new.digest_key.digest(resource), name.clone())
+            };
+            self.digests = self.names.iter().map(digest).collect();
             return;
         };
         assert!(new.epoch >= old.epoch && new.reign >= old.reign, "S5: an epoch went back");
@@ -111,7 +116,7 @@ impl World {
                 quarantine.saturating_sub(now) / MS
             );
             let audit = watcher.changes.is_multiple_of(CHANGES_BETWEEN_AUDITS);
-            look_at_locks(table, watcher, &mut self.judge, shard);
+            look_at_locks(table, &self.digests, watcher, &mut self.judge, shard);
             if audit {
                 table.audit();
             }
@@ -222,19 +227,20 @@ impl World {
 }
 
 /// S1, S3 and S8 of one table.
-fn look_at_locks(table: &Table, watcher: &mut Watcher, judge: &mut Judge, shard: u16) {
+fn look_at_locks(
+    table: &Table,
+    digests: &[(Digest, String)],
+    watcher: &mut Watcher,
+    judge: &mut Judge,
+    shard: u16,
+) {
     assert_eq!(table.counts().overtakes_total, 0, "S8: somebody was overtaken");
     let mut present = BTreeSet::new();
-    let mut digests = Vec::new();
-    table.locks(0, |lock| {
-        digests.push((lock.digest, lock.resource.name.as_bytes().to_vec()));
-        ControlFlow::Continue(())
-    });
-    for (digest, name) in digests {
+    for (digest, name) in digests.iter().filter(|(digest, _)| table.lock(*digest).is_some()) {
         let mut modes: Vec<Mode> = Vec::new();
         let (mut waits, mut granted) = (Vec::new(), Vec::new());
         let seen = watcher.locks.entry(name.clone()).or_default();
-        table.show(digest, 0, |entry| {
+        table.show(*digest, 0, |entry| {
             let label = label_number(entry.label);
             match entry.role {
                 Role::Holder => {
@@ -256,10 +262,10 @@ fn look_at_locks(table: &Table, watcher: &mut Watcher, judge: &mut Judge, shard:
             ControlFlow::Continue(())
         });
         seen.look_at_queue(&waits, &granted);
-        present.insert(name);
+        present.insert(name.as_str());
     }
     for (name, seen) in &mut watcher.locks {
-        if !present.contains(name) {
+        if !present.contains(name.as_str()) {
             seen.waits.clear();
             seen.tokens.clear();
         }
