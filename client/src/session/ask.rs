@@ -2,7 +2,9 @@
 
 use fairlock_protocol::bundle::ItemsBuffer;
 use fairlock_protocol::request::{Acquire, AcquireAll};
-use fairlock_protocol::{GrantId, Mode, OwnerId, Priority, Refusal, Request, RequestId, Resource, Wait};
+use fairlock_protocol::{
+    GrantId, Mode, OwnerId, Priority, Refusal, Request, RequestId, Resource, Tick, Wait,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,8 +70,13 @@ impl Spec {
 pub(crate) enum Ask {
     Acquire(Arc<Spec>),
     AcquireAll(Arc<Bundle>),
-    Convert { grant: GrantId, mode: Mode, wait: Wait },
-    Release(GrantId),
+    Convert {
+        grant: GrantId,
+        mode: Mode,
+        wait: Wait,
+    },
+    /// And when the grant would have ended by time of its own: who enters it again meanwhile has no more.
+    Release(GrantId, Tick),
     Cancel(RequestId),
     Keepalive,
     Close,
@@ -124,7 +131,7 @@ impl Ask {
                 })
             }
             Ask::Convert { grant, mode, wait } => Request::Convert { grant, mode, wait: left(wait, passed) },
-            Ask::Release(grant) => Request::Release(grant),
+            Ask::Release(grant, _) => Request::Release(grant),
             Ask::Cancel(target) => Request::Cancel(target),
             Ask::Keepalive => Request::Keepalive,
             Ask::Close => Request::Close,

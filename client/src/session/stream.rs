@@ -339,7 +339,7 @@ impl<T> Stream<T> {
             return;
         }
         if !self.broken.contains(&hold.grant) {
-            self.submit(now, Ask::Release(hold.grant), None, false);
+            self.submit(now, Ask::Release(hold.grant, hold.end), None, false);
         }
     }
 

@@ -224,6 +224,10 @@ impl World {
 
     /// A frame on a lane's own connection.
     pub(super) fn lane_said(&mut self, client: usize, local: Tick, lane: usize, frame: &Frame<'_>) {
+        if super::is_loud() {
+            let reply = Reply::decode(frame);
+            eprintln!("{:>12.3} client {client} hears {:?} {reply:?}", self.now as f64 / 1e6, frame.request);
+        }
         self.judge_frame(client, lane, frame);
         let shard = ShardId(u16::try_from(lane).expect("few shards"));
         let Some(session) = &mut self.clients[client].session else { return };
@@ -465,6 +469,14 @@ impl World {
             let mut at = 0;
             while let Ok(Some((frame, length))) = Frame::split(&out[at..]) {
                 c.sent.entry((shard, frame.request.0)).or_insert(self.now);
+                if super::is_loud() {
+                    let request = Request::decode(&frame);
+                    eprintln!(
+                        "{:>12.3} client {client} says {:?} {request:?}",
+                        self.now as f64 / 1e6,
+                        frame.request
+                    );
+                }
                 at += length;
             }
             self.send(line, 0, Parcel::Bytes(out));

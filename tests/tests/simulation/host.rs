@@ -3,24 +3,21 @@
 //! everything.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use fairlock_locktable::NamespaceRules;
 use fairlock_protocol::{CellId, DigestKey, Epoch};
 use fairlock_replication::node::{Dialed, Fresh, NodeSettings, Standing, peer};
 use fairlock_replication::profile::Profile;
-use fairlock_replication::replica::{LinkKey, Peer};
+use fairlock_replication::replica::Peer;
 use fairlock_replication::{Incarnation, MacKey, Member, NodeId};
-use fairlock_server::deciding::{Birth, Control, Doings, Duty, Letter, Line, Shard, Told};
+use fairlock_server::deciding::{Birth, Control, Duty, Letter, Line, Shard, Told};
 
 use super::clock::Clock;
 use super::network::{End, Parcel};
 use super::tables::Watcher;
-use super::{Event, MS, US, World};
+use super::{Event, US, World};
 
-/// How long a node tries to reach another.
-const DIAL_TIME: u64 = 1000 * MS;
 /// Longest lease.
 pub(crate) const TTL_MAX: Duration = Duration::from_secs(60);
 
@@ -53,8 +50,8 @@ pub(crate) struct Desk {
     pub(crate) wakes_at: u64,
     pub(crate) stalled_until: u64,
     /// Streams with nodes, and this node's side of each.
-    peers: BTreeMap<u64, usize>,
-    lines: BTreeMap<u64, Line>,
+    pub(crate) peers: BTreeMap<u64, usize>,
+    pub(crate) lines: BTreeMap<u64, Line>,
     pub(crate) watcher: Watcher,
 }
 
@@ -84,7 +81,7 @@ pub(crate) struct Host {
 }
 
 /// The control thread among the threads.
-const CONTROL: u16 = u16::MAX;
+pub(crate) const CONTROL: u16 = u16::MAX;
 
 impl Host {
     pub(crate) fn new(clock: Clock) -> Host {
@@ -121,7 +118,6 @@ impl World {
         }
         self.lives += 1;
         let life = self.lives;
-        let now = self.hosts[index].clock.shows(self.now);
         let me = Member {
             node: NodeId::new(&format!("n{index}")).expect("a good name"),
             machine: format!("{:08x}", index + 1),
@@ -147,7 +143,6 @@ impl World {
             desks,
             me,
         };
-        let _ = now;
         let host = &mut self.hosts[index];
         (host.life, host.dark, host.standing) = (life, false, Standing::Seeking);
         host.process = Some(Box::new(process));
@@ -241,14 +236,14 @@ impl World {
     }
 
     /// When something said from one thread to another arrives: in order.
-    fn lane(&mut self, host: usize, from: u16, to: u16) -> u64 {
+    pub(super) fn lane(&mut self, host: usize, from: u16, to: u16) -> u64 {
         let at = self.now + 5 * US + self.random.below(50 * US);
         let last = self.hosts[host].lanes.entry((from, to)).or_default();
         *last = at.max(*last + 1);
         *last
     }
 
-    fn to_shard(&mut self, host: usize, from: u16, to: u16, task: Task) {
+    pub(super) fn to_shard(&mut self, host: usize, from: u16, to: u16, task: Task) {
         let at = self.lane(host, from, to);
         let life = self.hosts[host].life;
         self.put_at(at, Event::Task(host, life, to, task));
@@ -312,213 +307,4 @@ impl World {
             }
         }
     }
-
-    /// A node dials another.
-    fn dial(&mut self, host: usize, member: Member, probe: bool) {
-        let (there, life) = (index_of(&member.node), self.hosts[host].life);
-        if !self.network.is_whole(host, there) || self.hosts[there].dark {
-            let errand = Errand::Dialed(member, probe, Dialed::Silent("no answer".into()), Vec::new());
-            return self.put(DIAL_TIME, Event::Errand(host, life, errand));
-        }
-        let there_after = self.on_the_way(host);
-        self.put(there_after, Event::Knock(host, life, member, probe));
-    }
-
-    /// A dialled node hears of it.
-    pub(super) fn knock(&mut self, from: usize, life: u64, member: Member, probe: bool) {
-        let there = index_of(&member.node);
-        if self.hosts[from].life != life {
-            return;
-        }
-        let back = self.on_the_way(there);
-        let mut streams = Vec::new();
-        let outcome = match (&self.hosts[there].process, &self.hosts[from].process) {
-            _ if !self.network.is_whole(from, there) || self.hosts[there].dark => {
-                Dialed::Silent("no answer".into())
-            }
-            (Some(process), _) if process.me.incarnation != member.incarnation => {
-                Dialed::Other(process.me.clone())
-            }
-            (Some(_), _) if probe => Dialed::Alive,
-            (Some(process), Some(caller)) => {
-                let (me, its) = (caller.me.clone(), process.me.incarnation.get());
-                for shard in 0..self.shards {
-                    let ends = [End::Node(from, life, shard), End::Node(there, its, shard)];
-                    let stream = self.network.open(ends, [true; 2]);
-                    streams.push(stream);
-                    self.errand(there, its, Errand::Called(me.clone(), shard, stream));
-                }
-                Dialed::Up
-            }
-            _ => Dialed::Refused,
-        };
-        let delay = if matches!(outcome, Dialed::Silent(_)) { DIAL_TIME } else { back };
-        self.put(delay, Event::Errand(from, life, Errand::Dialed(member, probe, outcome, streams)));
-    }
-
-    /// A shard's thread makes a pass.
-    pub(super) fn run_shard(&mut self, host: usize, life: u64, shard: u16, at: u64) {
-        let clock = self.hosts[host].clock;
-        if self.hosts[host].life != life {
-            return;
-        }
-        let Some(desk) = self.hosts[host].desk(shard) else { return };
-        if desk.wakes_at != at {
-            return;
-        }
-        desk.wakes_at = u64::MAX;
-        if desk.stalled_until > self.now {
-            return self.wake_shard(host, shard, self.now);
-        }
-        let now = clock.shows(self.now);
-        let inbox = std::mem::take(&mut desk.inbox);
-        // What streams brought comes before what other threads said, as in a server's pass.
-        let (parcels, letters): (Vec<_>, Vec<_>) =
-            inbox.into_iter().partition(|task| matches!(task, Task::Parcel(..)));
-        let mut known = Vec::new();
-        for task in parcels.into_iter().chain(letters) {
-            if let Some(stream) = self.take_task(host, shard, now, task) {
-                known.push(stream);
-            }
-        }
-        let Some(desk) = self.hosts[host].desk(shard) else { return };
-        let doings = desk.shard.step(now);
-        self.passes += 1;
-        self.carry_out(host, life, shard, doings);
-        for (stream, side) in known {
-            self.known_now(stream, side);
-        }
-        self.look_at_table(host, shard);
-        let Some(desk) = self.hosts[host].desk(shard) else { return };
-        if desk.shard.is_busy() {
-            return self.wake_shard(host, shard, self.now + 2 * US);
-        }
-        if let Some(due) = desk.shard.next_due() {
-            let due = clock.truth(due).max(self.now + 2 * US);
-            self.wake_shard(host, shard, due);
-        }
-    }
-
-    /// Hands one thing to a shard. Gives the stream that is known from now on.
-    fn take_task(
-        &mut self,
-        host: usize,
-        shard: u16,
-        now: fairlock_protocol::Tick,
-        task: Task,
-    ) -> Option<(u64, usize)> {
-        let there = match &task {
-            Task::Peer(number, ..) | Task::Adopt(number, _) => self.network.streams.contains_key(number),
-            _ => true,
-        };
-        let desk = self.hosts[host].desk(shard)?;
-        match task {
-            Task::Letter(letter) => desk.shard.letter(now, letter),
-            Task::Peer(number, side, peer) => {
-                desk.shard.peer_linked(now, LinkKey(number), peer, side == 0);
-                if !there {
-                    desk.shard.peer_unlinked(now, LinkKey(number));
-                    return None;
-                }
-                desk.peers.insert(number, side);
-                return Some((number, side));
-            }
-            Task::Adopt(number, bytes) => {
-                if there {
-                    let line = desk.shard.connected(now, address(number));
-                    desk.shard.received(line, &bytes);
-                    desk.lines.insert(number, line);
-                    return Some((number, 1));
-                }
-            }
-            Task::Parcel(number, _, parcel) => match (desk.peers.contains_key(&number), parcel) {
-                (true, Parcel::Bytes(bytes)) => desk.shard.peer_received(LinkKey(number), &bytes),
-                (true, _) => {
-                    desk.peers.remove(&number);
-                    desk.shard.peer_unlinked(now, LinkKey(number));
-                    self.send(number, usize::from(desk_side(&self.network, number, host)), Parcel::Close);
-                }
-                (false, Parcel::Connect) => {
-                    let line = desk.shard.connected(now, address(number));
-                    desk.lines.insert(number, line);
-                }
-                (false, Parcel::Bytes(bytes)) => {
-                    if let Some(&line) = desk.lines.get(&number) {
-                        desk.shard.received(line, &bytes);
-                    }
-                }
-                (false, Parcel::Close) => {
-                    if let Some(line) = desk.lines.remove(&number) {
-                        desk.shard.disconnected(line);
-                        self.send(number, 1, Parcel::Close);
-                    }
-                }
-            },
-        }
-        None
-    }
-
-    fn carry_out(&mut self, host: usize, life: u64, shard: u16, doings: Doings) {
-        for (key, bytes) in doings.streams {
-            let side = self.hosts[host].desk(shard).and_then(|desk| desk.peers.get(&key.0).copied());
-            if let Some(side) = side {
-                self.send(key.0, side, Parcel::Bytes(bytes));
-            }
-        }
-        for key in doings.hang_ups {
-            let side = self.hosts[host].desk(shard).and_then(|desk| desk.peers.remove(&key.0));
-            if let Some(side) = side {
-                self.send(key.0, side, Parcel::Close);
-            }
-        }
-        for (line, bytes) in doings.writes {
-            if let Some(number) = self.number_of(host, shard, line) {
-                self.send(number, 1, Parcel::Bytes(bytes));
-            }
-        }
-        for line in doings.closes {
-            if let Some(number) = self.number_of(host, shard, line) {
-                if let Some(desk) = self.hosts[host].desk(shard) {
-                    desk.lines.remove(&number);
-                }
-                self.send(number, 1, Parcel::Close);
-            }
-        }
-        for (line, to, received) in doings.moves {
-            if let Some(number) = self.number_of(host, shard, line) {
-                if let Some(desk) = self.hosts[host].desk(shard) {
-                    desk.lines.remove(&number);
-                }
-                if let Some(stream) = self.network.streams.get_mut(&number) {
-                    stream.ends[1] = End::Node(host, life, to);
-                    stream.early[1] = Some(Vec::new());
-                }
-                self.to_shard(host, shard, to, Task::Adopt(number, received));
-            }
-        }
-        for (to, letter) in doings.letters {
-            self.to_shard(host, shard, to, Task::Letter(letter));
-        }
-        for note in doings.notes {
-            let at = self.lane(host, shard, CONTROL);
-            self.put_at(at, Event::Errand(host, life, Errand::Told(Told::Note(note))));
-        }
-    }
-
-    fn number_of(&mut self, host: usize, shard: u16, line: Line) -> Option<u64> {
-        let desk = self.hosts[host].desk(shard)?;
-        desk.lines.iter().find(|(_, known)| **known == line).map(|(number, _)| *number)
-    }
-}
-
-/// Which side of a stream a node is.
-fn desk_side(network: &super::network::Network, number: u64, host: usize) -> bool {
-    let ends = network.streams.get(&number).map(|stream| stream.ends);
-    !matches!(ends, Some([End::Node(maker, ..), _]) if maker == host)
-}
-
-/// Every client has an address of its own.
-fn address(number: u64) -> SocketAddr {
-    let low = u32::try_from(number & 0xFF_FFFF).expect("masked to 24 bits");
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::from(0x0A00_0000 | low)), 1000)
 }

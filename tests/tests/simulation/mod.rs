@@ -4,9 +4,11 @@
 
 mod clients;
 mod clock;
+mod dialing;
 mod faults;
 mod host;
 mod network;
+mod passes;
 mod program;
 mod register;
 mod spares;
@@ -15,6 +17,7 @@ mod tables;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
+use fairlock_protocol::Digest;
 use fairlock_replication::memory::Memory;
 use fairlock_replication::node::Standing;
 use fairlock_replication::profile::Profile;
@@ -38,6 +41,8 @@ pub(crate) const MS: u64 = 1_000_000;
 const FAULTS_NS: u64 = 10_000 * MS;
 /// Within this time after the last fault everybody is back (L1, L4).
 const HEAL_NS: u64 = 30_000 * MS;
+/// Longest quarantine after the longest lease here.
+const QUARANTINE_NS: u64 = 2100 * MS;
 /// How long the healed cell goes on, and then has to come to rest (L2, L6).
 const CALM_NS: u64 = 1500 * MS;
 const REST_NS: u64 = 20_000 * MS;
@@ -66,30 +71,6 @@ pub(crate) enum Event {
     Mend(Mend),
 }
 
-#[derive(Debug)]
-struct Entry {
-    at: u64,
-    sequence: u64,
-    event: Event,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Entry) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Entry) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Entry {
-    fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
-        (self.at, self.sequence).cmp(&(other.at, other.sequence))
-    }
-}
-
 /// What came of one seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Summary {
@@ -114,7 +95,10 @@ pub(crate) struct World {
     seed: u64,
     pub(crate) now: u64,
     sequence: u64,
-    queue: BinaryHeap<Reverse<Entry>>,
+    /// When, in which order, and where the event is.
+    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    events: Vec<Option<Event>>,
+    vacant: Vec<usize>,
     random: Random,
     shards: u16,
     profile: Profile,
@@ -127,6 +111,8 @@ pub(crate) struct World {
     /// The newest token of each name that anybody was certain of, by mode, and who.
     newest: BTreeMap<Vec<u8>, BTreeMap<u8, (u64, usize)>>,
     names: Vec<String>,
+    /// The digests of the names, under the key of the cell.
+    digests: Vec<(Digest, String)>,
     judge: Judge,
     faults: Faults,
     healed: bool,
@@ -183,6 +169,8 @@ impl World {
             now: 0,
             sequence: 0,
             queue: BinaryHeap::new(),
+            events: Vec::new(),
+            vacant: Vec::new(),
             shards,
             profile,
             hosts: all[..hosts].iter().map(|clock| Host::new(*clock)).collect(),
@@ -193,6 +181,7 @@ impl World {
             guards: Vec::new(),
             newest: BTreeMap::new(),
             names,
+            digests: Vec::new(),
             judge: Judge::default(),
             faults,
             healed: false,
@@ -253,11 +242,13 @@ impl World {
     }
 
     fn run_to(&mut self, end: u64) {
-        while self.queue.peek().is_some_and(|Reverse(entry)| entry.at <= end) {
-            let Some(Reverse(entry)) = self.queue.pop() else { break };
-            self.now = entry.at;
-            self.trace = (self.trace ^ entry.at).wrapping_mul(0x0000_0100_0000_01B3);
-            self.happen(entry.event);
+        while self.queue.peek().is_some_and(|Reverse((at, ..))| *at <= end) {
+            let Some(Reverse((at, _, place))) = self.queue.pop() else { break };
+            let event = self.events[place].take().expect("an event is kept until it happens");
+            self.vacant.push(place);
+            self.now = at;
+            self.trace = (self.trace ^ at).wrapping_mul(0x0000_0100_0000_01B3);
+            self.happen(event);
         }
         self.now = end;
     }
@@ -269,11 +260,18 @@ impl World {
 
     fn put_at(&mut self, at: u64, event: Event) {
         self.sequence += 1;
-        self.queue.push(Reverse(Entry { at: at.max(self.now), sequence: self.sequence, event }));
+        let place = self.vacant.pop().unwrap_or(self.events.len());
+        if place == self.events.len() {
+            self.events.push(None);
+        }
+        self.events[place] = Some(event);
+        self.queue.push(Reverse((at.max(self.now), self.sequence, place)));
     }
 
     fn happen(&mut self, event: Event) {
-        if is_loud() && !matches!(event, Event::Control(..) | Event::Shard(..)) {
+        if is_loud()
+            && !matches!(event, Event::Control(..) | Event::Shard(..) | Event::Client(..) | Event::Arrive(..))
+        {
             let text: String = format!("{event:?}").chars().take(220).collect();
             eprintln!("{:>12.3} {text}", self.now as f64 / 1e6);
         }
@@ -336,9 +334,9 @@ impl World {
                 }
             }
         }
-        // A node's own count may be longer by the errors of two clocks.
-        let quarantine = self.judge.origins.values().last().map_or(0, |until| until + 50 * MS);
-        if self.now < quarantine {
+        // Who takes over in a quarantine begins it anew.
+        let begun = self.judge.offices.values().last().map_or(0, |office| office.1);
+        if self.judge.forgotten > 0 && self.now < begun + QUARANTINE_NS {
             return Some("nothing is granted yet".into());
         }
         None

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 
 use fairlock_locktable::{Role, Table};
-use fairlock_protocol::Mode;
+use fairlock_protocol::{Digest, Mode, Resource};
 use fairlock_replication::Stored;
 use fairlock_replication::replica::Part;
 
@@ -30,7 +30,7 @@ pub(crate) struct Watcher {
     rolling: u128,
     part: Option<Part>,
     origin: Option<u32>,
-    locks: BTreeMap<Vec<u8>, Seen>,
+    locks: BTreeMap<String, Seen>,
     /// Sums that are not known to be committed.
     pending: VecDeque<(u64, u128)>,
     sessions: u32,
@@ -45,7 +45,7 @@ pub(crate) struct Judge {
     /// The epochs in which a history began, and until when nothing may be granted in it.
     pub(crate) origins: BTreeMap<u32, u64>,
     /// The sum behind each committed operation, by history, shard and place.
-    truth: BTreeMap<(u32, u16, u64), u128>,
+    truth: BTreeMap<(u32, u16, u64), (u128, usize, u32)>,
     /// Of whom each token is, by shard.
     tokens: BTreeMap<(u16, u64), u64>,
     pub(crate) compared: u64,
@@ -60,6 +60,11 @@ impl World {
         let new = &now.configuration;
         let Some(old) = before.map(|before| &before.configuration) else {
             self.judge.origins.insert(new.epoch.get(), 0);
+            let digest = |name: &String| {
+                let resource = Resource::new(b"", name.as_bytes()).expect("a good name");
+                (new.digest_key.digest(resource), name.clone())
+            };
+            self.digests = self.names.iter().map(digest).collect();
             return;
         };
         assert!(new.epoch >= old.epoch && new.reign >= old.reign, "S5: an epoch went back");
@@ -111,17 +116,27 @@ impl World {
                 quarantine.saturating_sub(now) / MS
             );
             let audit = watcher.changes.is_multiple_of(CHANGES_BETWEEN_AUDITS);
-            look_at_locks(table, watcher, &mut self.judge, shard);
+            look_at_locks(table, &self.digests, watcher, &mut self.judge, shard);
             if audit {
                 table.audit();
             }
         }
+        // A joiner has what its primary had, committed or not, and nobody asks it before it is listed.
+        let listed = self.is_listed(host);
         let desk = self.hosts[host].desk(shard).expect("it was there just now");
+        if !listed {
+            desk.watcher.pending.clear();
+            desk.watcher.locks.clear();
+        }
         let commit = desk.shard.replica().commit_lsn().0;
         while let Some((lsn, sum)) = desk.watcher.pending.front().copied().filter(|(lsn, _)| *lsn <= commit) {
             desk.watcher.pending.pop_front();
-            let known = *self.judge.truth.entry((origin, shard, lsn)).or_insert(sum);
-            assert_eq!(known, sum, "S6: n{host}/{shard} has another history at {lsn}");
+            let known = *self.judge.truth.entry((origin, shard, lsn)).or_insert((sum, host, view));
+            assert_eq!(
+                known.0, sum,
+                "S6: n{host}/{shard}, {part:?} in {view}, has another history of {origin} at {lsn} than n{} in {}",
+                known.1, known.2
+            );
             self.judge.compared += 1;
         }
         if begins {
@@ -155,6 +170,14 @@ impl World {
                 assert!(has, "S4: n{host}/{shard} takes over in {epoch} without {:?}", self.guards[index]);
             }
         }
+    }
+
+    /// Whether a node's present life is a member.
+    fn is_listed(&self, host: usize) -> bool {
+        let members =
+            self.stored().iter().flat_map(|stored| &stored.configuration.members).collect::<Vec<_>>();
+        let life = self.hosts[host].life;
+        members.iter().any(|member| (index_of(&member.node), member.incarnation.get()) == (host, life))
     }
 
     /// Whether a guard is of the present history, and not of one that everybody has forgotten.
@@ -204,19 +227,20 @@ impl World {
 }
 
 /// S1, S3 and S8 of one table.
-fn look_at_locks(table: &Table, watcher: &mut Watcher, judge: &mut Judge, shard: u16) {
+fn look_at_locks(
+    table: &Table,
+    digests: &[(Digest, String)],
+    watcher: &mut Watcher,
+    judge: &mut Judge,
+    shard: u16,
+) {
     assert_eq!(table.counts().overtakes_total, 0, "S8: somebody was overtaken");
     let mut present = BTreeSet::new();
-    let mut digests = Vec::new();
-    table.locks(0, |lock| {
-        digests.push((lock.digest, lock.resource.name.as_bytes().to_vec()));
-        ControlFlow::Continue(())
-    });
-    for (digest, name) in digests {
+    for (digest, name) in digests.iter().filter(|(digest, _)| table.lock(*digest).is_some()) {
         let mut modes: Vec<Mode> = Vec::new();
         let (mut waits, mut granted) = (Vec::new(), Vec::new());
         let seen = watcher.locks.entry(name.clone()).or_default();
-        table.show(digest, 0, |entry| {
+        table.show(*digest, 0, |entry| {
             let label = label_number(entry.label);
             match entry.role {
                 Role::Holder => {
@@ -238,10 +262,10 @@ fn look_at_locks(table: &Table, watcher: &mut Watcher, judge: &mut Judge, shard:
             ControlFlow::Continue(())
         });
         seen.look_at_queue(&waits, &granted);
-        present.insert(name);
+        present.insert(name.as_str());
     }
     for (name, seen) in &mut watcher.locks {
-        if !present.contains(name) {
+        if !present.contains(name.as_str()) {
             seen.waits.clear();
             seen.tokens.clear();
         }

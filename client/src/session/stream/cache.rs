@@ -233,7 +233,7 @@ impl<T> Stream<T> {
         let (inside, left): (Vec<_>, Vec<_>) = all.into_iter().partition(|it| it.look() == Seen::Held);
         self.left_behind = inside;
         for tenure in left {
-            self.submit(Tick::ZERO, Ask::Release(tenure.grant), None, false);
+            self.submit(Tick::ZERO, Ask::Release(tenure.grant, Tick(u64::MAX)), None, false);
         }
         let waits = !self.broken_inside.is_empty() || !self.left_behind.is_empty();
         self.broken_due = waits.then(|| now.after(BROKEN_LOOK));
@@ -256,7 +256,7 @@ impl<T> Stream<T> {
             if seen == Seen::Held {
                 self.left_behind.push(tenure);
             } else {
-                self.submit(Tick::ZERO, Ask::Release(tenure.grant), None, false);
+                self.submit(Tick::ZERO, Ask::Release(tenure.grant, Tick(u64::MAX)), None, false);
             }
         }
         self.tenures.clear();

@@ -173,7 +173,7 @@ impl<T> Stream<T> {
             (&pending.ask, reply),
             (Ask::Acquire(_) | Ask::AcquireAll(_), Reply::Granted(_))
                 | (Ask::Convert { .. }, Reply::Converted(_))
-                | (Ask::Release(_), Reply::Released { .. })
+                | (Ask::Release(..), Reply::Released { .. })
                 | (Ask::Cancel(_), Reply::Withdrawn { .. })
                 | (Ask::Keepalive, Reply::Alive)
                 | (Ask::Close, Reply::Closed)
@@ -194,7 +194,7 @@ impl<T> Stream<T> {
                     self.events.push(Event::Answered(interest, Answer::Granted(hold)));
                 }
                 (alive, interest) => {
-                    self.submit(now, Ask::Release(granted.grant), None, false);
+                    self.submit(now, Ask::Release(granted.grant, Tick(u64::MAX)), None, false);
                     if let (Err(cause), Some(interest)) = (alive, interest) {
                         self.events.push(Event::Answered(interest, Answer::Lost(cause)));
                     }
@@ -251,6 +251,15 @@ impl<T> Stream<T> {
         }
     }
 
+    /// When a grant that is being given back would end by time of its own; `None`: it is not being given back.
+    fn end_left(&self, left: GrantId) -> Option<Tick> {
+        let ends = self.pending.values().filter_map(|pending| match pending.ask {
+            Ask::Release(grant, end) if grant == left => Some(end),
+            _ => None,
+        });
+        ends.min()
+    }
+
     /// The hold of a grant: the one that is entered again, or a new one.
     fn take_hold(&mut self, granted: &Grant, new: impl FnOnce() -> Hold) -> Arc<Hold> {
         if granted.reentered
@@ -259,7 +268,12 @@ impl<T> Stream<T> {
             hold.enter();
             return Arc::clone(hold);
         }
-        let hold = Arc::new(new());
+        let mut hold = new();
+        if granted.reentered {
+            // Its former guard is being given back; the grant's longest hold goes on all the same.
+            hold.end = hold.end.min(self.end_left(granted.grant).unwrap_or(hold.end));
+        }
+        let hold = Arc::new(hold);
         if hold.end < Tick(u64::MAX) {
             self.ends.insert((hold.end, hold.grant));
             self.events.push(Event::Rearm);
@@ -270,8 +284,12 @@ impl<T> Stream<T> {
 
     fn answered_nobody(&mut self, now: Tick, reply: &Reply<'_>) -> Result<(), Fault> {
         match reply {
-            Reply::Granted(granted) if !self.holds.contains_key(&granted.grant) => {
-                self.submit(now, Ask::Release(granted.grant), None, false);
+            // What was answered before may be answered again, when it was said again; then its grant is held or on its way
+            // back, and a second release would take the level of who entered it meanwhile.
+            Reply::Granted(granted)
+                if !self.holds.contains_key(&granted.grant) && self.end_left(granted.grant).is_none() =>
+            {
+                self.submit(now, Ask::Release(granted.grant, Tick(u64::MAX)), None, false);
                 Ok(())
             }
             Reply::Welcome(_) | Reply::Opened { .. } | Reply::Resumed { .. } => {

@@ -1,6 +1,7 @@
 //! The talk of one stream, spoken by hand: what the client says is decoded again, what the server says is encoded here.
 
 mod cached;
+mod entered;
 
 use super::*;
 use crate::session::Spec;

@@ -1,0 +1,57 @@
+//! Grants that are entered again while their former guard is being given back.
+
+use super::*;
+
+fn grant(reentered: bool) -> Reply<'static> {
+    Reply::Granted(reply::Grant {
+        grant: GrantId::from_raw(1 << 32 | 5).unwrap(),
+        token: FencingToken::from_raw(9),
+        fence: 8,
+        mode: fairlock_protocol::Mode::EX,
+        waited_us: 0,
+        previous_owner_died: false,
+        reentered,
+    })
+}
+
+fn reentrant(max_hold_ms: u32) -> Arc<Spec> {
+    Arc::new(Spec { reentrant: true, ..(*spec(max_hold_ms)).clone() })
+}
+
+/// Asks for a lock that is granted, and for it again; then gives the first guard back.
+fn given_back(first: Arc<Spec>) -> (Talk, RequestId, RequestId) {
+    let mut talk = Talk::opened();
+    let asked = talk.acquire_as(1000, 1, first);
+    talk.hear_ok(1001, asked, FLAG_KEPT | FLAG_RENEWED, &grant(false));
+    let hold = Arc::clone(talk.stream.holds.values().next().unwrap());
+    let again = talk.acquire_as(1002, 2, reentrant(0));
+    talk.stream.release(at(1003), &hold);
+    talk.said();
+    (talk, asked, again)
+}
+
+/// The simulation of whole cells found a guard that was valid when the server had let others in (S4).
+#[test]
+fn who_enters_a_grant_that_is_given_back_has_it_no_longer_than_it_lasts() {
+    let (mut talk, _, again) = given_back(spec(2000));
+    talk.hear_ok(1010, again, FLAG_KEPT, &grant(true));
+    let hold = Arc::clone(talk.stream.holds.values().next().unwrap());
+    assert_eq!(
+        hold.end,
+        at(1000 + 2000 - 20 - 10),
+        "the longest hold of the grant, counted from its own request"
+    );
+}
+
+/// The simulation of whole cells found that a request which was said again, and so answered twice, gave its grant back
+/// twice: the second time from under who had entered it meanwhile (S4).
+#[test]
+fn an_answer_that_comes_twice_gives_nothing_back_twice() {
+    let (mut talk, asked, again) = given_back(spec(0));
+    talk.hear_ok(1010, asked, 0, &grant(false));
+    assert_eq!(talk.said(), Vec::<String>::new(), "its grant is on its way back already");
+    talk.hear_ok(1011, again, FLAG_KEPT, &grant(true));
+    talk.hear_ok(1012, asked, 0, &grant(false));
+    assert_eq!(talk.said(), Vec::<String>::new(), "and is held again");
+    assert_eq!(talk.stream.holds.len(), 1);
+}
