@@ -18,7 +18,6 @@ impl Config {
         self.describe_running(&mut page, &default);
         page.line("\n# What clients may use up; reaching one is a counted refusal.\n[limits]");
         self.limits.describe(&mut page, &default.limits);
-        self.cell.describe(&mut page);
         self.register.describe(&mut page, &default.register);
         self.describe_namespaces(&mut page);
         self.cell.describe(&mut page);
