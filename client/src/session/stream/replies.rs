@@ -203,6 +203,14 @@ impl<T> Stream<T> {
             (Reply::Converted(granted), _) => {
                 if let Some(hold) = self.holds.get(&granted.grant) {
                     hold.convert(granted);
+                    // Another guard of the grant has asked for less meanwhile, and may have got it by now.
+                    for later in self.pending.values() {
+                        if let Ask::Convert { grant, mode, .. } = later.ask
+                            && grant == granted.grant
+                        {
+                            hold.weaken(mode);
+                        }
+                    }
                 }
                 if let Some(interest) = pending.interest {
                     self.events.push(Event::Answered(interest, Answer::Converted));

@@ -1,13 +1,14 @@
 //! Grants that are entered again while their former guard is being given back.
 
 use super::*;
+use fairlock_protocol::Mode;
 
 fn grant(reentered: bool) -> Reply<'static> {
     Reply::Granted(reply::Grant {
         grant: GrantId::from_raw(1 << 32 | 5).unwrap(),
         token: FencingToken::from_raw(9),
         fence: 8,
-        mode: fairlock_protocol::Mode::EX,
+        mode: Mode::EX,
         waited_us: 0,
         previous_owner_died: false,
         reentered,
@@ -41,6 +42,21 @@ fn who_enters_a_grant_that_is_given_back_has_it_no_longer_than_it_lasts() {
         at(1000 + 2000 - 20 - 10),
         "the longest hold of the grant, counted from its own request"
     );
+}
+
+/// The simulation of whole cells found a guard that was EX again when the server had made it NL (S2).
+#[test]
+fn a_conversion_that_comes_late_gives_no_more_than_was_asked_for_since() {
+    let (mut talk, _, again) = given_back(spec(0));
+    talk.hear_ok(1010, again, FLAG_KEPT, &grant(true));
+    let hold = Arc::clone(talk.stream.holds.values().next().unwrap());
+    let convert = |mode| Ask::Convert { grant: hold.grant, mode, wait: Wait::Forever };
+    let first = talk.stream.submit(at(1011), convert(Mode::EX), Some(3), false).unwrap();
+    hold.weaken(Mode::NL);
+    talk.stream.submit(at(1012), convert(Mode::NL), Some(4), false).unwrap();
+    let Reply::Granted(converted) = grant(false) else { panic!() };
+    talk.hear_ok(1013, first, FLAG_KEPT, &Reply::Converted(converted));
+    assert_eq!(hold.facts().mode, Mode::NL);
 }
 
 /// The simulation of whole cells found that a request which was said again, and so answered twice, gave its grant back
