@@ -31,7 +31,8 @@ pub(crate) fn cluster(order: &ClusterArgs, reach: &Reach) -> Result<u8, Failure>
 /// What was done, for scripts.
 #[derive(Debug, Serialize)]
 struct Done<'a> {
-    done: &'static str,
+    #[serde(rename = "done")]
+    what: &'static str,
     took_ms: u128,
     epoch: u32,
     /// The primary's endpoint since.
@@ -41,7 +42,7 @@ struct Done<'a> {
 fn tell(reach: &Reach, what: &'static str, text: &str, done: &Fulfilled) -> Result<u8, Failure> {
     if reach.json {
         let Fulfilled { took, epoch, primary, .. } = done;
-        print::document(&Done { done: what, took_ms: took.as_millis(), epoch: *epoch, primary })?;
+        print::document(&Done { what, took_ms: took.as_millis(), epoch: *epoch, primary })?;
     } else {
         print::out(&format!("{text}, after {}; epoch {}\n", human(done.took), done.epoch))?;
     }

@@ -17,8 +17,8 @@ use fairlock_shm::beacon::Beacon;
 
 use crate::clock;
 use crate::connection::{ConnectionKey, Peer};
-use crate::driver::{Driver, Event, Flush, LinkId, Patience, WatchId, Watched};
-use crate::lanes::{Adoption, ControlLane, Inbox, PeerStream, ShardLane, ToControl, ToShard};
+use crate::driver::{Driver, Event, Flush, LinkId, Patience, WatchId};
+use crate::lanes::{Adoption, ControlLane, Inbox, ShardLane, ToControl, ToShard};
 use crate::patience::Temper;
 use crate::rings::{Rings, Stamps};
 use crate::shard::{Output, Shard, Watch};
@@ -337,46 +337,6 @@ impl ShardThread {
         }
     }
 
-    /// Takes a stream with another node in.
-    fn adopt_peer(&mut self, now: Tick, stream: PeerStream) {
-        match self.driver.attach(stream.socket) {
-            Ok(link) => {
-                self.driver.read_on(link);
-                self.streams_begun += 1;
-                let key = LinkKey(self.streams_begun);
-                *place(&mut self.peers, link.slot()) = Some((link, key));
-                self.shard.peer_linked(now, key, stream.peer, stream.dialed);
-            }
-            Err(error) => tracing::warn!(%error, "a stream with another node could not be taken"),
-        }
-    }
-
-    fn stream_of(&self, link: LinkId) -> Option<LinkKey> {
-        let (known, key) = (*self.peers.get(link.slot() as usize)?)?;
-        (known == link).then_some(key)
-    }
-
-    /// Sends what is to be said to other nodes: before anything else, because everybody waits for their answers.
-    fn write_to_peers(&mut self) {
-        let (peers, driver) = (&self.peers, &mut self.driver);
-        let link_of =
-            |key: LinkKey| peers.iter().flatten().find(|(_, known)| *known == key).map(|(link, _)| *link);
-        let ended = self.shard.take_peer_out(|key, out| {
-            if let Some(link) = link_of(key) {
-                driver.send(link, out);
-            }
-        });
-        for key in ended {
-            let Some(at) = self.peers.iter().position(|peer| peer.is_some_and(|(_, known)| known == key))
-            else {
-                continue;
-            };
-            if let Some((link, _)) = self.peers[at].take() {
-                self.driver.close(link, Flush::Queued);
-            }
-        }
-    }
-
     fn connection_of(&self, link: LinkId) -> Option<ConnectionKey> {
         let (known, connection) = (*self.links.get(link.slot() as usize)?)?;
         (known == link).then_some(connection)
@@ -487,30 +447,6 @@ impl ShardThread {
         }
     }
 
-    fn watch(&mut self, session: SessionKey, descriptor: std::os::fd::OwnedFd, watched: Watched) {
-        match self.driver.watch(descriptor, watched) {
-            Ok(watch) => {
-                *place(&mut self.watches, watch.slot()) = Some((watch, session));
-                *place(&mut self.watched, session.slot) = Some((session, watch));
-            }
-            Err(error) => {
-                tracing::error!(%error, "a process cannot be watched; its session ends");
-                self.shard.process_gone(clock::now(), session);
-            }
-        }
-    }
-
-    fn unwatch(&mut self, session: SessionKey) {
-        let known = self.watched.get(session.slot as usize).copied().flatten();
-        if let Some((known, watch)) = known
-            && known == session
-        {
-            self.driver.unwatch(watch);
-            *place(&mut self.watched, session.slot) = None;
-            *place(&mut self.watches, watch.slot()) = None;
-        }
-    }
-
     /// Publishes the shard's numbers for the metrics page; its weight only now and then.
     fn publish(&mut self, now: Tick) {
         let weigh = self.weigh_at.is_some_and(|at| now >= at);
@@ -535,5 +471,7 @@ impl ShardThread {
 }
 
 mod memory;
+mod peers;
 #[cfg(test)]
 mod tests;
+mod watching;

@@ -80,12 +80,10 @@ impl Typed {
             return false;
         }
         // A terminal gives whole lines; what they say does not matter.
-        match self.0.as_mut().map(|stdin| stdin.lock().read(&mut [0; 1024])) {
-            Some(Ok(1..)) => true,
-            _ => {
-                self.0 = None;
-                false
-            }
+        if let Some(Ok(1..)) = self.0.as_mut().map(|stdin| stdin.lock().read(&mut [0; 1024])) {
+            return true;
         }
+        self.0 = None;
+        false
     }
 }

@@ -88,7 +88,7 @@ impl From<&NodeLine> for Member {
 }
 
 /// Whether it is a member.
-fn counts(line: &&NodeLine) -> bool {
+fn counts(line: &NodeLine) -> bool {
     matches!(line.part, NodePart::Primary | NodePart::Backup)
 }
 
@@ -106,7 +106,7 @@ impl Document {
             primary: told(&report.primary),
             node: report.node.clone(),
             role: report.part.name(),
-            members: report.nodes.iter().filter(counts).map(Member::from).collect(),
+            members: report.nodes.iter().filter(|line| counts(line)).map(Member::from).collect(),
             joining: report.nodes.iter().filter(|line| !counts(line)).map(Member::from).collect(),
             copies: report.copies,
             min_copies: report.copies_min,

@@ -33,6 +33,9 @@ impl Replica {
     }
 
     /// The next piece of the snapshot that was begun on this stream.
+    ///
+    /// # Panics
+    /// When the joiner's snapshot was over already.
     pub fn offer_piece(&mut self, key: LinkKey, bytes: Vec<u8>, last: bool) {
         let Some(link) = self.link(key) else { return };
         if let Stage::Follows(Progress { joiner: Some(joiner), .. }) = &mut link.stage {

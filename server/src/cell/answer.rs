@@ -16,8 +16,8 @@ use super::{Caller, Introduction, Trouble};
 pub(crate) fn answer(me: &Introduction, socket: TcpStream, limit: Duration) -> Result<Caller, Trouble> {
     let mut wire = Wire::new(socket, Limit::of(limit))?;
     match meet(me, &mut wire) {
-        Ok((Presentation { member, epoch, .. }, purpose)) => {
-            Ok(Caller { member, purpose, epoch, socket: wire.into_socket()? })
+        Ok((Presentation { member, .. }, purpose)) => {
+            Ok(Caller { member, purpose, socket: wire.into_socket()? })
         }
         Err(trouble) => {
             wire.part();

@@ -58,8 +58,6 @@ pub(crate) struct Caller {
     pub(crate) member: Member,
     /// What it wants.
     pub(crate) purpose: Purpose,
-    /// Newest epoch it knows; 0 for none.
-    pub(crate) epoch: u32,
     /// The stream behind the introduction: nothing more was read, without delay, blocking.
     pub(crate) socket: OwnedFd,
 }

@@ -11,7 +11,7 @@ pub(crate) enum Keeping {
     /// The state directory.
     Alone(NodeState),
     /// The register. The directory is this node's lock: whoever has it is the only life of the node on this machine (R13).
-    Cell(Box<Desk>, StateDirectory),
+    Cell(Box<Desk>, #[expect(dead_code, reason = "a lock is held, not read")] StateDirectory),
 }
 
 impl Keeping {

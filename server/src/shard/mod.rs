@@ -10,10 +10,12 @@
 mod admin;
 mod cluster;
 mod effects;
+mod gate;
 mod handshake;
 mod joining;
 mod locks;
 mod messages;
+mod office;
 mod reading;
 pub(crate) mod replicated;
 mod resume;
@@ -124,6 +126,7 @@ pub(crate) enum Watch {
 }
 
 /// One shard.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, none a state of another")]
 pub(crate) struct Shard {
     settings: Settings,
     table: Table,

@@ -9,18 +9,14 @@ use std::collections::VecDeque;
 
 use fairlock_locktable::command::Command;
 use fairlock_locktable::{Effects, Settings as TableSettings, Table, operation};
-use fairlock_protocol::reply::Refused;
-use fairlock_protocol::{
-    Epoch, Liveness, Refusal, Reply, RequestId, Role, SessionId, ShardId, Tick, Whereabouts,
-};
+use fairlock_protocol::{Role, ShardId, Tick};
 use fairlock_replication::message::{Message, Round};
 use fairlock_replication::replica::{Input, LinkKey, Order, Output as Wish, Part, Peer, Replica};
 
 use super::Shard;
 use super::joining::Join;
-use super::sessions::Presence;
-use crate::connection::{ConnectionKey, Phase};
-use crate::lanes::{CellNews, ToControl, ToShard};
+use crate::connection::ConnectionKey;
+use crate::lanes::{ToControl, ToShard};
 
 /// Operations between two comparisons of the members' tables (S6), and the first byte of the entry that compares.
 const COMPARE_EVERY: u64 = 4096;
@@ -43,25 +39,25 @@ pub(crate) struct CellFacts {
 
 impl CellFacts {
     /// Whether clients can be told of any node.
-    fn is_known(&self) -> bool {
+    pub(super) fn is_known(&self) -> bool {
         self.epoch > 0 && !self.nodes.is_empty()
     }
 }
 
 /// What one pass wrote, and what it waits for.
 #[derive(Debug)]
-struct Batch {
-    round: Round,
-    writes: Vec<(ConnectionKey, usize)>,
-    closes: Vec<(ConnectionKey, bool)>,
-    to_shards: Vec<(ShardId, ToShard)>,
+pub(super) struct Batch {
+    pub(super) round: Round,
+    pub(super) writes: Vec<(ConnectionKey, usize)>,
+    pub(super) closes: Vec<(ConnectionKey, bool)>,
+    pub(super) to_shards: Vec<(ShardId, ToShard)>,
 }
 
 /// What has waited long enough, but for bytes, which go to their connections at once.
 #[derive(Debug, Default)]
-struct Free {
-    closes: Vec<(ConnectionKey, bool)>,
-    to_shards: Vec<(ShardId, ToShard)>,
+pub(super) struct Free {
+    pub(super) closes: Vec<(ConnectionKey, bool)>,
+    pub(super) to_shards: Vec<(ShardId, ToShard)>,
 }
 
 /// A stream with another node.
@@ -75,25 +71,25 @@ struct Stream {
 #[derive(Debug)]
 pub(super) struct Replicated {
     pub(super) replica: Replica,
-    facts: CellFacts,
+    pub(super) facts: CellFacts,
     /// What a new table is made of.
     pub(super) table: TableSettings,
     /// The cell's time is this much ahead of this node's clock.
-    ahead_ns: i128,
+    pub(super) ahead_ns: i128,
     /// Moment of the newest operation.
     pub(super) moment: Tick,
     operation: Vec<u8>,
     streams: Vec<Stream>,
     pub(super) written: Vec<ConnectionKey>,
-    batches: VecDeque<Batch>,
+    pub(super) batches: VecDeque<Batch>,
     /// What everybody has acknowledged: it leaves at the end of the pass, not to be taken for something that was made there.
-    free: Free,
+    pub(super) free: Free,
     /// A snapshot on its way, here or from here.
     pub(super) join: Join,
     was_serving: bool,
     /// When rounds were begun that have not come back, and when the newest was that has.
-    begun: VecDeque<(Round, Tick)>,
-    confirmed: Tick,
+    pub(super) begun: VecDeque<(Round, Tick)>,
+    pub(super) confirmed: Tick,
     /// Streams to end.
     hang_ups: Vec<LinkKey>,
 }
@@ -229,16 +225,6 @@ impl Shard {
         }
     }
 
-    /// Where bytes for a connection wait for their round; `None` when they need not wait.
-    pub(super) fn held_out(&mut self, key: ConnectionKey) -> Option<&mut Vec<u8>> {
-        let replicated = self.replicated.as_mut().filter(|_| self.holds_back)?;
-        let connection = self.connections.at_mut(key)?;
-        if !std::mem::replace(&mut connection.is_holding, true) {
-            replicated.written.push(key);
-        }
-        Some(&mut connection.held)
-    }
-
     /// A stream with another node stands.
     pub(crate) fn peer_linked(&mut self, now: Tick, key: LinkKey, peer: Peer, dialed: bool) {
         self.now = self.now.max(now);
@@ -273,42 +259,6 @@ impl Shard {
             replicated.replica.step(self.now, Input::Order(order));
         }
         self.follow_replica();
-    }
-
-    /// What the configuration says now.
-    fn know_cell(&mut self, facts: CellFacts) {
-        if let Some(replicated) = &mut self.replicated {
-            replicated.facts = facts;
-        }
-        if self.serves() {
-            self.tell_nodes_to_all();
-        }
-    }
-
-    /// Tells every client, also those that only stand by, which nodes there are and that this one serves.
-    fn tell_nodes_to_all(&mut self) {
-        for key in self.connections.keys() {
-            let phase = self.connections.at(key).map(|connection| connection.phase);
-            if matches!(phase, Some(Phase::Welcomed | Phase::Talking | Phase::Bound(_))) {
-                self.tell_nodes(key);
-            }
-        }
-    }
-
-    /// Tells a client that opened or resumed a session where the other nodes are.
-    pub(super) fn tell_nodes(&mut self, key: ConnectionKey) {
-        let Some(replicated) = &self.replicated else { return };
-        if replicated.facts.is_known() {
-            let (epoch, nodes) = (replicated.facts.epoch, replicated.facts.nodes.clone());
-            self.reply(key, RequestId::NOTICE, 0, &Reply::Members(Whereabouts { epoch, endpoints: &nodes }));
-        }
-    }
-
-    /// Refuses what only the primary can do, and says where that is.
-    pub(super) fn refuse_not_primary(&mut self, key: ConnectionKey, request: RequestId) {
-        let facts = self.replicated.as_ref().map(|replicated| replicated.facts.clone()).unwrap_or_default();
-        let primary = Some(Whereabouts { epoch: facts.epoch, endpoints: &facts.primary });
-        self.refuse(key, request, Refused { primary, ..Refusal::NotPrimary.into() });
     }
 
     /// Takes in what other nodes said, and what follows from it.
@@ -440,133 +390,6 @@ impl Shard {
         }
     }
 
-    /// Goes on where the log ends: the cell's time from the newest moment, and everybody's lease from now.
-    fn begin_office(&mut self) {
-        let Some(replicated) = &mut self.replicated else { return };
-        let Some(epoch) = Epoch::new(replicated.replica.view()) else { return };
-        replicated.ahead_ns = i128::from(replicated.moment.0) - i128::from(self.now.0);
-        replicated.confirmed = Tick::ZERO;
-        (self.settings.epoch, self.session_seq, self.draining) = (epoch, 0, false);
-        self.meet_sessions();
-        self.apply(Command::TakeOver(epoch));
-        self.tell_nodes_to_all();
-        tracing::info!(shard = self.settings.me.0, epoch = epoch.get(), "in office");
-    }
-
-    /// The doors get to know the sessions that the table has.
-    fn meet_sessions(&mut self) {
-        (self.presences, self.visiting) = (Vec::new(), 0);
-        let me = self.settings.me;
-        let (mut all, mut visitors) = (Vec::new(), Vec::new());
-        let end = self.table.sessions(0, |view| {
-            all.push(Presence {
-                session: view.key,
-                id: view.id,
-                connection: None,
-                liveness: Liveness::Heartbeat,
-                renewable: view.renewable && !view.visiting,
-                kept: view.kept_sent,
-                acknowledged: view.acknowledged,
-            });
-            if view.visiting {
-                visitors.push(view.id);
-            }
-            std::ops::ControlFlow::Continue(())
-        });
-        assert!(end.is_none(), "nobody stopped the visit");
-        for presence in all {
-            self.note_presence(presence);
-        }
-        self.visiting = visitors.len() as u64;
-        // The end of one may have been told by the primary before to nobody.
-        for id in visitors {
-            self.output.to_shards.push((id.home(), ToShard::SessionSought { id, by: me }));
-        }
-    }
-
-    /// Everybody is sent on; what waited for a round is void.
-    fn leave_office(&mut self) {
-        let Some(replicated) = &mut self.replicated else { return };
-        // Connections that were to end end, without what was to be said before; the rest is void.
-        let closes = replicated.batches.drain(..).flat_map(|batch| batch.closes);
-        self.output.close.extend(closes.chain(std::mem::take(&mut replicated.free).closes));
-        replicated.begun.clear();
-        replicated.written.clear();
-        (self.presences, self.visiting) = (Vec::new(), 0);
-        self.openings.clear();
-        self.parked.clear();
-        self.holds_back = false;
-        self.output.to_shards.clear();
-        for key in self.connections.keys() {
-            let Some(connection) = self.connections.at_mut(key) else { continue };
-            // Whoever is owed an answer learns that it will not come: from the end of the connection.
-            let is_owed = connection.forget_held() && connection.phase != Phase::Ending;
-            if is_owed || matches!(connection.phase, Phase::Bound(_) | Phase::Opening) {
-                self.refuse_not_primary(key, RequestId::NOTICE);
-                self.end_connection(key, true);
-            }
-        }
-        tracing::info!(shard = self.settings.me.0, "out of office");
-    }
-
-    /// Lets go what everybody has acknowledged.
-    fn release(&mut self) {
-        let Some(replicated) = &mut self.replicated else { return };
-        let released = replicated.replica.released();
-        while let Some(&(round, begun)) = replicated.begun.front()
-            && round <= released
-        {
-            replicated.begun.pop_front();
-            replicated.confirmed = begun;
-        }
-        while replicated.batches.front().is_some_and(|batch| batch.round <= released) {
-            let Some(batch) = replicated.batches.pop_front() else { return };
-            for (key, bytes) in batch.writes {
-                let Some(connection) = self.connections.at_mut(key) else { continue };
-                connection.let_go(bytes);
-                if !std::mem::replace(&mut connection.dirty, true) {
-                    self.output.dirty.push(key);
-                }
-            }
-            replicated.free.closes.extend(batch.closes);
-            replicated.free.to_shards.extend(batch.to_shards);
-        }
-    }
-
-    /// Everything that has waited long enough leaves.
-    fn set_free(&mut self) {
-        let Some(replicated) = &mut self.replicated else { return };
-        self.output.close.append(&mut replicated.free.closes);
-        self.output.to_shards.append(&mut replicated.free.to_shards);
-    }
-
-    /// Ends the pass towards other nodes: what was written waits for this pass's round.
-    pub(super) fn end_replicated_pass(&mut self) {
-        self.tell_joiner();
-        let Some(replicated) = &mut self.replicated else { return };
-        if !self.holds_back {
-            replicated.replica.end_pass(self.now, false);
-            return self.set_free();
-        }
-        let closes = std::mem::take(&mut self.output.close);
-        let to_shards = std::mem::take(&mut self.output.to_shards);
-        let wants = !replicated.written.is_empty() || !closes.is_empty() || !to_shards.is_empty();
-        let round = replicated.replica.end_pass(self.now, wants);
-        if wants {
-            let connections = &mut self.connections;
-            let held = |key| Some((key, connections.at_mut(key)?.hold()));
-            let writes = replicated.written.drain(..).filter_map(held).collect();
-            let round = round.unwrap_or_default();
-            replicated.batches.push_back(Batch { round, writes, closes, to_shards });
-        }
-        let newest = replicated.replica.round();
-        if replicated.begun.back().is_none_or(|(round, _)| *round < newest) {
-            replicated.begun.push_back((newest, self.now));
-        }
-        self.release();
-        self.set_free();
-    }
-
     /// Hands out the bytes for other nodes, and which streams are to end after them.
     pub(crate) fn take_peer_out(&mut self, send: impl FnMut(LinkKey, &mut Vec<u8>)) -> Vec<LinkKey> {
         let Some(replicated) = &mut self.replicated else { return Vec::new() };
@@ -577,24 +400,5 @@ impl Shard {
     /// When the replica has something to do by itself.
     pub(super) fn replica_due(&self) -> Option<Tick> {
         self.replicated.as_ref()?.replica.next_due()
-    }
-
-    /// A shard that inherited a visiting session asks whether it is alive.
-    pub(super) fn session_sought(&mut self, id: SessionId, by: ShardId) {
-        if self.table.session(id).is_none() {
-            let why = fairlock_locktable::command::Ended::Expired;
-            self.output.to_shards.push((by, ToShard::SessionOver { id, why }));
-        }
-    }
-
-    /// What the cell's configuration says now.
-    pub(super) fn cell_news(&mut self, news: CellNews) {
-        self.settings.cell = news.cell;
-        self.settings.digest_key = news.digest_key;
-        self.settings.epoch = news.epoch;
-        if let Some(until) = news.quarantine_until {
-            self.settings.quarantine_until = until;
-        }
-        self.know_cell(news.facts);
     }
 }

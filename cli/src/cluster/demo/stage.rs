@@ -110,6 +110,7 @@ impl Stage {
     fn start_etcd(&self, program: &Path, peer: SocketAddr) -> Result<Child, Failure> {
         let (clients, peers) = (format!("http://{}", self.register), format!("http://{peer}"));
         let data = self.directory.join("etcd");
+        let member = format!("demo={peers}");
         let arguments: [&OsStr; 15] = [
             program.as_os_str(),
             "--name".as_ref(),
@@ -125,7 +126,7 @@ impl Stage {
             "--initial-advertise-peer-urls".as_ref(),
             peers.as_ref(),
             "--initial-cluster".as_ref(),
-            &OsStr::new(&format!("demo={peers}")).to_owned(),
+            member.as_ref(),
         ];
         self.leashed("etcd", &arguments)
     }

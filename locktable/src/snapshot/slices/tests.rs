@@ -63,7 +63,7 @@ impl House {
             let asking = self.story.asking(self.session, Mode::EX, Wait::Try);
             let resource = Resource::new(b"", name.as_bytes()).unwrap();
             let max_hold_ms = if self.named.is_multiple_of(5) { 700 } else { 0 };
-            let asking = named(Acquire { resource, label, max_hold_ms, ..asking });
+            let asking = named(Acquire { resource, max_hold_ms, label, ..asking });
             self.apply(Command::Acquire(asking));
             let given = granted(&self.effects, asking.request);
             self.held.push((self.session, given.grant));

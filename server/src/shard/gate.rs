@@ -1,0 +1,75 @@
+//! What a pass wrote waits for its round, in order: bytes for clients, ends of connections, messages to other shards (R3, R9).
+
+use super::Shard;
+use super::replicated::Batch;
+use crate::connection::ConnectionKey;
+
+impl Shard {
+    /// Where bytes for a connection wait for their round; `None` when they need not wait.
+    pub(super) fn held_out(&mut self, key: ConnectionKey) -> Option<&mut Vec<u8>> {
+        let replicated = self.replicated.as_mut().filter(|_| self.holds_back)?;
+        let connection = self.connections.at_mut(key)?;
+        if !std::mem::replace(&mut connection.is_holding, true) {
+            replicated.written.push(key);
+        }
+        Some(&mut connection.held)
+    }
+
+    /// Lets go what everybody has acknowledged.
+    pub(super) fn release(&mut self) {
+        let Some(replicated) = &mut self.replicated else { return };
+        let released = replicated.replica.released();
+        while let Some(&(round, begun)) = replicated.begun.front()
+            && round <= released
+        {
+            replicated.begun.pop_front();
+            replicated.confirmed = begun;
+        }
+        while replicated.batches.front().is_some_and(|batch| batch.round <= released) {
+            let Some(batch) = replicated.batches.pop_front() else { return };
+            for (key, bytes) in batch.writes {
+                let Some(connection) = self.connections.at_mut(key) else { continue };
+                connection.let_go(bytes);
+                if !std::mem::replace(&mut connection.dirty, true) {
+                    self.output.dirty.push(key);
+                }
+            }
+            replicated.free.closes.extend(batch.closes);
+            replicated.free.to_shards.extend(batch.to_shards);
+        }
+    }
+
+    /// Everything that has waited long enough leaves.
+    fn set_free(&mut self) {
+        let Some(replicated) = &mut self.replicated else { return };
+        self.output.close.append(&mut replicated.free.closes);
+        self.output.to_shards.append(&mut replicated.free.to_shards);
+    }
+
+    /// Ends the pass towards other nodes: what was written waits for this pass's round.
+    pub(super) fn end_replicated_pass(&mut self) {
+        self.tell_joiner();
+        let Some(replicated) = &mut self.replicated else { return };
+        if !self.holds_back {
+            replicated.replica.end_pass(self.now, false);
+            return self.set_free();
+        }
+        let closes = std::mem::take(&mut self.output.close);
+        let to_shards = std::mem::take(&mut self.output.to_shards);
+        let wants = !replicated.written.is_empty() || !closes.is_empty() || !to_shards.is_empty();
+        let round = replicated.replica.end_pass(self.now, wants);
+        if wants {
+            let connections = &mut self.connections;
+            let held = |key| Some((key, connections.at_mut(key)?.hold()));
+            let writes = replicated.written.drain(..).filter_map(held).collect();
+            let round = round.unwrap_or_default();
+            replicated.batches.push_back(Batch { round, writes, closes, to_shards });
+        }
+        let newest = replicated.replica.round();
+        if replicated.begun.back().is_none_or(|(round, _)| *round < newest) {
+            replicated.begun.push_back((newest, self.now));
+        }
+        self.release();
+        self.set_free();
+    }
+}

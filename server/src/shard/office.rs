@@ -1,0 +1,138 @@
+//! An office begins or ends: what a shard does when its node becomes the primary of its cell, or is it no more, and what
+//! clients are told of who is.
+
+use fairlock_locktable::command::Command;
+use fairlock_protocol::reply::Refused;
+use fairlock_protocol::{Epoch, Liveness, Refusal, Reply, RequestId, SessionId, ShardId, Tick, Whereabouts};
+
+use super::Shard;
+use super::replicated::CellFacts;
+use super::sessions::Presence;
+use crate::connection::{ConnectionKey, Phase};
+use crate::lanes::{CellNews, ToShard};
+
+impl Shard {
+    /// What the configuration says now.
+    fn know_cell(&mut self, facts: CellFacts) {
+        if let Some(replicated) = &mut self.replicated {
+            replicated.facts = facts;
+        }
+        if self.serves() {
+            self.tell_nodes_to_all();
+        }
+    }
+
+    /// Tells every client, also those that only stand by, which nodes there are and that this one serves.
+    fn tell_nodes_to_all(&mut self) {
+        for key in self.connections.keys() {
+            let phase = self.connections.at(key).map(|connection| connection.phase);
+            if matches!(phase, Some(Phase::Welcomed | Phase::Talking | Phase::Bound(_))) {
+                self.tell_nodes(key);
+            }
+        }
+    }
+
+    /// Tells a client that opened or resumed a session where the other nodes are.
+    pub(super) fn tell_nodes(&mut self, key: ConnectionKey) {
+        let Some(replicated) = &self.replicated else { return };
+        if replicated.facts.is_known() {
+            let (epoch, nodes) = (replicated.facts.epoch, replicated.facts.nodes.clone());
+            self.reply(key, RequestId::NOTICE, 0, &Reply::Members(Whereabouts { epoch, endpoints: &nodes }));
+        }
+    }
+
+    /// Refuses what only the primary can do, and says where that is.
+    pub(super) fn refuse_not_primary(&mut self, key: ConnectionKey, request: RequestId) {
+        let facts = self.replicated.as_ref().map(|replicated| replicated.facts.clone()).unwrap_or_default();
+        let primary = Some(Whereabouts { epoch: facts.epoch, endpoints: &facts.primary });
+        self.refuse(key, request, Refused { primary, ..Refusal::NotPrimary.into() });
+    }
+
+    /// Goes on where the log ends: the cell's time from the newest moment, and everybody's lease from now.
+    pub(super) fn begin_office(&mut self) {
+        let Some(replicated) = &mut self.replicated else { return };
+        let Some(epoch) = Epoch::new(replicated.replica.view()) else { return };
+        replicated.ahead_ns = i128::from(replicated.moment.0) - i128::from(self.now.0);
+        replicated.confirmed = Tick::ZERO;
+        (self.settings.epoch, self.session_seq, self.draining) = (epoch, 0, false);
+        self.meet_sessions();
+        self.apply(Command::TakeOver(epoch));
+        self.tell_nodes_to_all();
+        tracing::info!(shard = self.settings.me.0, epoch = epoch.get(), "in office");
+    }
+
+    /// The doors get to know the sessions that the table has.
+    fn meet_sessions(&mut self) {
+        (self.presences, self.visiting) = (Vec::new(), 0);
+        let me = self.settings.me;
+        let (mut all, mut visitors) = (Vec::new(), Vec::new());
+        let end = self.table.sessions(0, |view| {
+            all.push(Presence {
+                session: view.key,
+                id: view.id,
+                connection: None,
+                liveness: Liveness::Heartbeat,
+                renewable: view.renewable && !view.visiting,
+                kept: view.kept_sent,
+                acknowledged: view.acknowledged,
+            });
+            if view.visiting {
+                visitors.push(view.id);
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        assert!(end.is_none(), "nobody stopped the visit");
+        for presence in all {
+            self.note_presence(presence);
+        }
+        self.visiting = visitors.len() as u64;
+        // The end of one may have been told by the primary before to nobody.
+        for id in visitors {
+            self.output.to_shards.push((id.home(), ToShard::SessionSought { id, by: me }));
+        }
+    }
+
+    /// Everybody is sent on; what waited for a round is void.
+    pub(super) fn leave_office(&mut self) {
+        let Some(replicated) = &mut self.replicated else { return };
+        // Connections that were to end end, without what was to be said before; the rest is void.
+        let closes = replicated.batches.drain(..).flat_map(|batch| batch.closes);
+        self.output.close.extend(closes.chain(std::mem::take(&mut replicated.free).closes));
+        replicated.begun.clear();
+        replicated.written.clear();
+        (self.presences, self.visiting) = (Vec::new(), 0);
+        self.openings.clear();
+        self.parked.clear();
+        self.holds_back = false;
+        self.output.to_shards.clear();
+        for key in self.connections.keys() {
+            let Some(connection) = self.connections.at_mut(key) else { continue };
+            // Whoever is owed an answer learns that it will not come: from the end of the connection.
+            let is_owed = connection.forget_held() && connection.phase != Phase::Ending;
+            if is_owed || matches!(connection.phase, Phase::Bound(_) | Phase::Opening) {
+                self.refuse_not_primary(key, RequestId::NOTICE);
+                self.end_connection(key, true);
+            }
+        }
+        tracing::info!(shard = self.settings.me.0, "out of office");
+    }
+
+    /// A shard that inherited a visiting session asks whether it is alive.
+    pub(super) fn session_sought(&mut self, id: SessionId, by: ShardId) {
+        if self.table.session(id).is_none() {
+            let why = fairlock_locktable::command::Ended::Expired;
+            self.output.to_shards.push((by, ToShard::SessionOver { id, why }));
+        }
+    }
+
+    /// What the cell's configuration says now.
+    pub(super) fn cell_news(&mut self, news: CellNews) {
+        self.settings.cell = news.cell;
+        self.settings.digest_key = news.digest_key;
+        self.settings.epoch = news.epoch;
+        if let Some(until) = news.quarantine_until {
+            self.settings.quarantine_until = until;
+        }
+        self.know_cell(news.facts);
+    }
+}
