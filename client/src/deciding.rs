@@ -216,6 +216,9 @@ impl Session {
     }
 
     /// The shard that owns a name.
+    ///
+    /// # Panics
+    /// When it is no name.
     pub fn shard_of(&self, wanted: &Wanted) -> ShardId {
         let spec = wanted.spec();
         let resource = spec.resource().expect("whoever asks has checked the name");
