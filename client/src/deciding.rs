@@ -218,7 +218,7 @@ impl Session {
     /// The shard that owns a name.
     ///
     /// # Panics
-    /// When the name is none: whoever asks has checked it.
+    /// When it is no name.
     pub fn shard_of(&self, wanted: &Wanted) -> ShardId {
         let spec = wanted.spec();
         let resource = spec.resource().expect("whoever asks has checked the name");

@@ -193,7 +193,7 @@ impl Shard {
     /// A shard that knows nothing yet.
     ///
     /// # Panics
-    /// When the shard is none of those there are.
+    /// When there is no such shard.
     pub fn new(birth: Birth, now: Tick) -> Shard {
         let Birth { me, shards, ttl_max, profile, index_key, rules, entropy } = birth;
         let epoch = Epoch::new(1).expect("1 is an epoch");

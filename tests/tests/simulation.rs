@@ -4,6 +4,8 @@
 //! `FAIRLOCK_SEED=7 cargo test -p fairlock-tests --test simulation one_seed -- --nocapture` replays one seed exactly;
 //! `FAIRLOCK_SEEDS=100000` makes the run longer, and `FAIRLOCK_SEED` says where it begins.
 
+#![allow(clippy::cast_precision_loss, reason = "numbers for people")]
+
 #[path = "simulation/mod.rs"]
 mod simulation;
 

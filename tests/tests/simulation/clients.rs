@@ -429,9 +429,9 @@ impl World {
         match news {
             News::Granted(ticket, held) => self.granted(client, ticket, vec![held]),
             News::GrantedAll(ticket, held) => self.granted(client, ticket, held),
-            News::Converted(ticket) => self.answered(client, ticket, Asked::Converted),
-            News::Refused(ticket, refusal) => self.answered(client, ticket, Asked::Refused(refusal)),
-            News::Lost(ticket, _) => self.answered(client, ticket, Asked::Lost),
+            News::Converted(ticket) => self.answered(client, ticket, &Asked::Converted),
+            News::Refused(ticket, _) => self.answered(client, ticket, &Asked::Refused),
+            News::Lost(ticket, _) => self.answered(client, ticket, &Asked::Lost),
             News::Over(cause) => {
                 self.trace("over", client as u64, 0, 0);
                 let said = matches!(cause, fairlock::LostCause::Session(_));

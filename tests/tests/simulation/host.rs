@@ -19,7 +19,7 @@ use super::tables::Watcher;
 use super::{Event, US, World};
 
 /// Longest lease.
-pub(crate) const TTL_MAX: Duration = Duration::from_secs(60);
+pub(crate) const TTL_MAX: Duration = Duration::from_mins(1);
 
 /// What has arrived for a control thread.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(crate) enum Task {
     Peer(u64, usize, Peer),
     /// A client's connection that was made to another shard, with what it said.
     Adopt(u64, Vec<u8>),
-    Parcel(u64, usize, Parcel),
+    Parcel(u64, Parcel),
 }
 
 /// One shard's thread.
@@ -204,15 +204,8 @@ impl World {
         }
     }
 
-    pub(super) fn parcel_for_node(
-        &mut self,
-        host: usize,
-        shard: u16,
-        number: u64,
-        side: usize,
-        parcel: Parcel,
-    ) {
-        self.task(host, shard, Task::Parcel(number, side, parcel));
+    pub(super) fn parcel_for_node(&mut self, host: usize, shard: u16, number: u64, parcel: Parcel) {
+        self.task(host, shard, Task::Parcel(number, parcel));
     }
 
     /// Something has arrived for a shard's thread.
@@ -243,7 +236,7 @@ impl World {
         *last
     }
 
-    pub(super) fn to_shard(&mut self, host: usize, from: u16, to: u16, task: Task) {
+    pub(super) fn tell_shard(&mut self, host: usize, from: u16, to: u16, task: Task) {
         let at = self.lane(host, from, to);
         let life = self.hosts[host].life;
         self.put_at(at, Event::Task(host, life, to, task));
@@ -272,14 +265,14 @@ impl World {
                 }
                 Errand::Dialed(member, probe, outcome, streams) => {
                     for (stream, shard) in streams.into_iter().zip(0..) {
-                        self.to_shard(host, CONTROL, shard, Task::Peer(stream, 0, peer(&member)));
+                        self.tell_shard(host, CONTROL, shard, Task::Peer(stream, 0, peer(&member)));
                     }
                     (Told::Dialed { member, probe, outcome }, None)
                 }
             };
             self.decide(host, now, told);
             if let Some((shard, task)) = after {
-                self.to_shard(host, CONTROL, shard, task);
+                self.tell_shard(host, CONTROL, shard, task);
             }
         }
         self.decide(host, now, Told::Tick);
@@ -296,7 +289,7 @@ impl World {
                 Duty::Dial { member, probe } => self.dial(host, member, probe),
                 Duty::Tell(letters) => {
                     for (letter, shard) in letters.into_iter().zip(0..) {
-                        self.to_shard(host, CONTROL, shard, Task::Letter(letter));
+                        self.tell_shard(host, CONTROL, shard, Task::Letter(letter));
                     }
                 }
                 Duty::Became(standing) => {

@@ -43,6 +43,8 @@ const FAULTS_NS: u64 = 10_000 * MS;
 const HEAL_NS: u64 = 30_000 * MS;
 /// Longest quarantine after the longest lease here.
 const QUARANTINE_NS: u64 = 2100 * MS;
+/// How late something that was begun before takes effect.
+const LATE_NS: u64 = 2500 * MS;
 /// How long the healed cell goes on, and then has to come to rest (L2, L6).
 const CALM_NS: u64 = 1500 * MS;
 const REST_NS: u64 = 20_000 * MS;
@@ -208,6 +210,8 @@ impl World {
         self.put(500 * MS, Event::Fault);
         self.run_to(FAULTS_NS);
         self.heal();
+        // What is under way to the register may still take effect.
+        self.run_to(self.now + LATE_NS);
         let deadline = self.now + HEAL_NS;
         while let Some(missing) = self.unsettled().or_else(|| self.without_session()) {
             assert!(self.now < deadline, "L1, L4: not back after {} ms: {missing}", HEAL_NS / MS);

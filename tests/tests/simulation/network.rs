@@ -159,7 +159,7 @@ impl World {
         match end {
             End::Node(host, life, shard) => {
                 if life != 0 && self.hosts[host].life == life {
-                    self.parcel_for_node(host, shard, number, side, parcel);
+                    self.parcel_for_node(host, shard, number, parcel);
                 } else {
                     self.nobody_there(number, side, host, &parcel);
                 }
@@ -217,10 +217,12 @@ impl World {
         let Some(stream) = self.network.streams.remove(&number) else { return };
         for (side, end) in stream.ends.into_iter().enumerate() {
             match end {
-                End::Node(host, life, shard) if self.hosts[host].life == life && !stream.closed[side] => {
-                    if stream.early[side].is_none() {
-                        self.parcel_for_node(host, shard, number, side, Parcel::Close);
-                    }
+                End::Node(host, life, shard)
+                    if self.hosts[host].life == life
+                        && !stream.closed[side]
+                        && stream.early[side].is_none() =>
+                {
+                    self.parcel_for_node(host, shard, number, Parcel::Close);
                 }
                 End::Client(client, life) if self.clients[client].life == life => {
                     self.clients[client].inbox.push_back((number, Parcel::Close));

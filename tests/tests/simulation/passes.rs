@@ -80,7 +80,7 @@ impl World {
                     return Some((number, 1));
                 }
             }
-            Task::Parcel(number, _, parcel) => match (desk.peers.contains_key(&number), parcel) {
+            Task::Parcel(number, parcel) => match (desk.peers.contains_key(&number), parcel) {
                 (true, Parcel::Bytes(bytes)) => desk.shard.peer_received(LinkKey(number), &bytes),
                 (true, _) => {
                     desk.peers.remove(&number);
@@ -142,11 +142,11 @@ impl World {
                     stream.ends[1] = End::Node(host, life, to);
                     stream.early[1] = Some(Vec::new());
                 }
-                self.to_shard(host, shard, to, Task::Adopt(number, received));
+                self.tell_shard(host, shard, to, Task::Adopt(number, received));
             }
         }
         for (to, letter) in doings.letters {
-            self.to_shard(host, shard, to, Task::Letter(letter));
+            self.tell_shard(host, shard, to, Task::Letter(letter));
         }
         for note in doings.notes {
             let at = self.lane(host, shard, CONTROL);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fairlock::deciding::{Held, Wanted};
-use fairlock_protocol::{Mode, OwnerId, Refusal, RequestId, ShardId, Tick, Wait};
+use fairlock_protocol::{Mode, OwnerId, RequestId, ShardId, Tick, Wait};
 
 use super::{MS, World};
 
@@ -36,7 +36,7 @@ pub(crate) struct Ask {
 #[derive(Debug)]
 pub(crate) enum Asked {
     Converted,
-    Refused(Refusal),
+    Refused,
     Lost,
 }
 
@@ -84,7 +84,12 @@ impl World {
             let longest = if self.draining { 0 } else { self.random.below(200) * MS };
             let until = self.now + if self.random.once_in(4) { longest } else { longest / 10 };
             let shard = ask.place.0.0;
-            self.trace("granted", client as u64, ticket, held.token().map_or(0, |token| token.get()));
+            self.trace(
+                "granted",
+                client as u64,
+                ticket,
+                held.token().map_or(0, fairlock_protocol::FencingToken::get),
+            );
             let entered = self.guards.iter().any(|guard| guard.held.is(&held));
             self.guards.push(Guard { client, shard, held, until, converts: false });
             let index = self.guards.len() - 1;
@@ -136,7 +141,7 @@ impl World {
         }
     }
 
-    pub(super) fn answered(&mut self, client: usize, ticket: u64, asked: Asked) {
+    pub(super) fn answered(&mut self, client: usize, ticket: u64, asked: &Asked) {
         let Some(ask) = self.clients[client].program.asks.remove(&ticket) else { return };
         let Some(held) = ask.converts else { return };
         for index in 0..self.guards.len() {
@@ -171,11 +176,7 @@ impl World {
             60..72 => self.ask_for_several(client, local),
             72..82 => self.convert_one(client, local),
             82..90 => self.give_up_one(client, local),
-            90 => {
-                if self.random.once_in(8) {
-                    self.close_session(client, local);
-                }
-            }
+            90 if self.random.once_in(8) => self.close_session(client, local),
             _ => {}
         }
     }
