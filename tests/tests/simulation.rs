@@ -70,7 +70,9 @@ fn report(all: &[Summary], seconds: f64) {
         sum(|one| one.forgotten)
     );
     print!("{:<24}", "");
-    STATES.iter().for_each(|state| print!("{state:>15}"));
+    for state in STATES {
+        print!("{state:>15}");
+    }
     println!();
     for (kind, name) in KINDS.iter().enumerate() {
         print!("{name:<24}");
