@@ -17,6 +17,7 @@ use crate::cell::desk::CellEvent;
 use crate::connection::{ConnectionKey, Peer};
 use crate::driver::Waker;
 use crate::shard::replicated::CellFacts;
+use crate::state::snapshot::FileSum;
 
 /// Messages one lane holds; a sender with more keeps them back.
 const LANE_MESSAGES: usize = 1024;
@@ -188,11 +189,30 @@ pub(crate) enum ToControl {
     Stopped {
         /// Which shard.
         shard: u16,
-        /// Sessions with a live lease it left behind.
-        live_sessions: u32,
+        /// What it left behind.
+        left: Left,
         /// Why, when it was not asked to.
         error: Option<std::io::Error>,
     },
+}
+
+/// What a shard left behind when it stopped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left {
+    /// Sessions.
+    pub(crate) sessions: u32,
+    /// Sessions that hold something.
+    pub(crate) holders: u32,
+    /// It waited for older leases to end.
+    pub(crate) recovering: bool,
+    /// The sum of what it wrote down of everything it knew; `None` when it did not.
+    pub(crate) file: Option<FileSum>,
+}
+
+impl Left {
+    /// Nobody knows what: as much as there can be.
+    pub(crate) const UNKNOWN: Left =
+        Left { sessions: u32::MAX, holders: u32::MAX, recovering: false, file: None };
 }
 
 /// The sending end of one lane to a shard.

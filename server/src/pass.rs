@@ -18,10 +18,11 @@ use fairlock_shm::beacon::Beacon;
 use crate::clock;
 use crate::connection::{ConnectionKey, Peer};
 use crate::driver::{Driver, Event, Flush, LinkId, Patience, WatchId, Watched};
-use crate::lanes::{Adoption, ControlLane, Inbox, PeerStream, ShardLane, ToControl, ToShard};
+use crate::lanes::{Adoption, ControlLane, Inbox, Left, PeerStream, ShardLane, ToControl, ToShard};
 use crate::patience::Temper;
 use crate::rings::{Rings, Stamps};
 use crate::shard::{Output, Shard, Watch};
+use crate::state::SnapshotPlace;
 use crate::stats::ShardStats;
 
 /// Passes between two publications of a busy shard's numbers.
@@ -93,6 +94,8 @@ pub(crate) struct ShardThread {
     write_backlog_bytes: usize,
     /// Unwritten bytes beyond which a connection's requests wait.
     write_pause_bytes: usize,
+    /// Where everything is written down at the end.
+    snapshots: Option<SnapshotPlace>,
 }
 
 /// Says that a shard's thread panicked, in a program where that does not end the process: a server that has lost part of
@@ -107,7 +110,7 @@ impl Drop for LastWord {
         if std::thread::panicking() {
             let error = Some(io::Error::other("the shard's thread panicked"));
             // How many sessions it leaves is not known, and nobody may take the stop for a clean one.
-            self.control.send(ToControl::Stopped { shard: self.shard, live_sessions: u32::MAX, error });
+            self.control.send(ToControl::Stopped { shard: self.shard, left: Left::UNKNOWN, error });
         }
     }
 }
@@ -129,8 +132,10 @@ impl ShardThread {
         temper: Temper,
         stats: Arc<ShardStats>,
         (write_backlog_bytes, number, beacon): (usize, u16, Option<Arc<Beacon>>),
+        snapshots: Option<SnapshotPlace>,
     ) -> ShardThread {
         ShardThread {
+            snapshots,
             peers: Vec::new(),
             streams_begun: 0,
             rings: Rings::default(),
@@ -174,8 +179,25 @@ impl ShardThread {
             }
         }
         self.hang_up();
-        let live_sessions = self.shard.sessions_with_grants();
-        self.wiring.control.send(ToControl::Stopped { shard, live_sessions, error });
+        let left = self.leave(error.is_none());
+        self.wiring.control.send(ToControl::Stopped { shard, left, error });
+    }
+
+    /// What is left behind at the end of the thread. After a failure nothing is written down: nobody knows what of it was
+    /// said to others.
+    fn leave(&mut self, in_order: bool) -> Left {
+        // What other shards said of sessions before they stopped counts.
+        let now = clock::now();
+        while in_order && self.take_messages(now) {}
+        let place = self.snapshots.take().filter(|_| in_order);
+        let file = place.and_then(|place| match self.shard.write_down(now, &place) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                tracing::error!(shard = self.number, %error, "what is held cannot be written down");
+                None
+            }
+        });
+        self.shard.left(file)
     }
 
     fn pass(&mut self) -> io::Result<()> {
@@ -359,14 +381,16 @@ impl ShardThread {
     /// Sends what is to be said to other nodes: before anything else, because everybody waits for their answers.
     fn write_to_peers(&mut self) {
         let (peers, driver) = (&self.peers, &mut self.driver);
-        let link_of = |key: LinkKey| peers.iter().flatten().find(|(_, known)| *known == key).map(|(link, _)| *link);
+        let link_of =
+            |key: LinkKey| peers.iter().flatten().find(|(_, known)| *known == key).map(|(link, _)| *link);
         let ended = self.shard.take_peer_out(|key, out| {
             if let Some(link) = link_of(key) {
                 driver.send(link, out);
             }
         });
         for key in ended {
-            let Some(at) = self.peers.iter().position(|peer| peer.is_some_and(|(_, known)| known == key)) else {
+            let Some(at) = self.peers.iter().position(|peer| peer.is_some_and(|(_, known)| known == key))
+            else {
                 continue;
             };
             if let Some((link, _)) = self.peers[at].take() {

@@ -11,7 +11,8 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use fairlock_locktable::{Limits, NamespaceRules, Settings as TableSettings, Table};
-use fairlock_protocol::{CellId, DigestKey, ShardId, Tick};
+use fairlock_protocol::{CellId, DigestKey, Epoch, MacKey, ShardId, Tick};
+use fairlock_replication::Fresh;
 use fairlock_replication::profile::Profile;
 use fairlock_replication::replica::Replica;
 use fairlock_shm::beacon::{BEACON_SHARDS, Beacon};
@@ -27,7 +28,9 @@ use crate::lanes::{ControlLane, ShardLane};
 use crate::pass::{ShardThread, Wiring};
 use crate::patience::{Temper, wake_cost};
 use crate::shard::{Settings, Shard};
-use crate::state::{Beginning, NodeState, StateDirectory, default_directory};
+use crate::state::{
+    Beginning, Begun, NodeState, Past, Pasts, SnapshotPlace, StateDirectory, default_directory, snapshot,
+};
 use crate::stats::ShardStats;
 
 /// Descriptors we ask for, when the hard limit allows.
@@ -78,6 +81,8 @@ struct Start {
     write_backlog_bytes: usize,
     beacon: Option<Arc<Beacon>>,
     profile: Option<Profile>,
+    past: Option<Past>,
+    snapshots: Option<SnapshotPlace>,
 }
 
 const _: () = assert!(SHARDS_MAX as usize <= BEACON_SHARDS, "every shard has a line in the beacon");
@@ -109,7 +114,8 @@ impl Server {
         };
         let directory = StateDirectory::open(&path)?;
         let tcp = config.listen.iter().map(|&address| bind_tcp(address)).collect::<Result<Vec<_>, _>>()?;
-        let addresses: Vec<SocketAddr> = tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let addresses: Vec<SocketAddr> =
+            tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let doors = crate::control::Doors::open(&config)?;
         let count = shard_count(&config);
         let workers = spawn_workers(count, &config)?;
@@ -117,14 +123,17 @@ impl Server {
         let in_cell = config.cell.is_told();
         let founding = in_cell.then(|| crate::cell::found(&config, &addresses, count, &path)).transpose()?;
         let profile = founding.as_ref().map(|founding| founding.profile);
+        let index_key = random_key()?.0[0];
         let (mut alone, mut lock) = (None, None);
-        let beginning = if founding.is_some() {
+        let (beginning, past) = if founding.is_some() {
             lock = Some(directory);
-            Beginning::unknown()
+            (Beginning::unknown(), Inheritance::default())
         } else {
-            let (state, beginning) = NodeState::begin(directory, unix_seconds(), CellId(random()?), clock::now)?;
-            alone = Some(state);
-            beginning
+            let begun = begin(directory, &config, count, index_key)?;
+            let past =
+                Inheritance::of(&begun.state, begun.pasts, begun.unusable.map(|why| why.to_string()), count)?;
+            alone = Some(begun.state);
+            (begun.beginning, past)
         };
         let mut ready = Ready {
             tcp: addresses,
@@ -137,14 +146,18 @@ impl Server {
             recovering_ms: milliseconds_until(beginning.recovering_until),
             pid: std::process::id(),
         };
-        let cell = Cell { beginning, started, profile, digest_key: random_key()?, index_key: random_key()?.0[0] };
+        let digest_key = past.digest_key.map_or_else(random_key, Ok)?;
+        let cell = Cell { beginning, started, profile, digest_key, index_key };
         let listeners = tcp.into_iter().map(OwnedFd::from).collect();
-        let parts = set_off(&config, &cell, workers, listeners)?;
+        let unusable = past.unusable.clone();
+        let parts = set_off(&config, &cell, workers, listeners, past)?;
+        if let Some(why) = unusable {
+            let what = "the sessions of the run before are forgotten: its snapshot cannot be used";
+            parts.alarms.raise("snapshot", format!("{what}: {why}"));
+        }
         let (told, settled) = mpsc::channel();
         let keeping = match (founding, alone, lock) {
-            (Some(founding), _, Some(lock)) => {
-                Keeping::Cell(Box::new(founding.begin(&parts.control)?), lock)
-            }
+            (Some(founding), _, Some(lock)) => Keeping::Cell(Box::new(founding.begin(&parts.control)?), lock),
             (_, Some(state), _) => Keeping::Alone(state),
             _ => unreachable!("a node is alone or has a cell"),
         };
@@ -174,6 +187,53 @@ impl Server {
     }
 }
 
+/// What a run has of the one before.
+#[derive(Default)]
+struct Inheritance {
+    digest_key: Option<DigestKey>,
+    shards: Vec<Past>,
+    /// Where it leaves the same to the next one, a place for each shard.
+    places: Vec<SnapshotPlace>,
+    unusable: Option<String>,
+}
+
+impl Inheritance {
+    fn of(
+        state: &NodeState,
+        pasts: Option<Pasts>,
+        unusable: Option<String>,
+        shards: u16,
+    ) -> Result<Inheritance, StartError> {
+        let place = |_| SnapshotPlace::of(state.directory()).map_err(StartError::Resources);
+        let places = (0..shards).map(place).collect::<Result<_, _>>()?;
+        let (digest_key, shards) =
+            pasts.map_or((None, Vec::new()), |pasts| (Some(pasts.digest_key), pasts.shards));
+        Ok(Inheritance { digest_key, shards, places, unusable })
+    }
+}
+
+/// Reads what the run before left, and makes durable that a new one begins.
+fn begin(
+    directory: StateDirectory,
+    config: &Config,
+    shards: u16,
+    index_key: u64,
+) -> Result<Begun, StartError> {
+    let fresh = Fresh { cell: CellId(random()?), mac_key: MacKey(random()?.to_le_bytes()) };
+    let epoch = Epoch::new(1).expect("1 is an epoch");
+    let (limits, rules) = (config.table_limits(), config.table_rules());
+    // The epoch is the snapshot's.
+    let table = |shard| TableSettings { epoch, shard, index_key, limits, rules: rules.clone() };
+    let begun = NodeState::begin(
+        directory,
+        unix_seconds(),
+        fresh,
+        |directory, record| snapshot::read(directory, record, shards, clock::now(), table),
+        clock::now,
+    );
+    Ok(begun?)
+}
+
 /// What all shards of a run have in common.
 struct Cell {
     beginning: Beginning,
@@ -190,6 +250,7 @@ fn set_off(
     cell: &Cell,
     workers: Vec<Worker>,
     mut listeners: Vec<OwnedFd>,
+    past: Inheritance,
 ) -> Result<ControlParts, StartError> {
     let (control_lane, from_shards, doorbell) = ControlLane::new().map_err(StartError::Resources)?;
     let (processors, wake) = (processors(), wake_cost());
@@ -197,8 +258,16 @@ fn set_off(
     let wakers: Vec<Waker> = workers.iter().map(|worker| worker.waker.clone()).collect();
     let alarms = Alarms::default();
     let beacon = light_beacon();
-    let mut parts =
-        ControlParts { lanes: vec![], stats: vec![], threads: vec![], from_shards, doorbell, alarms, beacon, control: control_lane.clone() };
+    let mut parts = ControlParts {
+        lanes: vec![],
+        stats: vec![],
+        threads: vec![],
+        from_shards,
+        doorbell,
+        alarms,
+        beacon,
+        control: control_lane.clone(),
+    };
     let mut wirings: Vec<Wiring> = Vec::new();
     for waker in &wakers {
         let (lane, inbox) = ShardLane::new(waker.clone());
@@ -215,6 +284,7 @@ fn set_off(
             wirings[from].shards.push(lane);
         }
     }
+    let (mut pasts, mut places) = (past.shards.into_iter(), past.places.into_iter());
     for ((worker, wiring), me) in workers.into_iter().zip(wirings).zip(0_u16..) {
         let stats = Arc::new(ShardStats::default());
         parts.stats.push(stats.clone());
@@ -232,6 +302,8 @@ fn set_off(
             beacon: parts.beacon.clone(),
             index_key: cell.index_key,
             profile: cell.profile,
+            past: pasts.next(),
+            snapshots: places.next(),
             // The first shard accepts; a connection moves to the shard it names.
             listeners: std::mem::take(&mut listeners),
             wiring,
@@ -342,15 +414,23 @@ fn serve(shard: u16, mut driver: Box<dyn driver::Driver>, start: Start) {
     }
     let (epoch, me) = (settings.epoch, settings.me);
     let table_settings = TableSettings { epoch, shard: me, index_key, limits, rules };
-    let table = Table::new(table_settings.clone());
+    let (table, past) = match start.past {
+        Some(mut past) => {
+            (std::mem::replace(&mut past.table, Table::new(table_settings.clone())), Some(past))
+        }
+        None => (Table::new(table_settings.clone()), None),
+    };
     let entropy =
         Box::new(|| random().unwrap_or_else(|error| panic!("the kernel gives no randomness: {error}")));
     let mut shard_state = Shard::new(settings, table, stats.clone(), alarms, entropy);
     if let Some(profile) = profile {
         shard_state.replicate(Replica::new(profile), table_settings);
     }
+    if let Some(past) = past {
+        shard_state.go_on(clock::now(), &past);
+    }
     let rest = (write_backlog_bytes, shard, beacon);
-    ShardThread::new(shard_state, driver, wiring, temper, stats, rest).run();
+    ShardThread::new(shard_state, driver, wiring, temper, stats, rest, start.snapshots).run();
 }
 
 /// One shard for each processor but one, which is the control thread's and everybody else's.

@@ -22,6 +22,7 @@ Examples:
 
 With only one of --listen and --socket given, the other's default is opened when nobody else has it.
 Prints one JSON line on stdout when it listens. SIGTERM drains: holders have --drain to release, then it exits 0.
+What is held or waited for then goes on at the next start; --drain 0 restarts at once.
 Exits with 69 when it cannot listen, with 78 for a bad configuration or state directory.";
 
 /// `serve`.

@@ -19,14 +19,14 @@ use super::accepting::Acceptor;
 use super::admin::{Admin, Answer};
 use super::alarms::Alarms;
 use super::binding::SocketFile;
-use super::keeping::Keeping;
 use super::greeting::{Greeted, Greetings};
+use super::keeping::Keeping;
 use super::sharing;
 use super::stopping::{Phase, Signals, StopReason, Stopper};
 use super::{ControlParts, DoorCounts, Doors, ExitReport};
+use crate::cell::desk::CellEvent;
 use crate::clock;
 use crate::config::Config;
-use crate::cell::desk::CellEvent;
 use crate::lanes::{Asker, ShardLane, ToControl, ToShard};
 use crate::metrics::{self, NodeNumbers};
 use crate::server::Ready;
@@ -376,8 +376,8 @@ impl Steward {
                     self.horizon_wanted_ms = self.horizon_wanted_ms.max(Some(ttl_ms));
                 }
                 ToControl::Idle { shard } => self.shards.is_idle(shard),
-                ToControl::Stopped { shard, live_sessions, error } => {
-                    self.shards.has_stopped(shard, live_sessions);
+                ToControl::Stopped { shard, left, error } => {
+                    self.shards.has_stopped(shard, left);
                     let unasked = !matches!(self.phase, Phase::Stopping { .. });
                     if unasked || error.is_some() {
                         self.shard_failed(shard, error, now);

@@ -86,7 +86,7 @@ impl Shard {
         let text =
             format!("a client knows epoch {epoch} of this cell, the state directory only {ours}: it is old");
         self.alarms.raise("memory", text);
-        if self.table.counts().grants_total == 0 {
+        if self.table.counts().grants_total == self.granted_before {
             let wait = fairlock_protocol::tick::quarantine(self.settings.ttl_max);
             self.settings.quarantine_until = self.settings.quarantine_until.max(self.now.after(wait));
         }

@@ -14,6 +14,7 @@ mod locks;
 mod messages;
 mod reading;
 pub(crate) mod replicated;
+mod restart;
 mod resume;
 mod sessions;
 #[cfg(test)]
@@ -146,6 +147,10 @@ pub(crate) struct Shard {
     draining: bool,
     idle_told: bool,
     now: Tick,
+    /// The table's time is this much ahead of the clock, where it went on after the server, or the host, was restarted.
+    ahead_ns: i64,
+    /// Grants that were given before this run.
+    granted_before: u64,
     passes: u64,
     /// Lists and the like that this pass may still answer.
     pages_left: usize,
@@ -195,6 +200,8 @@ impl Shard {
             draining: false,
             idle_told: false,
             now: Tick::ZERO,
+            ahead_ns: 0,
+            granted_before: 0,
             passes: 0,
             pages_left: 0,
             memory_alarm: false,

@@ -10,7 +10,9 @@ use std::collections::VecDeque;
 use fairlock_locktable::command::Command;
 use fairlock_locktable::{Effects, Settings as TableSettings, Table, operation};
 use fairlock_protocol::reply::Refused;
-use fairlock_protocol::{Epoch, Liveness, Refusal, Reply, RequestId, Role, SessionId, ShardId, Tick, Whereabouts};
+use fairlock_protocol::{
+    Epoch, Liveness, Refusal, Reply, RequestId, Role, SessionId, ShardId, Tick, Whereabouts,
+};
 use fairlock_replication::message::{Message, Round};
 use fairlock_replication::replica::{Input, LinkKey, Order, Output as Wish, Part, Peer, Replica};
 
@@ -18,7 +20,6 @@ use super::Shard;
 use super::sessions::Presence;
 use crate::connection::{ConnectionKey, Phase};
 use crate::lanes::{Asker, CellNews, ToControl, ToShard};
-
 
 /// Operations between two comparisons of the members' tables (S6), and the first byte of the entry that compares.
 const COMPARE_EVERY: u64 = 4096;
@@ -172,17 +173,21 @@ impl Shard {
 
     /// Why nothing can be granted although this node serves: too few others have a copy.
     pub(super) fn lacks_copies(&self) -> bool {
-        self.replicated.as_ref().is_some_and(|replicated| replicated.facts.copies < replicated.facts.copies_min)
+        self.replicated
+            .as_ref()
+            .is_some_and(|replicated| replicated.facts.copies < replicated.facts.copies_min)
     }
 
     /// The table's time.
     pub(super) fn moment(&self) -> Tick {
-        self.replicated.as_ref().map_or(self.now, |replicated| replicated.moment_at(self.now))
+        let alone = || Tick(self.now.0.saturating_add_signed(self.ahead_ns));
+        self.replicated.as_ref().map_or_else(alone, |replicated| replicated.moment_at(self.now))
     }
 
     /// When this node's clock shows a moment of the table.
     pub(super) fn tick_of(&self, moment: Tick) -> Tick {
-        self.replicated.as_ref().map_or(moment, |replicated| replicated.tick_of(moment))
+        let alone = || Tick(moment.0.saturating_add_signed(-self.ahead_ns));
+        self.replicated.as_ref().map_or_else(alone, |replicated| replicated.tick_of(moment))
     }
 
     /// The moment until which leases of clients on this host are confirmed: everybody has answered a round sent then (R9).
@@ -419,7 +424,10 @@ impl Shard {
             if let [COMPARISON, theirs @ ..] = bytes {
                 // Whoever differs could not take over: better it ends, and joins again with what the others have.
                 let ours = self.table.rolling().to_le_bytes();
-                assert_eq!(theirs, ours, "S6: this node's table differs from the primary's; it stops, and joins anew");
+                assert_eq!(
+                    theirs, ours,
+                    "S6: this node's table differs from the primary's; it stops, and joins anew"
+                );
                 continue;
             }
             effects.clear();
@@ -431,7 +439,9 @@ impl Shard {
             });
             replicated.moment = moment;
             if let Err(malformed) = applied {
-                panic!("the primary's operation cannot be read ({malformed}); this node cannot go on with its table");
+                panic!(
+                    "the primary's operation cannot be read ({malformed}); this node cannot go on with its table"
+                );
             }
         }
         self.effects = effects;
@@ -465,7 +475,7 @@ impl Shard {
     }
 
     /// The doors get to know the sessions that the table has.
-    fn meet_sessions(&mut self) {
+    pub(super) fn meet_sessions(&mut self) {
         (self.presences, self.visiting) = (Vec::new(), 0);
         let me = self.settings.me;
         let (mut all, mut visitors) = (Vec::new(), Vec::new());
@@ -475,6 +485,7 @@ impl Shard {
                 id: view.id,
                 connection: None,
                 liveness: Liveness::Heartbeat,
+                to_watch: false,
                 renewable: view.renewable && !view.visiting,
                 kept: view.kept_sent,
                 acknowledged: view.acknowledged,
