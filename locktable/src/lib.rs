@@ -35,6 +35,7 @@ mod marks;
 mod names;
 pub mod operation;
 mod queue;
+mod reassert;
 mod record;
 mod release;
 mod rolling;

@@ -60,6 +60,8 @@ mod tag {
     pub(super) const NOTICE: u8 = 15;
     pub(super) const MARK: u8 = 16;
     pub(super) const END: u8 = 17;
+    /// Tokens whose grants were claimed after a loss; in the lists.
+    pub(super) const REASSERTED: u8 = 18;
 }
 
 /// Why pieces do not make a table.

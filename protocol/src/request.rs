@@ -8,6 +8,7 @@ use crate::mode::Mode;
 use crate::name::Resource;
 use crate::opening::{read_open, write_open};
 use crate::priority::Priority;
+use crate::proof::Proof;
 use crate::refusal::Refusal;
 use crate::wire::{Frame, Malformed, Reader, Writer};
 use alloc::vec::Vec;
@@ -29,6 +30,7 @@ pub mod kind {
     pub const CONFIRM: u8 = 0x15;
     pub const ACQUIRE_ALL: u8 = 0x16;
     pub const LOOK: u8 = 0x17;
+    pub const REASSERT: u8 = 0x18;
     pub const LIST: u8 = 0x20;
     pub const SHOW: u8 = 0x21;
     pub const SESSIONS: u8 = 0x22;
@@ -162,6 +164,8 @@ pub enum Request<'a> {
     },
     /// A broken grant is no longer used.
     Confirm(GrantId),
+    /// A grant of a session before the server lost its memory is held on.
+    Reassert(Reassert<'a>),
     /// Through shared memory: a word that somebody waits for was left; look at it. Nothing answers it.
     Look,
     /// Names in use whose name begins with `prefix`, a page at a time.
@@ -199,6 +203,19 @@ pub enum Request<'a> {
         /// At once.
         force: bool,
     },
+}
+
+/// What a client held when the server lost its memory, and what proves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reassert<'a> {
+    /// The session that held it.
+    pub session: SessionId,
+    /// Its token.
+    pub token: FencingToken,
+    /// What came with the grant.
+    pub proof: Proof,
+    /// What is held, and how it is to be held on: as it would be asked for now. It does not wait.
+    pub acquire: Acquire<'a>,
 }
 
 const ACQUIRE_REENTRANT: u8 = 1;
@@ -242,6 +259,13 @@ impl<'a> Request<'a> {
             }
             kind::CONFIRM => Request::Confirm(read_grant(&mut r)?),
             kind::LOOK => Request::Look,
+            kind::REASSERT => {
+                let session = read_session(&mut r)?;
+                let token = FencingToken::from_raw(r.u64("token")?).ok_or(Malformed::Illegal("token"))?;
+                let proof = Proof(r.u128("proof")?);
+                let acquire = read_acquire(r)?;
+                return Ok(Request::Reassert(Reassert { session, token, proof, acquire }));
+            }
             kind::LIST => Request::List { cursor: r.u64("cursor")?, prefix: r.remaining() },
             kind::SHOW => {
                 let cursor = r.u64("cursor")?;
@@ -294,6 +318,11 @@ impl<'a> Request<'a> {
             }
             Request::Confirm(grant) => write_number(begin(out, kind::CONFIRM), grant.get()),
             Request::Look => begin(out, kind::LOOK).finish(),
+            Request::Reassert(reassert) => {
+                let mut w = begin(out, kind::REASSERT);
+                w.u64(reassert.session.get()).u64(reassert.token.get()).u128(reassert.proof.0);
+                write_acquire(&reassert.acquire, w);
+            }
             Request::List { cursor, prefix } => {
                 assert!(prefix.len() <= NAME_BYTES_MAX, "a prefix is no longer than a name");
                 let mut w = begin(out, kind::LIST);

@@ -10,7 +10,7 @@ use core::time::Duration;
 
 use fairlock_protocol::limits::TTL_MAX;
 use fairlock_protocol::tick::quarantine;
-use fairlock_protocol::{CellId, Epoch, MacKey};
+use fairlock_protocol::{CellId, DigestKey, Epoch, MacKey};
 
 use crate::record::Record;
 
@@ -34,6 +34,8 @@ pub struct Fresh {
     pub cell: CellId,
     /// A key for the proofs of grants.
     pub mac_key: MacKey,
+    /// A key for the digests of names.
+    pub digest_key: DigestKey,
 }
 
 impl ColdStart {
@@ -51,11 +53,12 @@ impl ColdStart {
         unix_s: u64,
         fresh: Fresh,
     ) -> Result<ColdStart, EpochsExhausted> {
-        let (snapshot, mac_key, clean) = (None, Some(fresh.mac_key), false);
+        let (snapshot, clean) = (None, false);
+        let (mac_key, digest_key) = (Some(fresh.mac_key), Some(fresh.digest_key));
         let Some(stored) = stored else {
             assert_ne!(fresh.cell, CellId(0), "a cell has an id");
             let (cell, epoch, ttl_horizon) = (fresh.cell, Epoch::first_at(unix_s), Duration::ZERO);
-            let record = Record { cell, epoch, ttl_horizon, clean, snapshot, mac_key };
+            let record = Record { cell, epoch, ttl_horizon, clean, snapshot, mac_key, digest_key };
             return Ok(ColdStart { record, quarantine: Duration::ZERO, new_cell: true, goes_on: false });
         };
         let epoch = stored.epoch.next().ok_or(EpochsExhausted)?;
@@ -63,8 +66,9 @@ impl ColdStart {
         // After a clean stop no lease is alive but those in the snapshot, whatever the horizon was.
         let is_over = stored.clean && stored.snapshot.is_none();
         let ttl_horizon = if is_over { Duration::ZERO } else { stored.ttl_horizon };
-        let mac_key = stored.mac_key.or(mac_key);
-        let record = Record { cell: stored.cell, epoch, ttl_horizon, clean, snapshot, mac_key };
+        let (mac_key, digest_key) = (stored.mac_key.or(mac_key), stored.digest_key.or(digest_key));
+        let cell = stored.cell;
+        let record = Record { cell, epoch, ttl_horizon, clean, snapshot, mac_key, digest_key };
         let goes_on = was_read && stored.snapshot.is_some();
         let quarantine = if goes_on { Duration::ZERO } else { quarantine(ttl_horizon) };
         Ok(ColdStart { record, quarantine, new_cell: false, goes_on })

@@ -6,14 +6,14 @@ use core::time::Duration;
 
 use alloc::string::String;
 use fairlock_protocol::limits::TTL_MAX;
-use fairlock_protocol::{CellId, Epoch, MacKey};
+use fairlock_protocol::{CellId, DigestKey, Epoch, MacKey};
 
 use crate::text::Format;
 pub use crate::text::NotARecord;
 
 /// The format this library writes, and the newest it reads.
 pub const FORMAT: u32 = 2;
-/// Longest text that is looked at, in bytes; a record of this format has less than 300.
+/// Longest text that is looked at, in bytes; a record of this format has less than 400.
 pub const RECORD_BYTES_MAX: usize = 4096;
 /// How every record begins, before the number of its format.
 const OPENING: &str = "fairlock-state ";
@@ -41,6 +41,9 @@ pub struct Record {
     pub snapshot: Option<u128>,
     /// Key of the proofs that clients get with their grants; `None` in a record of an earlier format.
     pub mac_key: Option<MacKey>,
+    /// Key of the digests that spread names over shards: the same in every run, so that clients find theirs again. `None` in a
+    /// record of an earlier format.
+    pub digest_key: Option<DigestKey>,
 }
 
 impl Record {
@@ -51,15 +54,17 @@ impl Record {
     pub fn to_text(&self) -> String {
         assert!(self.ttl_horizon <= TTL_MAX, "no lease is longer than the protocol allows");
         assert!(self.clean || self.snapshot.is_none(), "only a run that ended leaves a snapshot");
-        let mut text = String::with_capacity(300);
-        let Record { cell, epoch, ttl_horizon, clean, snapshot, mac_key } = *self;
+        let mut text = String::with_capacity(400);
+        let Record { cell, epoch, ttl_horizon, clean, snapshot, mac_key, digest_key } = *self;
         let (epoch, horizon_ms) = (epoch.get(), ttl_horizon.as_millis());
         let written = write!(
             text,
             "{OPENING}{FORMAT}\ncell={cell}\nepoch={epoch}\nttl_horizon_ms={horizon_ms}\nclean={clean}\n"
         );
         written.expect("a string takes whatever is written to it");
-        let more = [("snapshot=", snapshot), ("mac_key=", mac_key.map(|key| u128::from_be_bytes(key.0)))];
+        let mac_key = mac_key.map(|key| u128::from_be_bytes(key.0));
+        let digest_key = digest_key.map(|DigestKey([low, high])| u128::from(low) | u128::from(high) << 64);
+        let more = [("snapshot=", snapshot), ("mac_key=", mac_key), ("digest_key=", digest_key)];
         for (name, value) in more {
             if let Some(value) = value {
                 writeln!(text, "{name}{value:032x}").expect("a string takes whatever is written to it");
@@ -84,6 +89,8 @@ impl Record {
         let snapshot =
             hex128(fields.next_if("snapshot=")).map_err(|()| Corrupt("`snapshot` is not a sum"))?;
         let mac_key = hex128(fields.next_if("mac_key=")).map_err(|()| Corrupt("`mac_key` is not a key"))?;
+        let digest_key =
+            hex128(fields.next_if("digest_key=")).map_err(|()| Corrupt("`digest_key` is not a key"))?;
         fields.check()?;
         if cell == 0 {
             return Err(Corrupt("`cell` is zero"));
@@ -98,8 +105,15 @@ impl Record {
             clean: clean.ok_or(Corrupt("`clean` is neither true nor false"))?,
             snapshot,
             mac_key: mac_key.map(|key| MacKey(key.to_be_bytes())),
+            digest_key: digest_key.map(halves),
         })
     }
+}
+
+/// A key from its number, low half first.
+fn halves(key: u128) -> DigestKey {
+    let half = |shift: u32| u64::try_from(key >> shift & u128::from(u64::MAX)).expect("masked to 64 bits");
+    DigestKey([half(0), half(64)])
 }
 
 /// The number in a field of 32 hexadecimal digits, if the field is there.
@@ -122,6 +136,7 @@ mod tests {
             clean: false,
             snapshot: None,
             mac_key: Some(MacKey(*b"sixteen bytes ok")),
+            digest_key: Some(DigestKey([7, 1 << 63])),
         }
     }
 

@@ -16,6 +16,7 @@ use crate::table::{Generations, Settings, Table};
 use crate::wheel::Wheel;
 use alloc::vec::Vec;
 use core::time::Duration;
+use fairlock_protocol::limits::REASSERTS_MAX;
 use fairlock_protocol::wire::Reader;
 use fairlock_protocol::{Digest, Discipline, Epoch, Malformed, Namespace, Refusal};
 
@@ -111,7 +112,7 @@ impl Restorer {
             if tag == tag::END {
                 return self.end(piece, r);
             }
-            if matches!(tag, tag::HEIR | tag::NOTICE | tag::MARK) {
+            if matches!(tag, tag::HEIR | tag::NOTICE | tag::MARK | tag::REASSERTED) {
                 self.enter_lists()?;
             }
             self.record(tag, &mut r)?;
@@ -172,6 +173,11 @@ impl Restorer {
                 let digest = Digest([r.u64("digest")?, r.u64("digest")?]);
                 let table = &mut self.table;
                 sound(table.marks.put_back(table.key, digest), "a death comes twice, or one too many")
+            }
+            (Stage::Lists, tag::REASSERTED) => {
+                let claimed = &mut self.table.reasserted;
+                let fits = claimed.len() < REASSERTS_MAX && claimed.insert(r.u64("token")?);
+                sound(fits, "a token was claimed twice")
             }
             _ => Err(Malformed::UnknownKind(tag).into()),
         }

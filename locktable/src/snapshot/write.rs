@@ -31,6 +31,9 @@ pub(super) fn whole(table: &Table, mut give: impl FnMut(Vec<u8>)) {
     for digest in table.marks.digests() {
         out.record(tag::MARK).digest(digest);
     }
+    for token in &table.reasserted {
+        out.record(tag::REASSERTED).u64(*token);
+    }
     out.finish();
 }
 

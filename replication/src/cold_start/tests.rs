@@ -12,11 +12,19 @@ fn seconds(s: u64) -> Duration {
 
 fn stored(epoch: u32, horizon: Duration, clean: bool) -> Record {
     let (cell, epoch) = (CellId(9), Epoch::new(epoch).unwrap());
-    Record { cell, epoch, ttl_horizon: horizon, clean, snapshot: None, mac_key: Some(MacKey([9; 16])) }
+    Record {
+        cell,
+        epoch,
+        ttl_horizon: horizon,
+        clean,
+        snapshot: None,
+        mac_key: Some(MacKey([9; 16])),
+        digest_key: None,
+    }
 }
 
 fn fresh() -> Fresh {
-    Fresh { cell: CellId(5), mac_key: MacKey([5; 16]) }
+    Fresh { cell: CellId(5), mac_key: MacKey([5; 16]), digest_key: DigestKey([5, 6]) }
 }
 
 #[test]
