@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 
 use fairlock_locktable::command::Ended;
-use fairlock_protocol::{CellId, DigestKey, Epoch, RequestId, Secret, SessionId, Tick};
+use fairlock_protocol::{CellId, DigestKey, Epoch, MacKey, RequestId, Secret, SessionId, Tick};
 
 use fairlock_replication::replica::{self, Order, Report};
 
@@ -62,6 +62,8 @@ pub(crate) struct CellNews {
     pub(crate) cell: CellId,
     /// Key of its digests.
     pub(crate) digest_key: DigestKey,
+    /// Key of the proofs that go with grants.
+    pub(crate) mac_key: MacKey,
     /// Its epoch.
     pub(crate) epoch: Epoch,
     /// For clients.

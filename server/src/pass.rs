@@ -183,23 +183,6 @@ impl ShardThread {
         self.wiring.control.send(ToControl::Stopped { shard, left, error });
     }
 
-    /// What is left behind at the end of the thread. After a failure nothing is written down: nobody knows what of it was
-    /// said to others.
-    fn leave(&mut self, in_order: bool) -> Left {
-        // What other shards said of sessions before they stopped counts.
-        let now = clock::now();
-        while in_order && self.take_messages(now) {}
-        let place = self.snapshots.take().filter(|_| in_order);
-        let file = place.and_then(|place| match self.shard.write_down(now, &place) {
-            Ok(file) => Some(file),
-            Err(error) => {
-                tracing::error!(shard = self.number, %error, "what is held cannot be written down");
-                None
-            }
-        });
-        self.shard.left(file)
-    }
-
     fn pass(&mut self) -> io::Result<()> {
         let mut events = std::mem::take(&mut self.events);
         if self.rings_are_ready() {
@@ -556,6 +539,7 @@ impl ShardThread {
     }
 }
 
+mod ending;
 mod memory;
 #[cfg(test)]
 mod tests;

@@ -146,8 +146,7 @@ impl Server {
             recovering_ms: milliseconds_until(beginning.recovering_until),
             pid: std::process::id(),
         };
-        let digest_key = past.digest_key.map_or_else(random_key, Ok)?;
-        let cell = Cell { beginning, started, profile, digest_key, index_key };
+        let cell = Cell { beginning, started, index_key, profile };
         let listeners = tcp.into_iter().map(OwnedFd::from).collect();
         let unusable = past.unusable.clone();
         let parts = set_off(&config, &cell, workers, listeners, past)?;
@@ -190,7 +189,6 @@ impl Server {
 /// What a run has of the one before.
 #[derive(Default)]
 struct Inheritance {
-    digest_key: Option<DigestKey>,
     shards: Vec<Past>,
     /// Where it leaves the same to the next one, a place for each shard.
     places: Vec<SnapshotPlace>,
@@ -206,9 +204,8 @@ impl Inheritance {
     ) -> Result<Inheritance, StartError> {
         let place = |_| SnapshotPlace::of(state.directory()).map_err(StartError::Resources);
         let places = (0..shards).map(place).collect::<Result<_, _>>()?;
-        let (digest_key, shards) =
-            pasts.map_or((None, Vec::new()), |pasts| (Some(pasts.digest_key), pasts.shards));
-        Ok(Inheritance { digest_key, shards, places, unusable })
+        let shards = pasts.map(|pasts| pasts.shards).unwrap_or_default();
+        Ok(Inheritance { shards, places, unusable })
     }
 }
 
@@ -219,7 +216,8 @@ fn begin(
     shards: u16,
     index_key: u64,
 ) -> Result<Begun, StartError> {
-    let fresh = Fresh { cell: CellId(random()?), mac_key: MacKey(random()?.to_le_bytes()) };
+    let (cell, mac_key) = (CellId(random()?), MacKey(random()?.to_le_bytes()));
+    let fresh = Fresh { cell, mac_key, digest_key: random_key()? };
     let epoch = Epoch::new(1).expect("1 is an epoch");
     let (limits, rules) = (config.table_limits(), config.table_rules());
     // The epoch is the snapshot's.
@@ -238,7 +236,6 @@ fn begin(
 struct Cell {
     beginning: Beginning,
     started: Tick,
-    digest_key: DigestKey,
     index_key: u64,
     /// Times of the cell, when there is one.
     profile: Option<Profile>,
@@ -342,7 +339,8 @@ fn settings(config: &Config, cell: &Cell, me: ShardId, shards: u16, io: &'static
         shards,
         cell: cell.beginning.cell,
         epoch: cell.beginning.epoch,
-        digest_key: cell.digest_key,
+        digest_key: cell.beginning.digest_key,
+        mac_key: cell.beginning.mac_key,
         ttl_max: config.ttl_max,
         horizon_ms: 0,
         quarantine_until: cell.beginning.recovering_until,

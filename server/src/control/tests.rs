@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use fairlock_protocol::{CellId, Frame, Hello, MacKey, Refusal, Reply, Request, RequestId, ShardId, Tick};
+use fairlock_protocol::{CellId, DigestKey, Frame, Hello, MacKey, Refusal, Reply, Request, RequestId, ShardId, Tick};
 
 use fairlock_replication::{Fresh, Record};
 
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A run on this directory, which has no snapshot.
 fn begin(directory: StateDirectory, cell: u128) -> Begun {
-    let fresh = Fresh { cell: CellId(cell), mac_key: MacKey([1; 16]) };
+    let fresh = Fresh { cell: CellId(cell), mac_key: MacKey([1; 16]), digest_key: DigestKey([1, 2]) };
     let none = |_: &StateDirectory, _: &Record| unreachable!("nothing writes a snapshot here");
     NodeState::begin(directory, 1_800_000_000, fresh, none, clock::now).unwrap()
 }

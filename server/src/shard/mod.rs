@@ -13,6 +13,7 @@ mod handshake;
 mod locks;
 mod messages;
 mod reading;
+mod reassert;
 pub(crate) mod replicated;
 mod restart;
 mod resume;
@@ -32,7 +33,7 @@ use fairlock_locktable::{Effects, Table};
 use fairlock_protocol::limits::PAGES_PER_PASS;
 use fairlock_protocol::reply::Refused;
 use fairlock_protocol::{
-    CellId, DigestKey, Epoch, Frame, Malformed, Refusal, Reply, Request, RequestId, SessionId, ShardId, Tick,
+    CellId, DigestKey, Epoch, Frame, MacKey, Malformed, Refusal, Reply, Request, RequestId, SessionId, ShardId, Tick,
 };
 
 use crate::connection::{Connection, ConnectionKey, Connections, Peer, Phase};
@@ -58,6 +59,8 @@ pub(crate) struct Settings {
     pub(crate) epoch: Epoch,
     /// Key of the digests.
     pub(crate) digest_key: DigestKey,
+    /// Key of the proofs that go with grants.
+    pub(crate) mac_key: MacKey,
     /// Longest lease granted.
     pub(crate) ttl_max: Duration,
     /// Longest lease that may be granted without asking the control thread, in milliseconds.
@@ -287,6 +290,7 @@ impl Shard {
             Request::Close => self.close_session(key, session, frame.request),
             Request::Acquire(ref acquire) => self.acquire(key, session, frame.request, acquire),
             Request::AcquireAll(ref all) => self.acquire_all(key, session, frame.request, all),
+            Request::Reassert(ref claim) => self.reassert(key, session, frame.request, claim),
             Request::Release(grant) => {
                 self.forget_word(key, grant);
                 self.apply(Command::Release { session, request: frame.request, grant });
@@ -322,6 +326,7 @@ impl Shard {
             | Request::Keepalive
             | Request::Acquire(_)
             | Request::AcquireAll(_)
+            | Request::Reassert(_)
             | Request::Release(_)
             | Request::Convert { .. }
             | Request::Cancel(_)

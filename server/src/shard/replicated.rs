@@ -622,6 +622,7 @@ impl Shard {
     pub(super) fn cell_news(&mut self, news: CellNews) {
         self.settings.cell = news.cell;
         self.settings.digest_key = news.digest_key;
+        self.settings.mac_key = news.mac_key;
         self.settings.epoch = news.epoch;
         if let Some(until) = news.quarantine_until {
             self.settings.quarantine_until = until;

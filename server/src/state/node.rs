@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use fairlock_protocol::{CellId, Epoch, MacKey, Tick};
+use fairlock_protocol::{CellId, DigestKey, Epoch, MacKey, Tick};
 use fairlock_replication::{ColdStart, Fresh, Record, Run};
 
 use super::snapshot::{FileSum, Unusable, sum_of};
@@ -16,19 +16,20 @@ pub(crate) struct Beginning {
     pub(crate) cell: CellId,
     /// Its epoch from now on.
     pub(crate) epoch: Epoch,
-    /// Nothing was remembered.
-    pub(crate) new_cell: bool,
     /// Until when nobody is granted anything; [`Tick::ZERO`] when there is no quarantine.
     pub(crate) recovering_until: Tick,
     /// Key of the proofs that clients get with their grants.
     pub(crate) mac_key: MacKey,
+    /// Key of the digests of names.
+    pub(crate) digest_key: DigestKey,
 }
 
 impl Beginning {
     /// Of a node that has yet to ask its cell's register.
     pub(crate) fn unknown() -> Beginning {
-        let (epoch, mac_key) = (Epoch::new(1).expect("1 is an epoch"), MacKey([0; 16]));
-        Beginning { cell: CellId(0), epoch, new_cell: false, recovering_until: Tick::ZERO, mac_key }
+        let (epoch, recovering_until) = (Epoch::new(1).expect("1 is an epoch"), Tick::ZERO);
+        let (mac_key, digest_key) = (MacKey([0; 16]), DigestKey([0, 0]));
+        Beginning { cell: CellId(0), epoch, recovering_until, mac_key, digest_key }
     }
 }
 
@@ -94,9 +95,10 @@ impl NodeState {
         directory.remove_snapshot()?;
         let quarantined = !start.quarantine.is_zero();
         let recovering_until = if quarantined { clock().after(start.quarantine) } else { Tick::ZERO };
-        let Record { cell, epoch, mac_key, .. } = start.record;
+        let Record { cell, epoch, mac_key, digest_key, .. } = start.record;
         let mac_key = mac_key.unwrap_or(fresh.mac_key);
-        let beginning = Beginning { cell, epoch, new_cell: start.new_cell, recovering_until, mac_key };
+        let digest_key = digest_key.unwrap_or(fresh.digest_key);
+        let beginning = Beginning { cell, epoch, recovering_until, mac_key, digest_key };
         tell(&directory, &start, unusable.as_ref());
         let state = NodeState { directory, run: Run::begun(&start), recovering_until };
         Ok(Begun { state, beginning, pasts, unusable })

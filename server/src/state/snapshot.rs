@@ -54,8 +54,6 @@ pub(crate) struct Past {
 pub(crate) struct Pasts {
     /// One for each shard.
     pub(crate) shards: Vec<Past>,
-    /// Clients know their shards by it.
-    pub(crate) digest_key: DigestKey,
 }
 
 /// Facts about a shard's table that the table does not know.
@@ -120,7 +118,9 @@ fn first_half(sum: &FileSum) -> u128 {
 /// The one number that stands for all files.
 pub(crate) fn sum_of(files: &[FileSum]) -> u128 {
     let mut sum = Sha256::new();
-    files.iter().for_each(|file| sum.update(file));
+    for file in files {
+        sum.update(file);
+    }
     first_half(&sum.finalize().into())
 }
 
@@ -245,20 +245,19 @@ pub(crate) fn read(
     now: Tick,
     settings: impl Fn(ShardId) -> TableSettings,
 ) -> Result<Pasts, Unusable> {
-    let (mut pasts, mut sums, mut digest_key) = (Vec::new(), Vec::new(), None);
+    let (mut pasts, mut sums) = (Vec::new(), Vec::new());
     for shard in 0..shards {
         let (past, key, sum) = read_file(directory, record, (shard, shards), now, settings(ShardId(shard)))?;
-        if *digest_key.get_or_insert(key) != key {
-            return Err(Unusable::Damaged(shard, "its key is not that of the others"));
+        if Some(key) != record.digest_key {
+            return Err(Unusable::Damaged(shard, "its names are spread by another key"));
         }
         pasts.push(past);
         sums.push(sum);
     }
-    let digest_key = digest_key.ok_or(Unusable::Sum)?;
     if Some(sum_of(&sums)) != record.snapshot {
         return Err(Unusable::Sum);
     }
-    Ok(Pasts { shards: pasts, digest_key })
+    Ok(Pasts { shards: pasts })
 }
 
 fn read_file(

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use fairlock_protocol::{CellId, Epoch, MacKey, Tick};
+use fairlock_protocol::{CellId, DigestKey, Epoch, MacKey, Tick};
 use fairlock_replication::Fresh;
 
 use super::*;
@@ -18,11 +18,12 @@ fn record(epoch: u32) -> Record {
         clean: false,
         snapshot: None,
         mac_key: None,
+        digest_key: None,
     }
 }
 
 fn begin(path: &Path) -> Result<(NodeState, Beginning), StateError> {
-    let fresh = Fresh { cell: CellId(77), mac_key: MacKey([7; 16]) };
+    let fresh = Fresh { cell: CellId(77), mac_key: MacKey([7; 16]), digest_key: DigestKey([7, 7]) };
     let none = |_: &StateDirectory, _: &Record| unreachable!("there is no snapshot");
     let directory = StateDirectory::open(path)?;
     let begun = NodeState::begin(directory, 1_800_000_000, fresh, none, || Tick::from_millis(1000))?;
@@ -146,14 +147,13 @@ fn a_directory_nobody_may_write_to_is_refused() {
 fn runs_follow_each_other_and_only_a_crash_costs_a_quarantine() {
     let room = TempDir::new();
     let (mut node, first) = begin(room.path()).unwrap();
-    assert!(first.new_cell);
     assert_eq!((first.cell, first.recovering_until), (CellId(77), Tick::ZERO));
     node.raise(Duration::from_secs(5)).unwrap();
     assert!(node.stopped(&holders(0)).unwrap());
     drop(node);
 
     let (mut node, second) = begin(room.path()).unwrap();
-    assert_eq!((second.new_cell, second.cell, second.recovering_until), (false, CellId(77), Tick::ZERO));
+    assert_eq!((second.cell, second.recovering_until), (CellId(77), Tick::ZERO));
     assert_eq!(second.epoch, first.epoch.next().unwrap());
     node.raise(Duration::from_secs(10)).unwrap();
     drop(node);

@@ -17,7 +17,7 @@ use crate::state::Leftovers;
 
 /// How long shards that were told to stop are waited for: they close their sockets and write down what is held, at
 /// hundreds of thousands of locks a second.
-const STOP_TIME: Duration = Duration::from_secs(60);
+const STOP_TIME: Duration = Duration::from_mins(1);
 /// How often it is checked meanwhile whether a shard's thread ended without a word.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 

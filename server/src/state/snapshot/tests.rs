@@ -51,7 +51,7 @@ impl Room {
     /// Two shards stopped here and left a session each.
     fn new() -> Room {
         let room = TempDir::new();
-        let fresh = Fresh { cell: CellId(7), mac_key: MacKey([1; 16]) };
+        let fresh = Fresh { cell: CellId(7), mac_key: MacKey([1; 16]), digest_key: DigestKey([3, 4]) };
         let directory = StateDirectory::open(room.path()).unwrap();
         let never = |_: &StateDirectory, _: &Record| unreachable!("a new directory");
         let begun = NodeState::begin(directory, 1_800_000_000, fresh, never, || NOW).unwrap();
@@ -89,7 +89,7 @@ impl Room {
     /// What a start on the directory makes of it.
     fn start(&self) -> Begun {
         let directory = StateDirectory::open(self.room.path()).unwrap();
-        let fresh = Fresh { cell: CellId(8), mac_key: MacKey([2; 16]) };
+        let fresh = Fresh { cell: CellId(8), mac_key: MacKey([2; 16]), digest_key: DigestKey([5, 6]) };
         let recall = |directory: &StateDirectory, record: &Record| read(directory, record, 2, NOW, settings);
         NodeState::begin(directory, 1_800_000_000, fresh, recall, || NOW).unwrap()
     }
@@ -100,7 +100,7 @@ fn what_every_shard_left_comes_back_once() {
     let room = Room::new();
     let begun = room.start();
     let pasts = begun.pasts.unwrap();
-    assert_eq!((pasts.digest_key, pasts.shards.len()), (DigestKey([3, 4]), 2));
+    assert_eq!((begun.beginning.digest_key, pasts.shards.len()), (DigestKey([3, 4]), 2));
     for (past, number) in pasts.shards.iter().zip(1..) {
         assert!(past.table.session(id(number)).is_some());
         assert_eq!((&past.watched[..], past.ahead_ns), (&[id(number)][..], 50_000_000));
