@@ -33,7 +33,7 @@ fn client(way: Way, server: &Server) -> Client {
     Client::builder()
         .ttl(Duration::from_mins(1))
         .transport(way.transport())
-        .connect(&way.endpoint(server))
+        .connect(way.endpoint(server))
         .unwrap()
 }
 
@@ -178,7 +178,7 @@ fn a_process_is_watched_again_after_a_restart() {
 }
 
 /// A server with a lock that is held, stopped; and the plan to start the next one.
-fn stopped_with_a_holder(plan: Plan) -> Plan {
+fn stopped_with_a_holder(plan: &Plan) -> Plan {
     let server = plan.start();
     let mut holder = Raw::greeted(&server.tcp(), ShardId::ANY);
     holder.open(5000, Liveness::Heartbeat);
@@ -193,8 +193,7 @@ fn stopped_with_a_holder(plan: Plan) -> Plan {
 #[test]
 fn a_snapshot_that_cannot_be_used_is_said_and_its_leases_are_waited_for() {
     let quick = || Plan::new(Io::Auto).argument("--drain").argument("0");
-    type Change = fn(Plan) -> Plan;
-    let changes: [(&str, Change); 4] = [
+    let changes: [(&str, fn(Plan) -> Plan); 4] = [
         ("damaged", |plan| {
             let file = plan.state().join("snapshot.0");
             let mut bytes = std::fs::read(&file).unwrap();
@@ -210,7 +209,7 @@ fn a_snapshot_that_cannot_be_used_is_said_and_its_leases_are_waited_for() {
         ("namespaces", |plan| plan.configuration("[namespace.batch]\ndiscipline = \"phase\"\n")),
     ];
     for (what, change) in changes {
-        let plan = change(stopped_with_a_holder(quick()));
+        let plan = change(stopped_with_a_holder(&quick()));
         let server = plan.start();
         assert!(server.ready["recovering_ms"].as_u64().unwrap() > 4000, "{what}: {}", server.ready);
         let log = plan.log();
@@ -225,7 +224,7 @@ fn a_snapshot_that_cannot_be_used_is_said_and_its_leases_are_waited_for() {
             let resource = Resource::new(b"", name.as_bytes()).unwrap();
             welcome.digest_key.digest(resource).shard(welcome.shards) == welcome.shard
         };
-        let name = (0..).map(|number| format!("x{number}")).find(is_here).unwrap();
+        let name = (0..1000).map(|number| format!("x{number}")).find(is_here).unwrap();
         let asked = next.call(&Request::Acquire(exclusive(name.as_bytes())));
         assert_eq!(asked.refusal(), Some(Refusal::Recovering));
     }
@@ -234,7 +233,7 @@ fn a_snapshot_that_cannot_be_used_is_said_and_its_leases_are_waited_for() {
 /// G49, G15: a snapshot is used once. A crash right after the start counts as one.
 #[test]
 fn a_crash_before_the_first_frame_is_a_crash() {
-    let plan = stopped_with_a_holder(Plan::new(Io::Auto).argument("--drain").argument("0"));
+    let plan = stopped_with_a_holder(&Plan::new(Io::Auto).argument("--drain").argument("0"));
     let snapshot = plan.state().join("snapshot.0");
     let server = plan.start();
     assert_eq!(server.ready["recovering_ms"], 0);
@@ -262,4 +261,30 @@ fn a_request_that_met_a_stopping_server_is_granted_by_the_next() {
     let _server = plan.start();
     asker.join().unwrap().unwrap();
     guard.check().unwrap();
+}
+
+/// G15: a backup of the state directory that is put back is found out by whoever remembers more, and nothing is granted then.
+#[test]
+fn an_old_backup_of_the_state_directory_is_found_out() {
+    let plan = stopped_with_a_holder(&Plan::new(Io::Auto).argument("--drain").argument("0"));
+    let backup: Vec<_> =
+        ["state", "snapshot.0"].map(|name| (name, std::fs::read(plan.state().join(name)).unwrap())).into();
+    // Two more runs, of which the second is remembered by a client.
+    let (plan, _) = plan.start().stop();
+    let server = plan.start();
+    let mut raw = Raw::greeted(&server.tcp(), ShardId::ANY);
+    let (session, secret) = raw.open(5000, Liveness::Heartbeat);
+    let (plan, _) = server.stop();
+    for (name, bytes) in backup {
+        std::fs::write(plan.state().join(name), bytes).unwrap();
+    }
+    let server = plan.start();
+    assert_eq!(server.ready["recovering_ms"], 0, "it looks like any other directory: {}", plan.log());
+    let mut back = Raw::greeted(&server.tcp(), ShardId::ANY);
+    let arrived = back.call(&Request::Resume { session, secret, received: 0 });
+    assert_eq!(arrived.refusal(), Some(Refusal::SessionUnknown));
+    back.open(5000, Liveness::Heartbeat);
+    assert_eq!(back.call(&Request::Acquire(exclusive(b"y"))).refusal(), Some(Refusal::Recovering));
+    let status = finish(&server.tcp(), ["status", "--json"]).json();
+    assert!(status["alarms"].to_string().contains("it is old"), "{status}");
 }
