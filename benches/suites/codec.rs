@@ -42,6 +42,7 @@ fn main() {
         waited_us: 0,
         previous_owner_died: false,
         reentered: false,
+        proof: None,
     });
     let (mut asked, mut said) = (Vec::new(), Vec::new());
     acquire.encode(RequestId(5), 3, &mut asked);

@@ -69,7 +69,7 @@ impl Client {
 
     /// The session's number, as `fairlock sessions` shows it. It changes when a lost session is followed by a new one.
     pub fn session(&self) -> SessionId {
-        self.anchor.core.session().passport.session
+        self.anchor.core.session().passport.session()
     }
 
     /// Length of the lease, as the server granted it.

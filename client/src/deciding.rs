@@ -12,8 +12,8 @@ use fairlock_protocol::{
     Welcome,
 };
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// What is asked of a lock.
@@ -65,7 +65,7 @@ impl Held {
 
     /// The grant.
     pub fn grant(&self) -> GrantId {
-        self.hold.grant
+        self.hold.grant()
     }
 
     /// The mode it is held in.
@@ -160,8 +160,7 @@ impl Session {
     pub fn new(opened: &Opened, seed: u64) -> Session {
         let Opened { welcome, session, secret, ttl, home, sent } = *opened;
         let passport = Arc::new(Passport {
-            session,
-            secret,
+            identity: Mutex::new((session, secret)),
             home,
             shards: welcome.shards,
             digest_key: welcome.digest_key,
@@ -189,7 +188,7 @@ impl Session {
 
     /// Its id.
     pub fn id(&self) -> SessionId {
-        self.passport.session
+        self.passport.session()
     }
 
     /// Its home.

@@ -102,7 +102,9 @@ pub(crate) struct Wire {
     /// When whatever is under way must be done, and how long it was given.
     pub(crate) until: Tick,
     pub(crate) allowed: Duration,
-    sent: u64,
+    /// Number of the newest question, and how many kept answers were received.
+    pub(crate) sent: u64,
+    pub(crate) kept: u64,
 }
 
 impl Wire {
@@ -119,7 +121,16 @@ impl Wire {
             source: Arc::new(source),
         };
         let (socket, stands) = transport::begin(target).map_err(unreachable)?;
-        let wire = Wire { socket, memory: None, inbox: Inbox::default(), endpoint, until, allowed, sent: 0 };
+        let wire = Wire {
+            socket,
+            memory: None,
+            inbox: Inbox::default(),
+            endpoint,
+            until,
+            allowed,
+            sent: 0,
+            kept: 0,
+        };
         if !stands {
             wire.wait(PollFlags::OUT, wanted)?;
             let endpoint = wire.endpoint.clone();
@@ -236,7 +247,8 @@ impl Wire {
     ) -> Result<u64, ConnectError> {
         let mut out = Vec::new();
         self.sent += 1;
-        request.encode(RequestId(self.sent), 0, &mut out);
+        let ack = u16::try_from(self.kept & 0xFFFF).expect("masked to 16 bits");
+        request.encode(RequestId(self.sent), ack, &mut out);
         self.send(&out, None, wanted)?;
         Ok(self.sent)
     }

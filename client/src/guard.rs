@@ -57,6 +57,9 @@ impl Guard {
 
     /// The fencing token: higher than that of every earlier tenure of this lock, through every failure.
     ///
+    /// It stays the same as long as the lock is held in one mode or weaker ones, but for one event: a server that was killed
+    /// and took the lock on gives it a higher one.
+    ///
     /// # Panics
     /// In mode NL, which keeps nobody out and has no token; [`Guard::try_token`] says so without a panic.
     pub fn token(&self) -> FencingToken {
@@ -92,7 +95,7 @@ impl Guard {
 
     /// The grant's number at its shard; guards of one re-entered grant share it.
     pub fn grant_id(&self) -> GrantId {
-        self.hold.grant
+        self.hold.grant()
     }
 
     /// How long the request waited at the server, never over-stated.
@@ -183,7 +186,7 @@ impl Guard {
         let before = self.hold.weaken(mode);
         let slot = Slot::new();
         let lane = self.session.lane_of(&self.hold.spec);
-        if !ask_to_convert(core, &self.session, lane, (self.hold.grant, mode, wait), &slot) {
+        if !ask_to_convert(core, &self.session, lane, (self.hold.grant(), mode, wait), &slot) {
             return Err(ConvertError::Lost(self.certain_until(now).err().unwrap_or(LostCause::Lease)));
         }
         match await_slot(core, &slot, give_up) {

@@ -19,6 +19,9 @@ impl Table {
                 && table.locks[waiter.lock].digest == ask.digest
         };
         let Some(session) = self.admit(ask.session, ask.request, same, effects) else { return };
+        if !self.reasserted.is_empty() {
+            self.forget_reasserted();
+        }
         let Some(lock) = self.lock_slot(ask.digest) else {
             let answer = match self.take_free(now, session, ask) {
                 Ok(answer) => answer,
@@ -121,7 +124,7 @@ impl Table {
             && !self.is_kept_out(lock, newcomer.session)
     }
 
-    fn grant_at_once(&mut self, now: Tick, session: u32, lock: u32, ask: &Acquire<'_>) -> Answer {
+    pub(crate) fn grant_at_once(&mut self, now: Tick, session: u32, lock: u32, ask: &Acquire<'_>) -> Answer {
         let label = self.names.insert(ask.label);
         let seat = Seat {
             lock,

@@ -181,6 +181,14 @@ pub enum Command<'a> {
     Acquire(Acquire<'a>),
     /// Several locks are asked for, all or none.
     AcquireAll(AcquireAll<'a>),
+    /// A grant from before the table was lost is held on, if it goes with those that were before it. It does not wait. For
+    /// before the first ordinary request alone: that one ends the time of claims.
+    Reassert {
+        /// What is held, and how.
+        acquire: Acquire<'a>,
+        /// The token it had.
+        token: FencingToken,
+    },
     /// A grant is given back (one level of it, when re-entered).
     Release {
         /// Whose.

@@ -36,6 +36,7 @@ mod marks;
 mod names;
 pub mod operation;
 mod queue;
+mod reassert;
 mod record;
 mod release;
 mod rolling;

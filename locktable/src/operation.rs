@@ -41,6 +41,7 @@ pub(crate) mod kind {
     pub(crate) const DOOM: u8 = 18;
     pub(crate) const EPOCH: u8 = 19;
     pub(crate) const TAKE_OVER: u8 = 20;
+    pub(crate) const REASSERT: u8 = 21;
 }
 
 /// Facts about an OPEN, one bit each.
@@ -85,7 +86,11 @@ pub fn encode(moment: Tick, command: &Command<'_>, out: &mut Vec<u8>) {
         Command::End { session, why } => {
             w.begin(kind::END, moment).session(*session).u8(number_of(*why));
         }
-        Command::Acquire(ask) => w.acquire(moment, ask),
+        Command::Acquire(ask) => w.acquire(kind::ACQUIRE, moment, ask),
+        Command::Reassert { acquire, token } => {
+            w.acquire(kind::REASSERT, moment, acquire);
+            w.u64(token.get());
+        }
         Command::AcquireAll(ask) => w.acquire_all(moment, ask),
         Command::Release { session, request, grant } => {
             w.begin(kind::RELEASE, moment).session(*session).u64(request.0).u64(grant.get());
@@ -197,13 +202,13 @@ impl Writer<'_> {
         }
     }
 
-    fn acquire(&mut self, moment: Tick, ask: &Acquire<'_>) {
+    fn acquire(&mut self, kind: u8, moment: Tick, ask: &Acquire<'_>) {
         let fact = |is: bool, flag: u8| if is { flag } else { 0 };
         let flags = fact(ask.reentrant, ask_flag::REENTRANT)
             | fact(ask.notify, ask_flag::NOTIFY)
             | fact(ask.lock_delay_ms > 0, ask_flag::LOCK_DELAY)
             | fact(ask.max_hold_ms > 0, ask_flag::MAX_HOLD);
-        self.begin(kind::ACQUIRE, moment).session(ask.session).u64(ask.request.0).digest(ask.digest);
+        self.begin(kind, moment).session(ask.session).u64(ask.request.0).digest(ask.digest);
         self.u64(ask.owner.0).u8(ask.mode.wire()).u8(ask.priority.get()).u8(flags).wait(ask.wait);
         if ask.lock_delay_ms > 0 {
             self.u32(ask.lock_delay_ms);

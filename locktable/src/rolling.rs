@@ -87,6 +87,9 @@ fn gist(command: &Command<'_>) -> (u8, u64, u64) {
         Command::Acknowledge { session, received } => (kind::ACKNOWLEDGE, key_word(session), received),
         Command::End { session, why } => (kind::END, key_word(session), why as u64),
         Command::Acquire(ref ask) => (kind::ACQUIRE, key_word(ask.session), ask.digest.0[0] ^ ask.request.0),
+        Command::Reassert { ref acquire, token } => {
+            (kind::REASSERT, key_word(acquire.session), acquire.digest.0[0] ^ token.get())
+        }
         Command::AcquireAll(ref ask) => (kind::ACQUIRE_ALL, key_word(ask.session), ask.request.0),
         Command::Release { session, grant, .. } => (kind::RELEASE, key_word(session), grant.get()),
         Command::Convert { session, grant, .. } => (kind::CONVERT, key_word(session), grant.get()),

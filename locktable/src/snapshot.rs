@@ -1,5 +1,5 @@
 //! A whole table as bytes, for a node that joins: pieces of bounded size, all of one moment of the table. They are made
-//! one after the other while the table goes on ([`slices`]).
+//! one after the other while the table goes on (`slices.rs`).
 //!
 //! What is told is what decides: a table made from it does with every later command exactly what the original does,
 //! down to slot numbers and the order of queues. What follows from that (indices, counts by mode, the places of names
@@ -64,6 +64,8 @@ mod tag {
     pub(super) const NOTICE: u8 = 15;
     pub(super) const MARK: u8 = 16;
     pub(super) const END: u8 = 17;
+    /// Tokens whose grants were claimed after a loss; in the lists.
+    pub(super) const REASSERTED: u8 = 18;
 }
 
 /// Why pieces do not make a table.

@@ -111,6 +111,8 @@ pub struct Table {
     pub(crate) counts: Counts,
     /// Present in a cell of several nodes.
     pub(crate) rolling: Option<Rolling>,
+    /// Tokens of a time before the table was lost whose grants are held on; until the first ordinary request.
+    pub(crate) reasserted: BTreeSet<u64>,
     /// Locks to scan at the end of the present command; empty between commands.
     pub(crate) touched: Vec<u32>,
     /// Bundles that go on at the end of the present command, by age, with their slots; empty between commands.
@@ -169,6 +171,7 @@ impl Table {
             generations: Generations::default(),
             counts: Counts::default(),
             rolling: None,
+            reasserted: BTreeSet::new(),
             touched: Vec::new(),
             advancing: BTreeSet::new(),
             slices: Slices::None,
@@ -192,6 +195,7 @@ impl Table {
             }
             Command::Acquire(acquire) => self.acquire(now, &acquire, effects),
             Command::AcquireAll(acquire) => self.acquire_all(now, &acquire, effects),
+            Command::Reassert { ref acquire, token } => self.reassert(now, acquire, token, effects),
             Command::Release { session, request, grant } => {
                 self.release(now, session, request, grant, effects);
             }

@@ -200,6 +200,17 @@ impl Table {
         Some(self.locks[found.lock].digest)
     }
 
+    /// Whose a grant is, and on what; `None` when the session has no such grant.
+    pub fn session_and_resource(
+        &self,
+        session: SessionKey,
+        grant: GrantId,
+    ) -> Option<(SessionId, Resource<'_>)> {
+        let slot = self.session_slot(session)?;
+        let found = self.grant_of(slot, grant)?;
+        Some((self.sessions[slot].id, self.resource(self.grants[found].lock)))
+    }
+
     /// Whether anybody waits for this resource.
     pub fn is_waited_for(&self, digest: Digest) -> bool {
         let crowd = self.lock_slot(digest).and_then(|lock| self.crowd_of(lock));

@@ -27,6 +27,9 @@ pub const FEATURE_SHM: u64 = 2;
 /// time. A server that does not return it expects that frame as soon as of everybody.
 pub const FEATURE_STANDBY: u64 = 4;
 
+/// Feature bit: grants come with a proof, to be shown to a server that has lost its memory (REASSERT).
+pub const FEATURE_PROOF: u64 = 8;
+
 /// A client introduces its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello<'a> {

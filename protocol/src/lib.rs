@@ -20,6 +20,7 @@ pub mod mode;
 pub mod name;
 mod opening;
 pub mod priority;
+pub mod proof;
 pub mod refusal;
 pub mod reply;
 pub mod request;
@@ -34,6 +35,7 @@ pub use ids::{CellId, Epoch, FencingToken, GrantId, OwnerId, RequestId, Secret, 
 pub use mode::{Mode, ModeSet};
 pub use name::{Name, Namespace, Resource};
 pub use priority::{Discipline, Priority};
+pub use proof::{MacKey, Proof};
 pub use refusal::{Class, Refusal};
 pub use reply::Reply;
 pub use request::{Liveness, Request, Wait};

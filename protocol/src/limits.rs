@@ -38,6 +38,8 @@ pub const LOCKS_PER_SESSION_MAX: u32 = 1_000_000;
 pub const SESSIONS_MAX: u32 = 100_000;
 /// Kept replies a session may leave unacknowledged on one stream; its next request is refused BUSY.
 pub const UNACKNOWLEDGED_MAX: usize = 1024;
+/// Grants of a time before a server lost its memory that one shard takes on: as many as it had locks in a large cell; 16 MiB.
+pub const REASSERTS_MAX: usize = 1 << 20;
 /// Requests of one session that may wait on one stream: all may be answered before the client says a word. Each item of
 /// an acquire-all counts: it has an answer of its own.
 pub const WAITS_PER_STREAM_MAX: u32 = 32_768;

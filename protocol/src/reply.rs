@@ -5,6 +5,7 @@ use crate::cluster::ClusterView;
 use crate::handshake::{WELCOME, Welcome};
 use crate::ids::{FencingToken, GrantId, OwnerId, RequestId, Secret, SessionId, ShardId};
 use crate::mode::Mode;
+use crate::proof::Proof;
 use crate::refusal::Refusal;
 use crate::whereabouts::Whereabouts;
 use crate::wire::{Frame, Malformed, Reader, Writer};
@@ -59,6 +60,8 @@ pub struct Grant {
     pub previous_owner_died: bool,
     /// The same grant as before, one level deeper.
     pub reentered: bool,
+    /// What the client may show to a server that has lost its memory; only where it asked for it, and never for NL.
+    pub proof: Option<Proof>,
 }
 
 /// Whom a refused conversion would have waited for.
@@ -226,6 +229,8 @@ const MORE_PRIMARY: u16 = 2;
 
 const GRANT_OWNER_DIED: u8 = 1;
 const GRANT_REENTERED: u8 = 2;
+/// Sixteen bytes of a proof follow.
+const GRANT_PROVEN: u8 = 4;
 
 impl<'a> Reply<'a> {
     /// Reads the message of a frame.
@@ -407,7 +412,9 @@ fn read_granted(r: &mut Reader<'_>) -> Result<Grant, Malformed> {
     let token = read_token(r)?;
     let (fence, waited_us) = (r.u64("fence")?, r.u64("waited")?);
     let (mode, flags) = (read_mode(r)?, r.u8("flags")?);
+    let proof = if flags & GRANT_PROVEN == 0 { None } else { Some(Proof(r.u128("proof")?)) };
     Ok(Grant {
+        proof,
         grant,
         token,
         fence,
@@ -422,7 +429,11 @@ fn write_granted(grant: &Grant, mut w: Writer<'_>) {
     let died = if grant.previous_owner_died { GRANT_OWNER_DIED } else { 0 };
     let reentered = if grant.reentered { GRANT_REENTERED } else { 0 };
     w.u64(grant.grant.get()).u64(grant.token.map_or(0, FencingToken::get)).u64(grant.fence);
-    w.u64(grant.waited_us).u8(grant.mode.wire()).u8(died | reentered);
+    let proven = if grant.proof.is_some() { GRANT_PROVEN } else { 0 };
+    w.u64(grant.waited_us).u8(grant.mode.wire()).u8(died | reentered | proven);
+    if let Some(proof) = grant.proof {
+        w.u128(proof.0);
+    }
     w.finish();
 }
 

@@ -8,6 +8,7 @@ use crate::mode::Mode;
 use crate::name::Resource;
 use crate::opening::{read_open, write_open};
 use crate::priority::Priority;
+use crate::proof::Proof;
 use crate::refusal::Refusal;
 use crate::wire::{Frame, Malformed, Reader, Writer};
 use alloc::vec::Vec;
@@ -16,30 +17,7 @@ pub use crate::opening::{Liveness, Open};
 
 /// Kind numbers of requests.
 #[allow(missing_docs, reason = "each is the request of the same name")]
-pub mod kind {
-    pub const OPEN: u8 = 0x02;
-    pub const RESUME: u8 = 0x03;
-    pub const CLOSE: u8 = 0x04;
-    pub const KEEPALIVE: u8 = 0x05;
-    pub const ACQUIRE: u8 = 0x10;
-    pub const RELEASE: u8 = 0x11;
-    pub const CONVERT: u8 = 0x12;
-    pub const CANCEL: u8 = 0x13;
-    pub const VALIDATE: u8 = 0x14;
-    pub const CONFIRM: u8 = 0x15;
-    pub const ACQUIRE_ALL: u8 = 0x16;
-    pub const LOOK: u8 = 0x17;
-    pub const LIST: u8 = 0x20;
-    pub const SHOW: u8 = 0x21;
-    pub const SESSIONS: u8 = 0x22;
-    pub const STATUS: u8 = 0x23;
-    pub const BREAK: u8 = 0x24;
-    pub const KILL: u8 = 0x25;
-    pub const CLUSTER: u8 = 0x26;
-    pub const SWITCHOVER: u8 = 0x27;
-    pub const EVICT: u8 = 0x28;
-    pub const FORCE_NEW: u8 = 0x29;
-}
+pub mod kind;
 
 /// How long a request may wait at the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +144,8 @@ pub enum Request<'a> {
     },
     /// A broken grant is no longer used.
     Confirm(GrantId),
+    /// A grant of a session before the server lost its memory is held on.
+    Reassert(Reassert<'a>),
     /// Through shared memory: a word that somebody waits for was left; look at it. Nothing answers it.
     Look,
     /// Names in use whose name begins with `prefix`, a page at a time.
@@ -213,6 +193,19 @@ pub enum Request<'a> {
     ForceNew(&'a str),
 }
 
+/// What a client held when the server lost its memory, and what proves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reassert<'a> {
+    /// The session that held it.
+    pub session: SessionId,
+    /// Its token.
+    pub token: FencingToken,
+    /// What came with the grant.
+    pub proof: Proof,
+    /// What is held, and how it is to be held on: as it would be asked for now. It does not wait.
+    pub acquire: Acquire<'a>,
+}
+
 const ACQUIRE_REENTRANT: u8 = 1;
 const ACQUIRE_NOTIFY: u8 = 2;
 const ACQUIRE_CACHEABLE: u8 = 4;
@@ -254,6 +247,13 @@ impl<'a> Request<'a> {
             }
             kind::CONFIRM => Request::Confirm(read_grant(&mut r)?),
             kind::LOOK => Request::Look,
+            kind::REASSERT => {
+                let session = read_session(&mut r)?;
+                let token = FencingToken::from_raw(r.u64("token")?).ok_or(Malformed::Illegal("token"))?;
+                let proof = Proof(r.u128("proof")?);
+                let acquire = read_acquire(r)?;
+                return Ok(Request::Reassert(Reassert { session, token, proof, acquire }));
+            }
             kind::LIST => Request::List { cursor: r.u64("cursor")?, prefix: r.remaining() },
             kind::SHOW => {
                 let cursor = r.u64("cursor")?;
@@ -310,6 +310,11 @@ impl<'a> Request<'a> {
             }
             Request::Confirm(grant) => write_number(begin(out, kind::CONFIRM), grant.get()),
             Request::Look => begin(out, kind::LOOK).finish(),
+            Request::Reassert(reassert) => {
+                let mut w = begin(out, kind::REASSERT);
+                w.u64(reassert.session.get()).u64(reassert.token.get()).u128(reassert.proof.0);
+                write_acquire(&reassert.acquire, w);
+            }
             Request::List { cursor, prefix } => {
                 assert!(prefix.len() <= NAME_BYTES_MAX, "a prefix is no longer than a name");
                 let mut w = begin(out, kind::LIST);

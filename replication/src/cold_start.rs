@@ -10,7 +10,7 @@ use core::time::Duration;
 
 use fairlock_protocol::limits::TTL_MAX;
 use fairlock_protocol::tick::quarantine;
-use fairlock_protocol::{CellId, Epoch};
+use fairlock_protocol::{CellId, DigestKey, Epoch, MacKey};
 
 use crate::record::Record;
 
@@ -23,30 +23,55 @@ pub struct ColdStart {
     pub quarantine: Duration,
     /// Nothing was remembered: this is a new cell.
     pub new_cell: bool,
+    /// The run goes on with everything that the run before left in its snapshot.
+    pub goes_on: bool,
+}
+
+/// Randomness, for what is made once.
+#[derive(Clone, Copy, Debug)]
+pub struct Fresh {
+    /// The id of a new cell.
+    pub cell: CellId,
+    /// A key for the proofs of grants.
+    pub mac_key: MacKey,
+    /// A key for the digests of names.
+    pub digest_key: DigestKey,
 }
 
 impl ColdStart {
-    /// Decides from what was stored (`None` in a new directory), the seconds since 1970, and a random id for the case
-    /// that this is a new cell.
+    /// Decides from what was stored (`None` in a new directory), whether the snapshot that goes with it was read whole, the
+    /// seconds since 1970, and what is random. A snapshot that cannot be read makes the end before an unclean one.
     ///
     /// # Errors
     /// [`EpochsExhausted`].
     ///
     /// # Panics
     /// When `fresh` is 0, which means "not known".
-    pub fn decide(stored: Option<Record>, unix_s: u64, fresh: CellId) -> Result<ColdStart, EpochsExhausted> {
+    pub fn decide(
+        stored: Option<Record>,
+        was_read: bool,
+        unix_s: u64,
+        fresh: Fresh,
+    ) -> Result<ColdStart, EpochsExhausted> {
+        let (snapshot, clean) = (None, false);
+        let (mac_key, digest_key) = (Some(fresh.mac_key), Some(fresh.digest_key));
         let Some(stored) = stored else {
-            assert_ne!(fresh, CellId(0), "a cell has an id");
-            let epoch = Epoch::first_at(unix_s);
-            let record = Record { cell: fresh, epoch, ttl_horizon: Duration::ZERO, clean: false };
-            return Ok(ColdStart { record, quarantine: Duration::ZERO, new_cell: true });
+            assert_ne!(fresh.cell, CellId(0), "a cell has an id");
+            let (cell, epoch, ttl_horizon) = (fresh.cell, Epoch::first_at(unix_s), Duration::ZERO);
+            let record = Record { cell, epoch, ttl_horizon, clean, snapshot, mac_key, digest_key };
+            return Ok(ColdStart { record, quarantine: Duration::ZERO, new_cell: true, goes_on: false });
         };
         let epoch = stored.epoch.next().ok_or(EpochsExhausted)?;
         assert!(epoch > stored.epoch, "an epoch is never used twice");
-        // After a clean stop no lease is alive, whatever the horizon was.
-        let ttl_horizon = if stored.clean { Duration::ZERO } else { stored.ttl_horizon };
-        let record = Record { cell: stored.cell, epoch, ttl_horizon, clean: false };
-        Ok(ColdStart { record, quarantine: quarantine(ttl_horizon), new_cell: false })
+        // After a clean stop no lease is alive but those in the snapshot, whatever the horizon was.
+        let is_over = stored.clean && stored.snapshot.is_none();
+        let ttl_horizon = if is_over { Duration::ZERO } else { stored.ttl_horizon };
+        let (mac_key, digest_key) = (stored.mac_key.or(mac_key), stored.digest_key.or(digest_key));
+        let cell = stored.cell;
+        let record = Record { cell, epoch, ttl_horizon, clean, snapshot, mac_key, digest_key };
+        let goes_on = was_read && stored.snapshot.is_some();
+        let quarantine = if goes_on { Duration::ZERO } else { quarantine(ttl_horizon) };
+        Ok(ColdStart { record, quarantine, new_cell: false, goes_on })
     }
 }
 
@@ -84,18 +109,14 @@ impl Run {
     /// When the start was not made by [`ColdStart::decide`].
     pub fn begun(start: &ColdStart) -> Run {
         assert!(!start.record.clean, "a run that began is not a clean stop");
-        let in_quarantine = !start.quarantine.is_zero();
-        assert_eq!(
-            in_quarantine,
-            !start.record.ttl_horizon.is_zero(),
-            "old leases and a quarantine come together"
+        let (in_quarantine, horizon) = (!start.quarantine.is_zero(), start.record.ttl_horizon);
+        assert!(
+            in_quarantine != horizon.is_zero() || start.goes_on,
+            "old leases and a quarantine come together, unless the leases go on"
         );
-        Run {
-            record: start.record,
-            covered: start.record.ttl_horizon,
-            granted: Duration::ZERO,
-            in_quarantine,
-        }
+        // Leases that go on are this run's from here on.
+        let granted = if start.goes_on { horizon } else { Duration::ZERO };
+        Run { record: start.record, covered: horizon, granted, in_quarantine }
     }
 
     /// What the disk should hold.
@@ -144,15 +165,16 @@ impl Run {
         Some(Record { ttl_horizon: self.granted, ..self.record })
     }
 
-    /// What to store when every shard has stopped: a clean stop if and only if no lease is alive and none of the run
-    /// before can be.
+    /// What to store when every shard has stopped and left so many leases: a clean stop if and only if none of them is
+    /// alive, or all are in the snapshot with this sum, and none of the run before can be.
     ///
     /// # Panics
     /// Never, unless the run was told of records it did not give out.
-    pub fn stopped(&self, live_sessions: u32) -> Record {
-        let clean = live_sessions == 0 && !self.in_quarantine;
-        let ttl_horizon = if clean { Duration::ZERO } else { self.record.ttl_horizon };
-        let record = Record { ttl_horizon, clean, ..self.record };
+    pub fn stopped(&self, live_sessions: u32, snapshot: Option<u128>) -> Record {
+        let clean = (live_sessions == 0 || snapshot.is_some()) && !self.in_quarantine;
+        let is_over = clean && live_sessions == 0;
+        let ttl_horizon = if is_over { Duration::ZERO } else { self.record.ttl_horizon };
+        let record = Record { ttl_horizon, clean, snapshot: snapshot.filter(|_| clean), ..self.record };
         assert!(record.clean || record.ttl_horizon >= self.granted, "an unclean stop keeps the horizon");
         record
     }

@@ -34,15 +34,7 @@ const TEXT: Format = Format {
     bytes_max: CONFIGURATION_BYTES_MAX,
 };
 
-/// The key that proves what a client says it holds; every node of the cell has it, nobody else.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct MacKey(pub [u8; 16]);
-
-impl fmt::Debug for MacKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("MacKey(..)")
-    }
-}
+pub use fairlock_protocol::MacKey;
 
 /// One agreed state of a cell.
 #[derive(Clone, PartialEq, Eq)]

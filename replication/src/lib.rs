@@ -35,7 +35,7 @@ pub mod register;
 pub mod replica;
 mod text;
 
-pub use cold_start::{ColdStart, EpochsExhausted, Run};
+pub use cold_start::{ColdStart, EpochsExhausted, Fresh, Run};
 pub use configuration::{Configuration, Inconsistent, MacKey};
 pub use member::{BadNode, Incarnation, Member, NodeId};
 pub use record::{NotARecord, Record};

@@ -6,14 +6,14 @@ use core::time::Duration;
 
 use alloc::string::String;
 use fairlock_protocol::limits::TTL_MAX;
-use fairlock_protocol::{CellId, Epoch};
+use fairlock_protocol::{CellId, DigestKey, Epoch, MacKey};
 
 use crate::text::Format;
 pub use crate::text::NotARecord;
 
 /// The format this library writes, and the newest it reads.
-pub const FORMAT: u32 = 1;
-/// Longest text that is looked at, in bytes; a record of this format has less than 200.
+pub const FORMAT: u32 = 2;
+/// Longest text that is looked at, in bytes; a record of this format has less than 400.
 pub const RECORD_BYTES_MAX: usize = 4096;
 /// How every record begins, before the number of its format.
 const OPENING: &str = "fairlock-state ";
@@ -34,8 +34,16 @@ pub struct Record {
     pub epoch: Epoch,
     /// The longest lease that may be alive; whole milliseconds.
     pub ttl_horizon: Duration,
-    /// The run ended and left no lease alive.
+    /// The run ended and left no lease alive, or all in a snapshot.
     pub clean: bool,
+    /// The sum over the snapshot that the run left; never without `clean`. An earlier format has none, and whoever reads only
+    /// that one must not take such an end for a clean one.
+    pub snapshot: Option<u128>,
+    /// Key of the proofs that clients get with their grants; `None` in a record of an earlier format.
+    pub mac_key: Option<MacKey>,
+    /// Key of the digests that spread names over shards: the same in every run, so that clients find theirs again. `None` in a
+    /// record of an earlier format.
+    pub digest_key: Option<DigestKey>,
 }
 
 impl Record {
@@ -45,14 +53,23 @@ impl Record {
     /// When the horizon is longer than any lease can be: whoever raises it has checked the lease.
     pub fn to_text(&self) -> String {
         assert!(self.ttl_horizon <= TTL_MAX, "no lease is longer than the protocol allows");
-        let mut text = String::with_capacity(200);
-        let Record { cell, epoch, ttl_horizon, clean } = *self;
+        assert!(self.clean || self.snapshot.is_none(), "only a run that ended leaves a snapshot");
+        let mut text = String::with_capacity(400);
+        let Record { cell, epoch, ttl_horizon, clean, snapshot, mac_key, digest_key } = *self;
         let (epoch, horizon_ms) = (epoch.get(), ttl_horizon.as_millis());
         let written = write!(
             text,
             "{OPENING}{FORMAT}\ncell={cell}\nepoch={epoch}\nttl_horizon_ms={horizon_ms}\nclean={clean}\n"
         );
         written.expect("a string takes whatever is written to it");
+        let mac_key = mac_key.map(|key| u128::from_be_bytes(key.0));
+        let digest_key = digest_key.map(|DigestKey([low, high])| u128::from(low) | u128::from(high) << 64);
+        let more = [("snapshot=", snapshot), ("mac_key=", mac_key), ("digest_key=", digest_key)];
+        for (name, value) in more {
+            if let Some(value) = value {
+                writeln!(text, "{name}{value:032x}").expect("a string takes whatever is written to it");
+            }
+        }
         TEXT.seal(text)
     }
 
@@ -69,17 +86,40 @@ impl Record {
         let horizon_ms = fields.next("ttl_horizon_ms=", "ttl_horizon_ms")?.parse().ok();
         let ttl_horizon = horizon_ms.map(Duration::from_millis).filter(|horizon| *horizon <= TTL_MAX);
         let clean = fields.next("clean=", "clean")?.parse().ok();
+        let snapshot =
+            hex128(fields.next_if("snapshot=")).map_err(|()| Corrupt("`snapshot` is not a sum"))?;
+        let mac_key = hex128(fields.next_if("mac_key=")).map_err(|()| Corrupt("`mac_key` is not a key"))?;
+        let digest_key =
+            hex128(fields.next_if("digest_key=")).map_err(|()| Corrupt("`digest_key` is not a key"))?;
         fields.check()?;
         if cell == 0 {
             return Err(Corrupt("`cell` is zero"));
+        }
+        if snapshot.is_some() && clean != Some(true) {
+            return Err(Corrupt("`snapshot` without a clean end"));
         }
         Ok(Record {
             cell: CellId(cell),
             epoch: epoch.ok_or(Corrupt("`epoch` is not an epoch"))?,
             ttl_horizon: ttl_horizon.ok_or(Corrupt("`ttl_horizon_ms` is not the length of a lease"))?,
             clean: clean.ok_or(Corrupt("`clean` is neither true nor false"))?,
+            snapshot,
+            mac_key: mac_key.map(|key| MacKey(key.to_be_bytes())),
+            digest_key: digest_key.map(halves),
         })
     }
+}
+
+/// A key from its number, low half first.
+fn halves(key: u128) -> DigestKey {
+    let half = |shift: u32| u64::try_from(key >> shift & u128::from(u64::MAX)).expect("masked to 64 bits");
+    DigestKey([half(0), half(64)])
+}
+
+/// The number in a field of 32 hexadecimal digits, if the field is there.
+fn hex128(text: Option<&str>) -> Result<Option<u128>, ()> {
+    let whole = |text: &str| (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok()).flatten();
+    text.map(|text| whole(text).ok_or(())).transpose()
 }
 
 #[cfg(test)]
@@ -94,24 +134,29 @@ mod tests {
             epoch: Epoch::new(941_000).unwrap(),
             ttl_horizon: Duration::from_secs(5),
             clean: false,
+            snapshot: None,
+            mac_key: Some(MacKey(*b"sixteen bytes ok")),
+            digest_key: Some(DigestKey([7, 1 << 63])),
         }
     }
 
     #[test]
     fn a_record_reads_back_from_its_text() {
-        for clean in [false, true] {
-            let record = Record { clean, ..record() };
-            assert_eq!(Record::from_text(record.to_text().as_bytes()), Ok(record));
+        for (clean, snapshot) in [(false, None), (true, None), (true, Some(7))] {
+            for mac_key in [None, record().mac_key] {
+                let record = Record { clean, snapshot, mac_key, ..record() };
+                assert_eq!(Record::from_text(record.to_text().as_bytes()), Ok(record));
+            }
         }
-        assert!(record().to_text().starts_with("fairlock-state 1\ncell=0000"));
+        assert!(record().to_text().starts_with("fairlock-state 2\ncell=0000"));
     }
 
     #[test]
     fn a_record_of_a_newer_server_is_told_from_a_damaged_one() {
-        let newer = b"fairlock-state 2\nwho knows what\xFF";
-        assert_eq!(Record::from_text(newer), Err(NotARecord::Newer { format: 2, known: 1 }));
+        let newer = b"fairlock-state 3\nwho knows what\xFF";
+        assert_eq!(Record::from_text(newer), Err(NotARecord::Newer { format: 3, known: 2 }));
         let long = [b"fairlock-state 7\n".as_slice(), &[b'x'; 10_000]].concat();
-        assert_eq!(Record::from_text(&long), Err(NotARecord::Newer { format: 7, known: 1 }));
+        assert_eq!(Record::from_text(&long), Err(NotARecord::Newer { format: 7, known: 2 }));
     }
 
     #[test]
@@ -146,6 +191,9 @@ mod tests {
             ("clean=true", "clean=yes"),
             ("clean=true\n", "clean=true\nmore=1\n"),
             ("epoch=1\n", ""),
+            ("clean=true\n", "clean=true\nsnapshot=12\n"),
+            ("clean=true\n", "clean=false\nsnapshot=00000000000000000000000000000007\n"),
+            ("clean=true\n", "clean=true\nmac_key=0000000000000000000000000000000g\n"),
         ] {
             let text = sealed(&format!("fairlock-state 1\n{}", fields.replace(from, to)));
             assert!(matches!(Record::from_text(text.as_bytes()), Err(NotARecord::Corrupt(_))), "{to}");

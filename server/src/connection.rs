@@ -92,6 +92,8 @@ pub(crate) struct Connection {
     assigned: usize,
     /// Something was added to it in this pass.
     pub(crate) is_holding: bool,
+    /// Its client wants proofs of its grants.
+    pub(crate) proves: bool,
     /// It has a whole frame that no pass has taken yet, and stands on the list of those.
     pub(crate) ready: bool,
     /// Reading was stopped because too much is waiting here.
@@ -120,6 +122,7 @@ impl Connection {
             held: Vec::new(),
             assigned: 0,
             is_holding: false,
+            proves: false,
             ready: false,
             paused: false,
             stalled: false,

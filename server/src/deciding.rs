@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlock_locktable::{Limits, NamespaceRules, Settings as TableSettings, Table};
-use fairlock_protocol::{CellId, DigestKey, Epoch, ShardId, Tick};
+use fairlock_protocol::{CellId, DigestKey, Epoch, MacKey, ShardId, Tick};
 use fairlock_replication::node::{self, Dialed, Node, NodeSettings, Standing, Wish};
 use fairlock_replication::profile::Profile;
 use fairlock_replication::replica::{LinkKey, Part, Peer, Replica};
@@ -204,6 +204,7 @@ impl Shard {
             cell: CellId(0),
             epoch,
             digest_key: DigestKey([0, 0]),
+            mac_key: MacKey([0; 16]),
             ttl_max,
             horizon_ms: 0,
             quarantine_until: Tick::ZERO,

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 
 use fairlock_locktable::command::Ended;
-use fairlock_protocol::{CellId, DigestKey, Epoch, RequestId, Secret, SessionId, Tick};
+use fairlock_protocol::{CellId, DigestKey, Epoch, MacKey, RequestId, Secret, SessionId, Tick};
 
 use fairlock_replication::replica::{self, Order, Report};
 
@@ -18,6 +18,7 @@ use crate::cell::picture::CellAnswer;
 use crate::connection::{ConnectionKey, Peer};
 use crate::driver::Waker;
 use crate::shard::replicated::CellFacts;
+use crate::state::snapshot::FileSum;
 
 /// Messages one lane holds; a sender with more keeps them back.
 const LANE_MESSAGES: usize = 1024;
@@ -62,6 +63,8 @@ pub(crate) struct CellNews {
     pub(crate) cell: CellId,
     /// Key of its digests.
     pub(crate) digest_key: DigestKey,
+    /// Key of the proofs that go with grants.
+    pub(crate) mac_key: MacKey,
     /// Its epoch.
     pub(crate) epoch: Epoch,
     /// For clients.
@@ -208,11 +211,30 @@ pub(crate) enum ToControl {
     Stopped {
         /// Which shard.
         shard: u16,
-        /// Sessions with a live lease it left behind.
-        live_sessions: u32,
+        /// What it left behind.
+        left: Left,
         /// Why, when it was not asked to.
         error: Option<std::io::Error>,
     },
+}
+
+/// What a shard left behind when it stopped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left {
+    /// Sessions.
+    pub(crate) sessions: u32,
+    /// Sessions that hold something.
+    pub(crate) holders: u32,
+    /// It waited for older leases to end.
+    pub(crate) recovering: bool,
+    /// The sum of what it wrote down of everything it knew; `None` when it did not.
+    pub(crate) file: Option<FileSum>,
+}
+
+impl Left {
+    /// Nobody knows what: as much as there can be.
+    pub(crate) const UNKNOWN: Left =
+        Left { sessions: u32::MAX, holders: u32::MAX, recovering: false, file: None };
 }
 
 /// The sending end of one lane to a shard.

@@ -22,6 +22,7 @@ mod control;
 pub mod deciding;
 mod driver;
 mod error;
+mod host;
 mod lanes;
 mod metrics;
 mod pass;

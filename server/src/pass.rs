@@ -18,10 +18,11 @@ use fairlock_shm::beacon::Beacon;
 use crate::clock;
 use crate::connection::{ConnectionKey, Peer};
 use crate::driver::{Driver, Event, Flush, LinkId, Patience, WatchId};
-use crate::lanes::{Adoption, ControlLane, Inbox, ShardLane, ToControl, ToShard};
+use crate::lanes::{Adoption, ControlLane, Inbox, Left, ShardLane, ToControl, ToShard};
 use crate::patience::Temper;
 use crate::rings::{Rings, Stamps};
 use crate::shard::{Output, Shard, Watch};
+use crate::state::SnapshotPlace;
 use crate::stats::ShardStats;
 
 /// Passes between two publications of a busy shard's numbers.
@@ -93,6 +94,8 @@ pub(crate) struct ShardThread {
     write_backlog_bytes: usize,
     /// Unwritten bytes beyond which a connection's requests wait.
     write_pause_bytes: usize,
+    /// Where everything is written down at the end.
+    snapshots: Option<SnapshotPlace>,
 }
 
 /// Says that a shard's thread panicked, in a program where that does not end the process: a server that has lost part of
@@ -107,7 +110,7 @@ impl Drop for LastWord {
         if std::thread::panicking() {
             let error = Some(io::Error::other("the shard's thread panicked"));
             // How many sessions it leaves is not known, and nobody may take the stop for a clean one.
-            self.control.send(ToControl::Stopped { shard: self.shard, live_sessions: u32::MAX, error });
+            self.control.send(ToControl::Stopped { shard: self.shard, left: Left::UNKNOWN, error });
         }
     }
 }
@@ -129,8 +132,10 @@ impl ShardThread {
         temper: Temper,
         stats: Arc<ShardStats>,
         (write_backlog_bytes, number, beacon): (usize, u16, Option<Arc<Beacon>>),
+        snapshots: Option<SnapshotPlace>,
     ) -> ShardThread {
         ShardThread {
+            snapshots,
             peers: Vec::new(),
             streams_begun: 0,
             rings: Rings::default(),
@@ -174,8 +179,8 @@ impl ShardThread {
             }
         }
         self.hang_up();
-        let live_sessions = self.shard.sessions_with_grants();
-        self.wiring.control.send(ToControl::Stopped { shard, live_sessions, error });
+        let left = self.leave(error.is_none());
+        self.wiring.control.send(ToControl::Stopped { shard, left, error });
     }
 
     fn pass(&mut self) -> io::Result<()> {
@@ -470,6 +475,7 @@ impl ShardThread {
     }
 }
 
+mod ending;
 mod memory;
 mod peers;
 #[cfg(test)]

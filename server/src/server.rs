@@ -11,7 +11,8 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use fairlock_locktable::{Limits, NamespaceRules, Settings as TableSettings, Table};
-use fairlock_protocol::{CellId, DigestKey, ShardId, Tick};
+use fairlock_protocol::{CellId, DigestKey, Epoch, MacKey, ShardId, Tick};
+use fairlock_replication::Fresh;
 use fairlock_replication::profile::Profile;
 use fairlock_replication::replica::Replica;
 use fairlock_shm::beacon::{BEACON_SHARDS, Beacon};
@@ -20,18 +21,20 @@ use fairlock_shm::word::Leaving;
 
 use crate::clock;
 use crate::config::{Config, IoChoice, SHARDS_MAX};
-use crate::control::{Alarms, Control, ControlParts, ExitReport, Keeping, StopReason, Stopper, bind_tcp};
+use crate::control::{
+    Alarms, Control, ControlParts, ExitReport, Keeping, Settled, StopReason, Stopper, bind_tcp,
+};
 use crate::driver::{self, Waker};
 use crate::error::StartError;
+use crate::host::{pin, processors, raise_descriptor_limit};
 use crate::lanes::{ControlLane, ShardLane};
 use crate::pass::{ShardThread, Wiring};
 use crate::patience::{Temper, wake_cost};
 use crate::shard::{Settings, Shard};
-use crate::state::{Beginning, NodeState, StateDirectory, default_directory};
+use crate::state::{
+    Beginning, Begun, NodeState, Past, Pasts, SnapshotPlace, StateDirectory, default_directory, snapshot,
+};
 use crate::stats::ShardStats;
-
-/// Descriptors we ask for, when the hard limit allows.
-const DESCRIPTORS_WANTED: u64 = 1 << 20;
 
 /// What a started server tells whoever started it: the fields of the ready line.
 #[derive(Clone, Debug)]
@@ -78,6 +81,8 @@ struct Start {
     write_backlog_bytes: usize,
     beacon: Option<Arc<Beacon>>,
     profile: Option<Profile>,
+    past: Option<Past>,
+    snapshots: Option<SnapshotPlace>,
 }
 
 const _: () = assert!(SHARDS_MAX as usize <= BEACON_SHARDS, "every shard has a line in the beacon");
@@ -118,15 +123,17 @@ impl Server {
         let in_cell = config.cell.is_told();
         let founding = in_cell.then(|| crate::cell::found(&config, &addresses, count, &path)).transpose()?;
         let profile = founding.as_ref().map(|founding| founding.profile);
+        let index_key = random_key()?.0[0];
         let (mut alone, mut lock) = (None, None);
-        let beginning = if founding.is_some() {
+        let (beginning, past) = if founding.is_some() {
             lock = Some(directory);
-            Beginning::unknown()
+            (Beginning::unknown(), Inheritance::default())
         } else {
-            let (state, beginning) =
-                NodeState::begin(directory, unix_seconds(), CellId(random()?), clock::now)?;
-            alone = Some(state);
-            beginning
+            let begun = begin(directory, &config, count, index_key)?;
+            let past =
+                Inheritance::of(&begun.state, begun.pasts, begun.unusable.map(|why| why.to_string()), count)?;
+            alone = Some(begun.state);
+            (begun.beginning, past)
         };
         let mut ready = Ready {
             tcp: addresses,
@@ -139,10 +146,14 @@ impl Server {
             recovering_ms: milliseconds_until(beginning.recovering_until),
             pid: std::process::id(),
         };
-        let cell =
-            Cell { beginning, started, profile, digest_key: random_key()?, index_key: random_key()?.0[0] };
+        let cell = Cell { beginning, started, index_key, profile };
         let listeners = tcp.into_iter().map(OwnedFd::from).collect();
-        let parts = set_off(&config, &cell, workers, listeners)?;
+        let unusable = past.unusable.clone();
+        let parts = set_off(&config, &cell, workers, listeners, past)?;
+        if let Some(why) = unusable {
+            let what = "the sessions of the run before are forgotten: its snapshot cannot be used";
+            parts.alarms.raise("snapshot", format!("{what}: {why}"));
+        }
         let (told, settled) = mpsc::channel();
         let keeping = match (founding, alone, lock) {
             (Some(founding), _, Some(lock)) => Keeping::Cell(Box::new(founding.begin(&parts.control)?), lock),
@@ -151,17 +162,23 @@ impl Server {
         };
         let waits = profile.is_some().then_some(told);
         let control = Control::start(&config, &ready, doors, keeping, parts, waits)?;
-        if profile.is_some() {
-            let Ok(place) = settled.recv() else { return Err(without_place(control)) };
-            if place.role == "halted" {
-                control.stopper().stop();
-                control.wait();
-                return Err(StartError::Misfit(place.why));
-            }
-            (ready.role, ready.epoch) = (place.role, place.epoch);
-            ready.recovering_ms = milliseconds_until(place.recovering_until);
+        if profile.is_none() {
+            return Ok(Server { ready, control });
         }
-        Ok(Server { ready, control })
+        let Ok(place) = settled.recv() else { return Err(without_place(control)) };
+        (ready.role, ready.epoch) = (place.role, place.epoch);
+        ready.recovering_ms = milliseconds_until(place.recovering_until);
+        Server { ready, control }.with_place(place)
+    }
+
+    /// A node that does not fit its cell does not run.
+    fn with_place(self, place: Settled) -> Result<Server, StartError> {
+        if place.role != "halted" {
+            return Ok(self);
+        }
+        self.control.stopper().stop();
+        self.control.wait();
+        Err(StartError::Misfit(place.why))
     }
 
     /// What it listens on, and as what.
@@ -188,11 +205,56 @@ fn without_place(control: Control) -> StartError {
     }
 }
 
+/// What a run has of the one before.
+#[derive(Default)]
+struct Inheritance {
+    shards: Vec<Past>,
+    /// Where it leaves the same to the next one, a place for each shard.
+    places: Vec<SnapshotPlace>,
+    unusable: Option<String>,
+}
+
+impl Inheritance {
+    fn of(
+        state: &NodeState,
+        pasts: Option<Pasts>,
+        unusable: Option<String>,
+        shards: u16,
+    ) -> Result<Inheritance, StartError> {
+        let place = |_| SnapshotPlace::of(state.directory()).map_err(StartError::Resources);
+        let places = (0..shards).map(place).collect::<Result<_, _>>()?;
+        let shards = pasts.map(|pasts| pasts.shards).unwrap_or_default();
+        Ok(Inheritance { shards, places, unusable })
+    }
+}
+
+/// Reads what the run before left, and makes durable that a new one begins.
+fn begin(
+    directory: StateDirectory,
+    config: &Config,
+    shards: u16,
+    index_key: u64,
+) -> Result<Begun, StartError> {
+    let (cell, mac_key) = (CellId(random()?), MacKey(random()?.to_le_bytes()));
+    let fresh = Fresh { cell, mac_key, digest_key: random_key()? };
+    let epoch = Epoch::new(1).expect("1 is an epoch");
+    let (limits, rules) = (config.table_limits(), config.table_rules());
+    // The epoch is the snapshot's.
+    let table = |shard| TableSettings { epoch, shard, index_key, limits, rules: rules.clone() };
+    let begun = NodeState::begin(
+        directory,
+        unix_seconds(),
+        fresh,
+        |directory, record| snapshot::read(directory, record, shards, clock::now(), table),
+        clock::now,
+    );
+    Ok(begun?)
+}
+
 /// What all shards of a run have in common.
 struct Cell {
     beginning: Beginning,
     started: Tick,
-    digest_key: DigestKey,
     index_key: u64,
     /// Times of the cell, when there is one.
     profile: Option<Profile>,
@@ -204,6 +266,7 @@ fn set_off(
     cell: &Cell,
     workers: Vec<Worker>,
     mut listeners: Vec<OwnedFd>,
+    past: Inheritance,
 ) -> Result<ControlParts, StartError> {
     let (control_lane, from_shards, doorbell) = ControlLane::new().map_err(StartError::Resources)?;
     let (processors, wake) = (processors(), wake_cost());
@@ -237,6 +300,7 @@ fn set_off(
             wirings[from].shards.push(lane);
         }
     }
+    let (mut pasts, mut places) = (past.shards.into_iter(), past.places.into_iter());
     for ((worker, wiring), me) in workers.into_iter().zip(wirings).zip(0_u16..) {
         let stats = Arc::new(ShardStats::default());
         parts.stats.push(stats.clone());
@@ -254,6 +318,8 @@ fn set_off(
             beacon: parts.beacon.clone(),
             index_key: cell.index_key,
             profile: cell.profile,
+            past: pasts.next(),
+            snapshots: places.next(),
             // The first shard accepts; a connection moves to the shard it names.
             listeners: std::mem::take(&mut listeners),
             wiring,
@@ -292,7 +358,8 @@ fn settings(config: &Config, cell: &Cell, me: ShardId, shards: u16, io: &'static
         shards,
         cell: cell.beginning.cell,
         epoch: cell.beginning.epoch,
-        digest_key: cell.digest_key,
+        digest_key: cell.beginning.digest_key,
+        mac_key: cell.beginning.mac_key,
         ttl_max: config.ttl_max,
         horizon_ms: 0,
         quarantine_until: cell.beginning.recovering_until,
@@ -364,49 +431,29 @@ fn serve(shard: u16, mut driver: Box<dyn driver::Driver>, start: Start) {
     }
     let (epoch, me) = (settings.epoch, settings.me);
     let table_settings = TableSettings { epoch, shard: me, index_key, limits, rules };
-    let table = Table::new(table_settings.clone());
+    let (table, past) = match start.past {
+        Some(mut past) => {
+            (std::mem::replace(&mut past.table, Table::new(table_settings.clone())), Some(past))
+        }
+        None => (Table::new(table_settings.clone()), None),
+    };
     let entropy =
         Box::new(|| random().unwrap_or_else(|error| panic!("the kernel gives no randomness: {error}")));
     let mut shard_state = Shard::new(settings, table, stats.clone(), alarms, entropy);
     if let Some(profile) = profile {
         shard_state.replicate(Replica::new(profile), table_settings);
     }
+    if let Some(past) = past {
+        shard_state.go_on(clock::now(), &past);
+    }
     let rest = (write_backlog_bytes, shard, beacon);
-    ShardThread::new(shard_state, driver, wiring, temper, stats, rest).run();
+    ShardThread::new(shard_state, driver, wiring, temper, stats, rest, start.snapshots).run();
 }
 
 /// One shard for each processor but one, which is the control thread's and everybody else's.
 fn shard_count(config: &Config) -> u16 {
     let spare = u16::try_from(processors().saturating_sub(1)).unwrap_or(u16::MAX);
     config.shards.unwrap_or(spare).clamp(1, SHARDS_MAX)
-}
-
-fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.map_or(DESCRIPTORS_WANTED, |hard| hard.min(DESCRIPTORS_WANTED));
-    if limit.current.is_some_and(|soft| soft < wanted) {
-        limit.current = Some(wanted);
-        // What is not granted only means fewer clients; the limit is checked again where it is met.
-        let _ = setrlimit(Resource::Nofile, limit);
-    }
-}
-
-/// Keeps the calling thread on one processor of those it may use.
-fn pin(index: usize) {
-    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-    let Ok(allowed) = sched_getaffinity(None) else { return };
-    let processors: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
-    let Some(&cpu) = processors.get(index % processors.len().max(1)) else { return };
-    let mut one = CpuSet::new();
-    one.set(cpu);
-    if let Err(error) = sched_setaffinity(None, &one) {
-        tracing::warn!(cpu, %error, "a shard could not be pinned");
-    }
 }
 
 fn random() -> Result<u128, StartError> {

@@ -6,6 +6,7 @@
 
 mod error;
 mod node;
+pub(crate) mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +23,8 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, fsync, ftruncate, openat, 
 use rustix::io::Errno;
 
 pub use error::StateError;
-pub(crate) use node::{Beginning, NodeState};
+pub(crate) use node::{Beginning, Begun, Leftovers, NodeState};
+pub(crate) use snapshot::{Past, Pasts, SnapshotPlace};
 
 /// The record.
 const RECORD: &str = "state";
@@ -33,7 +35,7 @@ const LOCK: &str = "lock";
 /// A directory made here is closed to others.
 const DIRECTORY_MODE: u32 = 0o750;
 /// Files in it belong to the server alone.
-const FILE_MODE: Mode = Mode::from_raw_mode(0o640);
+const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
 
 /// Where a server keeps its state when it is not told: `/var/lib/fairlock` as root, else `fairlock` in
 /// `$XDG_STATE_HOME` or `~/.local/state`.

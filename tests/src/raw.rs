@@ -207,6 +207,19 @@ impl Raw {
         raw
     }
 
+    /// Connects and is welcomed, with these feature bits beside the usual ones.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn greeted_with(endpoint: &str, shard: ShardId, features: u64) -> Raw {
+        let mut raw = Raw::connect(endpoint);
+        let plain = Hello::to(shard);
+        let hello = Hello { features: plain.features | features, ..plain };
+        raw.send_numbered(0, &Request::Hello(hello));
+        raw.take_welcome();
+        raw
+    }
+
     /// Connects and is welcomed; `None` when the server turns the connection away.
     pub fn try_greeted(endpoint: &str, shard: ShardId) -> Option<Raw> {
         let mut raw = Raw::try_connect(endpoint).ok()?;

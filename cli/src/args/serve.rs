@@ -24,7 +24,8 @@ Examples:
 
 With only one of --listen and --socket given, the other's default is opened when nobody else has it.
 Prints one JSON line on stdout when it listens (in a cell: when it has its place there, and says on stderr what it waits
-for until then). SIGTERM drains: holders have --drain to release, then it exits 0; a primary hands over first.
+for until then). SIGTERM drains: holders have --drain to release, then it exits 0; a primary hands over first. What is
+held or waited for at a server that is alone goes on at its next start; --drain 0 restarts at once.
 Exits with 69 when it cannot listen, with 78 for a bad configuration or state directory.";
 
 /// `serve`.

@@ -27,6 +27,7 @@ mod foreground;
 mod lane;
 mod nodes;
 mod opening;
+mod reassert;
 mod session;
 mod slot;
 mod spares;

@@ -10,23 +10,24 @@ use crate::dial::{self, Wire};
 use crate::error::ConnectError;
 use crate::session::{Directions, Fault, Jitter, Lease, Passport, Stream};
 use crate::transport::{self, Link, Memory, Road, Target};
+use fairlock_protocol::handshake::FEATURE_PROOF;
 use fairlock_protocol::limits::{ATTRIBUTE_BYTES_MAX, TTL_MAX, TTL_MIN};
 use fairlock_protocol::request::Open;
 use fairlock_protocol::wire::FLAG_KEPT;
 use fairlock_protocol::{Hello, Liveness, Reply, Request, Role, Secret, SessionId, ShardId, Welcome};
 use fairlock_shm::fork::ForkMark;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// What OPENED said.
-struct Opened {
-    session: SessionId,
-    secret: Secret,
-    ttl: Duration,
-    home: ShardId,
-    kept: bool,
+pub(super) struct Opened {
+    pub(super) session: SessionId,
+    pub(super) secret: Secret,
+    pub(super) ttl: Duration,
+    pub(super) home: ShardId,
+    pub(super) kept: bool,
 }
 
 /// Connects to the first of the nodes that takes us, and opens a session there.
@@ -40,7 +41,8 @@ pub(super) fn open(
         let mut asks = transport::asks_for_memory(target, config.transport).then_some(mark);
         loop {
             let mut wire = Wire::connect(target, allowed, wanted)?;
-            let hello = Hello::to(ShardId::ANY);
+            let plain = Hello::to(ShardId::ANY);
+            let hello = Hello { features: plain.features | FEATURE_PROOF, ..plain };
             let greeted = wire.greet(hello, config.inherit.as_ref(), asks, wanted);
             let (welcome, reason) = match greeted {
                 Err(ConnectError::NoSharedMemory { reason, .. }) if config.transport == Transport::Auto => {
@@ -77,8 +79,7 @@ fn introduce(
         return Err(wire.fault(Fault::OutOfTurn("another home than the shard that was asked"), "OPENED"));
     }
     let passport = Passport {
-        session: opened.session,
-        secret: opened.secret,
+        identity: Mutex::new((opened.session, opened.secret)),
         home: opened.home,
         shards: welcome.shards,
         digest_key: welcome.digest_key,
@@ -100,7 +101,7 @@ fn introduce(
     Ok(session)
 }
 
-fn say_open(
+pub(super) fn say_open(
     config: &Config,
     wire: &mut Wire,
     nodes: &Arc<Nodes>,
@@ -159,7 +160,7 @@ fn assemble(
     let mut seed = [0; 8];
     if getrandom::fill(&mut seed).is_err() {
         // Only deviations hang on it; the id differs between clients too.
-        seed = passport.session.get().to_le_bytes();
+        seed = passport.session().get().to_le_bytes();
     }
     let seed = u64::from_le_bytes(seed);
     let (passport, lease) = (Arc::new(passport), Arc::new(lease));

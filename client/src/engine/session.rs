@@ -8,7 +8,7 @@ use crate::clock;
 use crate::error::LostCause;
 use crate::session::{Ask, Event, Lease, Passport, Spec};
 use crate::transport::Target;
-use fairlock_protocol::ShardId;
+use fairlock_protocol::{Refusal, ShardId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -27,6 +27,8 @@ pub(crate) struct Session {
     pub(super) reachable: AtomicBool,
     /// `end` was begun. AcqRel swap: exactly one thread does the work.
     ended: AtomicBool,
+    /// A server of its cell does not know it, and what it holds is to be shown. Release stores, Acquire loads in the tender.
+    pub(super) unknown: AtomicBool,
     /// CLOSE was answered. Release store, Acquire load in the tender.
     pub(super) closed: AtomicBool,
 }
@@ -47,6 +49,7 @@ impl Session {
             epoch_told: AtomicU32::new(0),
             reachable: AtomicBool::new(true),
             ended: AtomicBool::new(false),
+            unknown: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }
     }
@@ -114,6 +117,10 @@ impl Session {
                 Event::HoldOver(hold) => hold.wake_watchers(),
                 Event::Notice(notice) => core.tell(notice),
                 Event::Over(LostCause::Killed) if core.config.confirm_when_released && self.recall(core) => {}
+                Event::Over(LostCause::Session(Refusal::SessionUnknown)) if self.has_claims() => {
+                    self.unknown.store(true, Ordering::Release);
+                    core.ring();
+                }
                 Event::Over(cause) => self.end(core, cause),
                 Event::Closed => {
                     self.closed.store(true, Ordering::Release);
@@ -184,6 +191,12 @@ impl Session {
             _ => core.tell(Notice::Lost),
         }
         core.ring();
+    }
+
+    /// Whether it holds anything that it can prove.
+    fn has_claims(&self) -> bool {
+        let holds = |lane: &Lane| lane.state().stream.has_claims();
+        !self.is_ended() && self.lease.check(clock::now()).is_ok() && self.lanes.iter().any(holds)
     }
 
     pub(super) fn is_ended(&self) -> bool {

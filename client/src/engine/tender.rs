@@ -8,6 +8,7 @@ use super::core::Core;
 use super::foreground;
 use super::lane::{Cover, Lane, LaneState, Outlet, break_link};
 use super::opening;
+use super::reassert::{Rescue, rescue};
 use super::session::Session;
 use super::slot::Outcome;
 use super::spares::{Owner, Spares, Want};
@@ -15,7 +16,7 @@ use crate::clock;
 use crate::error::{AcquireError, LostCause};
 use crate::session::{Ask, Beat, Jitter, Pulse};
 use crate::transport::{self, Link, Road};
-use fairlock_protocol::Tick;
+use fairlock_protocol::{Refusal, Tick};
 use fairlock_shm::bell::Waiting;
 use rustix::event::{PollFd, PollFlags};
 use std::os::fd::AsFd;
@@ -26,6 +27,8 @@ use std::time::Duration;
 /// How long a lane may be left to threads that come and go before somebody looks whether they still do. Bounds how
 /// late a notice is read that arrives between two of their calls; 100 looks a second cost a busy client 0.1 % of a core.
 const NAP: Duration = Duration::from_millis(10);
+/// Pause before another server is looked for that takes on what is held.
+const RESCUE_PAUSE: Duration = Duration::from_millis(20);
 /// How soon a ring that was full is tried again.
 const RING_RETRY: Duration = Duration::from_millis(1);
 /// How long a connection may take until the session is resumed on it, before another one is tried.
@@ -69,10 +72,10 @@ struct Watch {
 impl Tended {
     fn new(session: Arc<Session>) -> Tended {
         let confirmed = session.lease.confirmed().unwrap_or_else(clock::now);
-        let jitter = Jitter::new(session.passport.session.get().rotate_left(17));
+        let jitter = Jitter::new(session.passport.session().get().rotate_left(17));
         let pulse = Pulse::new(session.lease.ttl(), confirmed, jitter);
         let seen = vec![0; session.lanes.len()];
-        let seed = session.passport.session.get().rotate_left(29);
+        let seed = session.passport.session().get().rotate_left(29);
         let spares = (0..session.lanes.len()).map(|lane| Spares::new(Jitter::new(seed ^ lane as u64)));
         let spares = spares.collect();
         Tended { session, pulse, seen, spares, left_for: 0, farewell: None, finished: false }
@@ -85,6 +88,14 @@ impl Tended {
         match session.lease.check(now) {
             Ok(deadline) => due = due.min(deadline),
             Err(cause) => session.end(core, cause),
+        }
+        if session.unknown.load(Ordering::Acquire) && !session.is_ended() {
+            match rescue(core, &session) {
+                // At once, with what is known then.
+                Rescue::GoesOn => return now,
+                Rescue::Again => return due.min(clock::now().after(RESCUE_PAUSE)),
+                Rescue::Over => session.end(core, LostCause::Session(Refusal::SessionUnknown)),
+            }
         }
         if session.is_ended() {
             due = due.min(self.say_farewell(core, now));

@@ -8,9 +8,9 @@ use super::lease::Lease;
 use super::tenure::{Inside, Tenure};
 use crate::error::LostCause;
 use fairlock_protocol::tick::certain;
-use fairlock_protocol::{FencingToken, GrantId, Mode, Tick, reply};
+use fairlock_protocol::{FencingToken, GrantId, Mode, Proof, Tick, reply};
 use fairlock_shm::word::Holder;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -21,12 +21,23 @@ pub(crate) struct Facts {
     pub(crate) mode: Mode,
     pub(crate) token: Option<FencingToken>,
     pub(crate) fence: u64,
+    /// What proves it to a server that has lost its memory, and in which mode.
+    pub(crate) proof: Option<(Mode, Proof)>,
+}
+
+impl Facts {
+    fn of(granted: &reply::Grant) -> Facts {
+        let reply::Grant { mode, token, fence, proof, .. } = *granted;
+        Facts { mode, token, fence, proof: proof.map(|proof| (mode, proof)) }
+    }
 }
 
 /// One grant.
 #[derive(Debug)]
 pub(crate) struct Hold {
-    pub(crate) grant: GrantId,
+    /// Its number at its shard; another one when it was held on at a server that had lost its memory. Relaxed: changed and,
+    /// where it matters, read under its stream's lock.
+    grant: AtomicU64,
     pub(crate) spec: Arc<Spec>,
     pub(crate) waited: Duration,
     pub(crate) previous_owner_died: bool,
@@ -56,14 +67,14 @@ impl Hold {
             ms => sent.after(waited).after(certain(Duration::from_millis(ms.into()))),
         };
         Hold {
-            grant: granted.grant,
+            grant: AtomicU64::new(granted.grant.get()),
             spec,
             waited,
             previous_owner_died: granted.previous_owner_died,
             end,
             levels: AtomicU32::new(1),
             void: OnceLock::new(),
-            facts: Mutex::new(Facts { mode: granted.mode, token: granted.token, fence: granted.fence }),
+            facts: Mutex::new(Facts::of(granted)),
             inside: OnceLock::new(),
             by_messages: AtomicBool::new(false),
             watchers: Mutex::new(Vec::new()),
@@ -73,7 +84,7 @@ impl Hold {
     /// A tenure that was entered without a message.
     pub(crate) fn entered(tenure: Arc<Tenure>, holder: Holder, spec: Arc<Spec>) -> Hold {
         Hold {
-            grant: tenure.grant,
+            grant: AtomicU64::new(tenure.grant.get()),
             spec,
             waited: Duration::ZERO,
             previous_owner_died: false,
@@ -85,6 +96,26 @@ impl Hold {
             by_messages: AtomicBool::new(false),
             watchers: Mutex::new(Vec::new()),
         }
+    }
+
+    /// Its number at its shard.
+    pub(crate) fn grant(&self) -> GrantId {
+        GrantId::from_raw(self.grant.load(Ordering::Relaxed)).expect("it was made from a number of a grant")
+    }
+
+    /// It is held on at a server that had lost its memory, under another number and token.
+    pub(crate) fn goes_on_as(&self, granted: &reply::Grant) {
+        self.convert(granted);
+        self.grant.store(granted.grant.get(), Ordering::Relaxed);
+    }
+
+    /// What proves it, where the server, told of one hold, would know all there is to know of it.
+    pub(crate) fn claim(&self) -> Option<(FencingToken, Proof)> {
+        let facts = self.facts();
+        // Relaxed: ordered by the stream's lock.
+        let is_simple = self.is_ours_alone() || self.levels.load(Ordering::Relaxed) == 1;
+        let (_, proof) = facts.proof.filter(|(mode, _)| is_simple && *mode == facts.mode)?;
+        Some((facts.token?, proof)).filter(|_| self.void.get().is_none())
     }
 
     /// The server leaves the grant with the client: from now on it is held in a word; or, `by_messages`, it would have been,
@@ -161,7 +192,7 @@ impl Hold {
     }
 
     pub(crate) fn convert(&self, granted: &reply::Grant) {
-        let facts = Facts { mode: granted.mode, token: granted.token, fence: granted.fence };
+        let facts = Facts::of(granted);
         *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = facts;
     }
 
@@ -257,6 +288,7 @@ pub(crate) mod tests {
             waited_us,
             previous_owner_died: false,
             reentered: false,
+            proof: None,
         }
     }
 

@@ -1,15 +1,17 @@
 //! What a session shows of itself to be taken up again, at whichever node, and where nodes are said to be.
 
+use fairlock_protocol::handshake::FEATURE_PROOF;
 use fairlock_protocol::{
     CellId, DigestKey, Hello, Request, Secret, SessionId, ShardId, Welcome, Whereabouts,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// What a stream shows to take its session up again.
 #[derive(Debug)]
 pub(crate) struct Passport {
-    pub(crate) session: SessionId,
-    pub(crate) secret: Secret,
+    /// Who it is, and what shows it. Another one only after a server's loss of memory.
+    pub(crate) identity: Mutex<(SessionId, Secret)>,
     pub(crate) home: ShardId,
     pub(crate) shards: u16,
     pub(crate) digest_key: DigestKey,
@@ -19,16 +21,33 @@ pub(crate) struct Passport {
 }
 
 impl Passport {
+    /// Who the session is, and what shows it.
+    pub(crate) fn identity(&self) -> (SessionId, Secret) {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its id.
+    pub(crate) fn session(&self) -> SessionId {
+        self.identity().0
+    }
+
+    /// From now on it is another session.
+    pub(crate) fn becomes(&self, session: SessionId, secret: Secret) {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = (session, secret);
+    }
+
     /// The first words to a shard, with these feature bits beside the library's own.
     pub(crate) fn hello(&self, shard: ShardId, features: u64) -> Request<'static> {
         let plain = Hello::to(shard);
         let (cell, epoch) = (self.cell, self.epoch.load(Ordering::Relaxed));
-        Request::Hello(Hello { features: plain.features | features, cell, epoch, ..plain })
+        let features = plain.features | FEATURE_PROOF | features;
+        Request::Hello(Hello { features, cell, epoch, ..plain })
     }
 
     /// The words that take the session up, where so many kept replies were received.
     pub(crate) fn resume(&self, received: u64) -> Request<'static> {
-        Request::Resume { session: self.session, secret: self.secret, received }
+        let (session, secret) = self.identity();
+        Request::Resume { session, secret, received }
     }
 
     /// Whether this is a server of the session's cell, which spreads names as it was when the session was opened.

@@ -5,6 +5,7 @@
 //! and says again what is still pending. Only the end of the lease ends a stream.
 
 mod cache;
+mod claims;
 mod replies;
 
 use super::ask::{Ask, Bundle};
@@ -316,7 +317,7 @@ impl<T> Stream<T> {
 
     /// One guard of this grant is given back. Says nothing to the server when the grant is gone already.
     pub(crate) fn release(&mut self, now: Tick, hold: &Arc<Hold>) {
-        let ours = self.holds.get(&hold.grant).is_some_and(|known| Arc::ptr_eq(known, hold));
+        let ours = self.holds.get(&hold.grant()).is_some_and(|known| Arc::ptr_eq(known, hold));
         if !ours {
             // Lost before; a word it was held in is left all the same, so that it can be used again.
             if hold.is_entered() && hold.leave() == 0 {
@@ -325,12 +326,12 @@ impl<T> Stream<T> {
             return;
         }
         if hold.leave() == 0 {
-            self.drop_hold(hold.grant);
+            self.drop_hold(hold.grant());
             hold.take_away(LostCause::Released);
             self.events.push(Event::HoldOver(Arc::clone(hold)));
             let left = self.left(hold);
-            if self.broken.remove(&hold.grant) {
-                return self.confirm(hold.grant);
+            if self.broken.remove(&hold.grant()) {
+                return self.confirm(hold.grant());
             }
             if left {
                 return;
@@ -338,8 +339,8 @@ impl<T> Stream<T> {
         } else if hold.is_ours_alone() {
             return;
         }
-        if !self.broken.contains(&hold.grant) {
-            self.submit(now, Ask::Release(hold.grant, hold.end), None, false);
+        if !self.broken.contains(&hold.grant()) {
+            self.submit(now, Ask::Release(hold.grant(), hold.end), None, false);
         }
     }
 

@@ -174,6 +174,7 @@ pub(crate) fn granted(slot: u32) -> Reply<'static> {
         waited_us: 0,
         previous_owner_died: false,
         reentered: false,
+        proof: None,
     })
 }
 

@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 use fairlock_protocol::limits::{ACQUIRE_ALL_MAX, ATTRIBUTE_BYTES_MAX, IDENTITY_BYTES_MAX, LABEL_BYTES_MAX};
 use fairlock_protocol::wire::Reader;
 use fairlock_protocol::{
-    Digest, Epoch, GrantId, Malformed, Mode, OwnerId, Priority, Refusal, RequestId, Resource, Secret,
-    SessionId, Tick,
+    Digest, Epoch, FencingToken, GrantId, Malformed, Mode, OwnerId, Priority, Refusal, RequestId, Resource,
+    Secret, SessionId, Tick,
 };
 
 /// Decodes a whole operation and hands it on.
@@ -27,6 +27,11 @@ pub(super) fn operation<R>(bytes: &[u8], then: impl FnOnce(Tick, Command<'_>) ->
     let command = match kind {
         kind::OPEN => Command::Open(read_open(&mut r)?),
         kind::ACQUIRE => Command::Acquire(read_acquire(&mut r)?),
+        kind::REASSERT => {
+            let acquire = read_acquire(&mut r)?;
+            let token = FencingToken::from_raw(r.u64("token")?).ok_or(Malformed::Illegal("token"))?;
+            Command::Reassert { acquire, token }
+        }
         kind::BREAK => Command::Break { digest: read_digest(&mut r)?, force: read_fact(&mut r, "force")? },
         kind::WAIT_OVER => {
             let waiter = WaiterKey { slot: r.u32("slot")?, generation: r.u32("generation")? };

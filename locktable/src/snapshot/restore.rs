@@ -17,6 +17,7 @@ use crate::table::{Generations, Settings, Table};
 use crate::wheel::Wheel;
 use alloc::vec::Vec;
 use core::time::Duration;
+use fairlock_protocol::limits::REASSERTS_MAX;
 use fairlock_protocol::wire::Reader;
 use fairlock_protocol::{Digest, Discipline, Epoch, Malformed, Namespace, Refusal};
 
@@ -208,6 +209,11 @@ impl Restorer {
                 let digest = Digest([r.u64("digest")?, r.u64("digest")?]);
                 let table = &mut self.table;
                 sound(table.marks.put_back(table.key, digest), "a death comes twice, or one too many")
+            }
+            (Stage::Lists, tag::REASSERTED) => {
+                let claimed = &mut self.table.reasserted;
+                let fits = claimed.len() < REASSERTS_MAX && claimed.insert(r.u64("token")?);
+                sound(fits, "a token was claimed twice")
             }
             _ => Err(Malformed::UnknownKind(tag).into()),
         }

@@ -14,6 +14,7 @@ use crate::record::Notify;
 use crate::rolling::Rolling;
 use crate::slab::{Record, Slab};
 use crate::table::{Limits, Table};
+use alloc::vec::Vec;
 
 /// A snapshot that is being told.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(crate) struct Telling {
     at: u32,
     /// The oldest death there was.
     oldest_mark: u32,
+    /// Tokens that were reasserted by then.
+    reasserted: Vec<u64>,
     pub(super) pieces: Pieces,
 }
 
@@ -39,6 +42,7 @@ enum Stage {
     /// Who holds alone is in no list yet, and wants notices all the same.
     Alone,
     Marks,
+    Reasserted,
     Over,
 }
 
@@ -62,8 +66,13 @@ impl Telling {
         for namespace in table.namespaces.texts() {
             out.record(tag::NAMESPACE).text(namespace.as_bytes());
         }
-        let mut telling =
-            Telling { stage: Stage::Over, at: 0, oldest_mark: table.marks.oldest(), pieces: out };
+        let mut telling = Telling {
+            stage: Stage::Over,
+            at: 0,
+            oldest_mark: table.marks.oldest(),
+            reasserted: table.reasserted.iter().copied().collect(),
+            pieces: out,
+        };
         telling.open_store(table, SESSIONS);
         telling
     }
@@ -78,6 +87,7 @@ impl Telling {
                 Stage::Notices => self.notices(table),
                 Stage::Alone => self.alone(table),
                 Stage::Marks => self.mark(table),
+                Stage::Reasserted => self.reasserted(),
                 Stage::Over => true,
             };
             left = left.saturating_sub(1);
@@ -100,7 +110,8 @@ impl Telling {
             Stage::Heirs => (Stage::Notices, 0),
             Stage::Notices => (Stage::Alone, 0),
             Stage::Alone => (Stage::Marks, self.oldest_mark),
-            Stage::Marks | Stage::Over => {
+            Stage::Marks => (Stage::Reasserted, 0),
+            Stage::Reasserted | Stage::Over => {
                 self.pieces.finish();
                 (Stage::Over, 0)
             }
@@ -187,6 +198,13 @@ impl Telling {
                 self.pieces.record(tag::NOTICE).u32(extra.grant).u8(0);
             }
         }
+        false
+    }
+
+    fn reasserted(&mut self) -> bool {
+        let Some(token) = self.reasserted.get(self.at as usize) else { return true };
+        self.pieces.record(tag::REASSERTED).u64(*token);
+        self.at += 1;
         false
     }
 

@@ -88,6 +88,7 @@ fn replies() -> Vec<Reply<'static>> {
         waited_us: 1234,
         previous_owner_died: true,
         reentered: false,
+        proof: None,
     };
     let edge = CycleEdge { session, owner: OwnerId(1), mode: Mode::EX, label: b"other" };
     vec![

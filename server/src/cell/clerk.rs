@@ -152,7 +152,8 @@ impl Clerk {
         } else {
             alarms.clear("copies");
         }
-        CellNews { cell, digest_key, epoch, facts, quarantine_until }
+        let mac_key = configuration.mac_key;
+        CellNews { cell, digest_key, mac_key, epoch, facts, quarantine_until }
     }
 }
 

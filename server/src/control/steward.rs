@@ -395,8 +395,8 @@ impl Steward {
                     self.horizon_wanted_ms = self.horizon_wanted_ms.max(Some(ttl_ms));
                 }
                 ToControl::Idle { shard } => self.shards.is_idle(shard),
-                ToControl::Stopped { shard, live_sessions, error } => {
-                    self.shards.has_stopped(shard, live_sessions);
+                ToControl::Stopped { shard, left, error } => {
+                    self.shards.has_stopped(shard, left);
                     let unasked = !matches!(self.phase, Phase::Stopping { .. });
                     if unasked || error.is_some() {
                         self.shard_failed(shard, error, now);

@@ -37,7 +37,7 @@ impl Stopper {
         self.ring();
     }
 
-    /// Asks the server to stop without waiting for anybody. Whoever holds a lock keeps its lease; the next start waits.
+    /// Asks the server to stop without waiting for anybody. What is held or waited for goes on with the next one.
     pub fn stop(&self) {
         // Release, pairs with the Acquire load in `take`.
         self.bell.at_once.store(true, Ordering::Release);
@@ -151,7 +151,7 @@ pub enum StopReason {
 pub struct ExitReport {
     /// The next start waits for nothing.
     pub clean: bool,
-    /// Sessions with a live lease that remained.
+    /// Sessions that held something; with `clean`, the next start knows them.
     pub live_sessions: u32,
     /// Why it ended.
     pub reason: StopReason,

@@ -10,18 +10,28 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use fairlock_protocol::{CellId, Frame, Hello, Refusal, Reply, Request, RequestId, ShardId, Tick};
+use fairlock_protocol::{
+    CellId, DigestKey, Frame, Hello, MacKey, Refusal, Reply, Request, RequestId, ShardId, Tick,
+};
+
+use fairlock_replication::{Fresh, Record};
 
 use super::test_room::TempDir;
 use super::*;
 use crate::clock;
 use crate::driver::{self, Driver};
-use crate::lanes::{ControlLane, Inbox, ToShard};
-use crate::state::NodeState;
-use crate::state::StateDirectory;
+use crate::lanes::{ControlLane, Inbox, Left, ToShard};
+use crate::state::{Begun, NodeState, StateDirectory};
 
 /// How long anything may take before a test gives up; never asserted as a longest time of the server.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A run on this directory, which has no snapshot.
+fn begin(directory: StateDirectory, cell: u128) -> Begun {
+    let fresh = Fresh { cell: CellId(cell), mac_key: MacKey([1; 16]), digest_key: DigestKey([1, 2]) };
+    let none = |_: &StateDirectory, _: &Record| unreachable!("nothing writes a snapshot here");
+    NodeState::begin(directory, 1_800_000_000, fresh, none, clock::now).unwrap()
+}
 
 /// A control thread whose shards the test plays.
 struct Stage {
@@ -54,7 +64,7 @@ impl Stage {
         adjust(&mut config);
         let doors = Doors::open(&config).unwrap();
         let directory = StateDirectory::open(&room.path().join("state")).unwrap();
-        let (node, beginning) = NodeState::begin(directory, 1_800_000_000, CellId(5), clock::now).unwrap();
+        let Begun { state: node, beginning, .. } = begin(directory, 5);
         let (lane, from_shards, doorbell) = ControlLane::new().unwrap();
         let (socket, admin) = (room.path().join("s"), doors.admin_address().unwrap());
         let alarms = Alarms::default();
@@ -128,7 +138,8 @@ impl Stage {
 
     /// A shard ends as told.
     fn stop_shard(&mut self, shard: u16, live_sessions: u32) {
-        self.lane.send(ToControl::Stopped { shard, live_sessions, error: None });
+        let left = Left { sessions: live_sessions, holders: live_sessions, recovering: false, file: None };
+        self.lane.send(ToControl::Stopped { shard, left, error: None });
         self.lives[usize::from(shard)] = None;
     }
 

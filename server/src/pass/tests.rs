@@ -43,6 +43,7 @@ pub(super) fn threads(count: u16, poll: Poll, choice: IoChoice) -> Vec<ShardThre
             Temper::new(poll, 2, Duration::from_micros(20)),
             stats.clone(),
             (1 << 20, 0, None),
+            None,
         )
     };
     parts.map(thread).collect()
@@ -159,7 +160,10 @@ fn a_thread_that_panics_says_so() {
         panic!("on purpose");
     });
     assert!(thread.join().is_err());
-    assert!(matches!(heard.recv(), Ok(ToControl::Stopped { shard: 3, live_sessions: 1.., error: Some(_) })));
+    assert!(matches!(
+        heard.recv(),
+        Ok(ToControl::Stopped { shard: 3, left: Left { holders: 1.., file: None, .. }, error: Some(_) })
+    ));
 }
 
 /// A client that pipelines requests and reads nothing for a while.

@@ -68,10 +68,12 @@ impl Shard {
         let flags = if kept == 0 { 0 } else { kept | self.renewed_flag(session) };
         match *answer {
             Answer::Granted(ref granted) => {
-                self.reply(connection, request, flags, &Reply::Granted(grant(granted)));
+                let proof = self.proof_of(connection, session, granted);
+                self.reply(connection, request, flags, &Reply::Granted(Grant { proof, ..grant(granted) }));
             }
             Answer::Converted(ref granted) => {
-                self.reply(connection, request, flags, &Reply::Converted(grant(granted)));
+                let proof = self.proof_of(connection, session, granted);
+                self.reply(connection, request, flags, &Reply::Converted(Grant { proof, ..grant(granted) }));
             }
             Answer::Released { remaining } => {
                 self.reply(connection, request, flags, &Reply::Released { remaining });
@@ -152,5 +154,6 @@ fn grant(granted: &Granted) -> Grant {
         waited_us: granted.waited_us,
         previous_owner_died: granted.previous_owner_died,
         reentered: granted.reentered,
+        proof: None,
     }
 }

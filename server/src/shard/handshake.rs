@@ -1,6 +1,6 @@
 //! HELLO and WELCOME: a connection is taken, refused, or sent on to the shard it asked for.
 
-use fairlock_protocol::handshake::{FEATURE_ADMIN, FEATURE_SHM, FEATURE_STANDBY};
+use fairlock_protocol::handshake::{FEATURE_ADMIN, FEATURE_PROOF, FEATURE_SHM, FEATURE_STANDBY};
 use fairlock_protocol::reply::Refused;
 use fairlock_protocol::{Hello, Malformed, Refusal, Reply, RequestId, ShardId, Welcome};
 
@@ -35,9 +35,10 @@ impl Shard {
         self.check_memory(hello.cell, hello.epoch);
         if let Some(connection) = self.connections.at_mut(key) {
             connection.phase = Phase::Welcomed;
+            connection.proves = hello.features & FEATURE_PROOF != 0;
         }
         let shares = self.connections.at(key).is_some_and(|connection| connection.words.is_some());
-        let known = FEATURE_ADMIN | FEATURE_STANDBY | if shares { FEATURE_SHM } else { 0 };
+        let known = FEATURE_ADMIN | FEATURE_STANDBY | FEATURE_PROOF | if shares { FEATURE_SHM } else { 0 };
         let welcome = self.welcome(version, hello.features & known);
         self.reply(key, RequestId::NOTICE, 0, &Reply::Welcome(welcome));
         if hello.features & FEATURE_STANDBY == 0 {
@@ -86,7 +87,7 @@ impl Shard {
         let text =
             format!("a client knows epoch {epoch} of this cell, the state directory only {ours}: it is old");
         self.alarms.raise("memory", text);
-        if self.table.counts().grants_total == 0 {
+        if self.table.counts().grants_total == self.granted_before {
             let wait = fairlock_protocol::tick::quarantine(self.settings.ttl_max);
             self.settings.quarantine_until = self.settings.quarantine_until.max(self.now.after(wait));
         }

@@ -86,6 +86,10 @@ impl Shard {
         if self.draining && wants_more {
             return self.refuse(key, request, Refusal::Draining.into());
         }
+        if wants_more && self.now < self.settings.quarantine_until {
+            // Others may hold it who have not said so yet.
+            return self.refuse_recovering(key, request);
+        }
         self.apply(Command::Convert { session, request, grant, mode, wait });
     }
 

@@ -88,15 +88,4 @@ impl Shard {
             }
         }
     }
-
-    /// How many sessions would lose a grant if the server stopped now.
-    pub(crate) fn sessions_with_grants(&self) -> u32 {
-        let mut live = 0;
-        let end = self.table.sessions(0, |view| {
-            live += u32::from(view.grants > 0);
-            std::ops::ControlFlow::Continue(())
-        });
-        assert!(end.is_none(), "nobody stopped the visit");
-        live
-    }
 }

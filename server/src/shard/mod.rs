@@ -17,7 +17,9 @@ mod locks;
 mod messages;
 mod office;
 mod reading;
+mod reassert;
 pub(crate) mod replicated;
+mod restart;
 mod resume;
 mod sessions;
 #[cfg(test)]
@@ -35,7 +37,8 @@ use fairlock_locktable::{Effects, Table};
 use fairlock_protocol::limits::PAGES_PER_PASS;
 use fairlock_protocol::reply::Refused;
 use fairlock_protocol::{
-    CellId, DigestKey, Epoch, Frame, Malformed, Refusal, Reply, Request, RequestId, SessionId, ShardId, Tick,
+    CellId, DigestKey, Epoch, Frame, MacKey, Malformed, Refusal, Reply, Request, RequestId, SessionId,
+    ShardId, Tick,
 };
 
 use crate::connection::{Connection, ConnectionKey, Connections, Peer, Phase};
@@ -61,6 +64,8 @@ pub(crate) struct Settings {
     pub(crate) epoch: Epoch,
     /// Key of the digests.
     pub(crate) digest_key: DigestKey,
+    /// Key of the proofs that go with grants.
+    pub(crate) mac_key: MacKey,
     /// Longest lease granted.
     pub(crate) ttl_max: Duration,
     /// Longest lease that may be granted without asking the control thread, in milliseconds.
@@ -151,6 +156,10 @@ pub(crate) struct Shard {
     draining: bool,
     idle_told: bool,
     now: Tick,
+    /// The table's time is this much ahead of the clock, where it went on after the server, or the host, was restarted.
+    ahead_ns: i64,
+    /// Grants that were given before this run.
+    granted_before: u64,
     passes: u64,
     /// Lists and the like that this pass may still answer.
     pages_left: usize,
@@ -200,6 +209,8 @@ impl Shard {
             draining: false,
             idle_told: false,
             now: Tick::ZERO,
+            ahead_ns: 0,
+            granted_before: 0,
             passes: 0,
             pages_left: 0,
             memory_alarm: false,
@@ -285,6 +296,7 @@ impl Shard {
             Request::Close => self.close_session(key, session, frame.request),
             Request::Acquire(ref acquire) => self.acquire(key, session, frame.request, acquire),
             Request::AcquireAll(ref all) => self.acquire_all(key, session, frame.request, all),
+            Request::Reassert(ref claim) => self.reassert(key, session, frame.request, claim),
             Request::Release(grant) => {
                 self.forget_word(key, grant);
                 self.apply(Command::Release { session, request: frame.request, grant });
@@ -320,6 +332,7 @@ impl Shard {
             | Request::Keepalive
             | Request::Acquire(_)
             | Request::AcquireAll(_)
+            | Request::Reassert(_)
             | Request::Release(_)
             | Request::Convert { .. }
             | Request::Cancel(_)

@@ -62,7 +62,7 @@ impl Shard {
     }
 
     /// The doors get to know the sessions that the table has.
-    fn meet_sessions(&mut self) {
+    pub(super) fn meet_sessions(&mut self) {
         (self.presences, self.visiting) = (Vec::new(), 0);
         let me = self.settings.me;
         let (mut all, mut visitors) = (Vec::new(), Vec::new());
@@ -72,6 +72,7 @@ impl Shard {
                 id: view.id,
                 connection: None,
                 liveness: Liveness::Heartbeat,
+                to_watch: false,
                 renewable: view.renewable && !view.visiting,
                 kept: view.kept_sent,
                 acknowledged: view.acknowledged,
@@ -129,6 +130,7 @@ impl Shard {
     pub(super) fn cell_news(&mut self, news: CellNews) {
         self.settings.cell = news.cell;
         self.settings.digest_key = news.digest_key;
+        self.settings.mac_key = news.mac_key;
         self.settings.epoch = news.epoch;
         if let Some(until) = news.quarantine_until {
             self.settings.quarantine_until = until;

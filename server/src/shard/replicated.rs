@@ -183,12 +183,14 @@ impl Shard {
 
     /// The table's time.
     pub(super) fn moment(&self) -> Tick {
-        self.replicated.as_ref().map_or(self.now, |replicated| replicated.moment_at(self.now))
+        let alone = || Tick(self.now.0.saturating_add_signed(self.ahead_ns));
+        self.replicated.as_ref().map_or_else(alone, |replicated| replicated.moment_at(self.now))
     }
 
     /// When this node's clock shows a moment of the table.
     pub(super) fn tick_of(&self, moment: Tick) -> Tick {
-        self.replicated.as_ref().map_or(moment, |replicated| replicated.tick_of(moment))
+        let alone = || Tick(moment.0.saturating_add_signed(-self.ahead_ns));
+        self.replicated.as_ref().map_or_else(alone, |replicated| replicated.tick_of(moment))
     }
 
     /// The moment until which leases of clients on this host are confirmed: everybody has answered a round sent then (R9).

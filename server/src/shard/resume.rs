@@ -39,6 +39,7 @@ impl Shard {
             self.forget_connection(former);
         }
         self.bind(key, session);
+        self.watch_again(key, session);
         self.apply(Command::Resume { session, received });
         if let Some(presence) = self.presence(session) {
             presence.acknowledged = received;

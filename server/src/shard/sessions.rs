@@ -35,6 +35,8 @@ pub(super) struct Presence {
     pub(super) connection: Option<ConnectionKey>,
     /// What ends it when it is silent.
     pub(super) liveness: Liveness,
+    /// Its process was watched by the server before this one, and is to be again when it comes back.
+    pub(super) to_watch: bool,
     /// Its lease can be renewed here: this is its home, and nobody forbade it. Never true again once false.
     pub(super) renewable: bool,
     /// Kept answers sent so far on this stream.
@@ -229,6 +231,7 @@ impl Shard {
             id: new.id,
             connection: None,
             liveness: new.liveness,
+            to_watch: false,
             renewable,
             kept: 0,
             acknowledged: 0,
@@ -305,7 +308,11 @@ impl Shard {
     }
 
     /// What the kernel is to watch for a session of this liveness: the process, or the pipe of its descendants.
-    fn to_watch(&self, key: ConnectionKey, liveness: Liveness) -> io::Result<Option<(OwnedFd, Watched)>> {
+    pub(super) fn to_watch(
+        &self,
+        key: ConnectionKey,
+        liveness: Liveness,
+    ) -> io::Result<Option<(OwnedFd, Watched)>> {
         let peer = self.connections.at(key).map(|connection| &connection.peer);
         let watched = match (liveness, peer) {
             (Liveness::Process, Some(Peer::Unix(peer))) => Some((&peer.pidfd, Watched::Process)),

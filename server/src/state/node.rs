@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use fairlock_protocol::{CellId, Epoch, Tick};
-use fairlock_replication::{ColdStart, Record, Run};
+use fairlock_protocol::{CellId, DigestKey, Epoch, MacKey, Tick};
+use fairlock_replication::{ColdStart, Fresh, Record, Run};
 
-use super::{StateDirectory, StateError};
+use super::snapshot::{FileSum, Unusable, sum_of};
+use super::{Pasts, StateDirectory, StateError};
 
 /// How this run begins.
 #[derive(Clone, Copy, Debug)]
@@ -15,18 +16,47 @@ pub(crate) struct Beginning {
     pub(crate) cell: CellId,
     /// Its epoch from now on.
     pub(crate) epoch: Epoch,
-    /// Nothing was remembered.
-    pub(crate) new_cell: bool,
     /// Until when nobody is granted anything; [`Tick::ZERO`] when there is no quarantine.
     pub(crate) recovering_until: Tick,
+    /// Key of the proofs that clients get with their grants.
+    pub(crate) mac_key: MacKey,
+    /// Key of the digests of names.
+    pub(crate) digest_key: DigestKey,
 }
 
 impl Beginning {
     /// Of a node that has yet to ask its cell's register.
     pub(crate) fn unknown() -> Beginning {
-        let epoch = Epoch::new(1).expect("1 is an epoch");
-        Beginning { cell: CellId(0), epoch, new_cell: false, recovering_until: Tick::ZERO }
+        let (epoch, recovering_until) = (Epoch::new(1).expect("1 is an epoch"), Tick::ZERO);
+        let (mac_key, digest_key) = (MacKey([0; 16]), DigestKey([0, 0]));
+        Beginning { cell: CellId(0), epoch, recovering_until, mac_key, digest_key }
     }
+}
+
+/// A run that has begun.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    /// Its keeper.
+    pub(crate) state: NodeState,
+    /// What it is.
+    pub(crate) beginning: Beginning,
+    /// What the run before left, to go on from.
+    pub(crate) pasts: Option<Pasts>,
+    /// It left something that cannot be used.
+    pub(crate) unusable: Option<Unusable>,
+}
+
+/// What the shards left when they stopped.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Leftovers {
+    /// Sessions that may be alive.
+    pub(crate) sessions: u32,
+    /// Sessions that hold something.
+    pub(crate) holders: u32,
+    /// A shard waited for older leases to end.
+    pub(crate) recovering: bool,
+    /// The sums of what they wrote, one for each shard; `None` when one of them did not.
+    pub(crate) files: Option<Vec<FileSum>>,
 }
 
 /// A run of this node on its directory.
@@ -38,39 +68,45 @@ pub(crate) struct NodeState {
 }
 
 impl NodeState {
-    /// Begins a run: its epoch and that it did not stop cleanly are durable when this returns, which is before the first
-    /// frame may be read. `fresh` becomes the id of a new cell; `clock` is read after the write, because a quarantine
-    /// counts from there.
+    /// Begins a run: its epoch, that it did not stop cleanly and that there is no snapshot any more are durable when this
+    /// returns, which is before the first frame may be read. `fresh` becomes the id of a new cell; `recall` reads the
+    /// snapshot that goes with a record; `clock` is read after the write, because a quarantine counts from there.
     ///
     /// # Errors
     /// [`StateError`]: do not start.
     pub(crate) fn begin(
         directory: StateDirectory,
         unix_s: u64,
-        fresh: CellId,
+        fresh: Fresh,
+        recall: impl FnOnce(&StateDirectory, &Record) -> Result<Pasts, Unusable>,
         clock: impl FnOnce() -> Tick,
-    ) -> Result<(NodeState, Beginning), StateError> {
+    ) -> Result<Begun, StateError> {
         let stored = directory.read()?;
-        let start = ColdStart::decide(stored, unix_s, fresh);
+        let left = stored.filter(|record| record.snapshot.is_some());
+        let recalled = left.map(|record| recall(&directory, &record));
+        let (pasts, unusable) = match recalled.transpose() {
+            Ok(pasts) => (pasts, None),
+            Err(unusable) => (None, Some(unusable)),
+        };
+        let start = ColdStart::decide(stored, pasts.is_some(), unix_s, fresh);
         let start = start
             .map_err(|source| StateError::EpochsExhausted { path: directory.path().to_path_buf(), source })?;
         directory.write(&start.record)?;
+        directory.remove_snapshot()?;
         let quarantined = !start.quarantine.is_zero();
         let recovering_until = if quarantined { clock().after(start.quarantine) } else { Tick::ZERO };
-        let Record { cell, epoch, ttl_horizon, .. } = start.record;
-        let beginning = Beginning { cell, epoch, new_cell: start.new_cell, recovering_until };
-        let (path, number) = (directory.path().display(), epoch.get());
-        if beginning.new_cell {
-            tracing::info!(%path, %cell, epoch = number, "this is a new cell: the state directory was empty");
-        } else {
-            tracing::info!(%path, %cell, epoch = number, "state read");
-        }
-        if quarantined {
-            let (wait, longest_lease) = (start.quarantine, ttl_horizon);
-            let why = "the last run did not stop cleanly: no grants until its leases are over";
-            tracing::warn!(?wait, ?longest_lease, "{why}");
-        }
-        Ok((NodeState { directory, run: Run::begun(&start), recovering_until }, beginning))
+        let Record { cell, epoch, mac_key, digest_key, .. } = start.record;
+        let mac_key = mac_key.unwrap_or(fresh.mac_key);
+        let digest_key = digest_key.unwrap_or(fresh.digest_key);
+        let beginning = Beginning { cell, epoch, recovering_until, mac_key, digest_key };
+        tell(&directory, &start, unusable.as_ref());
+        let state = NodeState { directory, run: Run::begun(&start), recovering_until };
+        Ok(Begun { state, beginning, pasts, unusable })
+    }
+
+    /// The directory it keeps.
+    pub(crate) fn directory(&self) -> &StateDirectory {
+        &self.directory
     }
 
     /// Until when nobody is granted anything; [`Tick::ZERO`] when there is no quarantine.
@@ -102,8 +138,14 @@ impl NodeState {
     ///
     /// # Errors
     /// [`StateError`]: the stop does not count as clean.
-    pub(crate) fn stopped(&mut self, live_sessions: u32) -> Result<bool, StateError> {
-        let record = self.run.stopped(live_sessions);
+    pub(crate) fn stopped(&mut self, left: &Leftovers) -> Result<bool, StateError> {
+        if left.files.is_some() {
+            self.directory.settle()?;
+        }
+        let snapshot = left.files.as_deref().filter(|_| !left.recovering).map(sum_of);
+        // Whoever is in the snapshot goes on and may be granted something; whoever is not is over unless he holds it.
+        let alive = if snapshot.is_some() { left.sessions } else { left.holders };
+        let record = self.run.stopped(alive.max(left.recovering.into()), snapshot);
         if record != self.run.record() {
             self.store(record)?;
         }
@@ -117,5 +159,24 @@ impl NodeState {
             Err(_) => self.run.not_stored(record),
         }
         outcome
+    }
+}
+
+/// Says how a run begins, for people.
+fn tell(directory: &StateDirectory, start: &ColdStart, unusable: Option<&Unusable>) {
+    let Record { cell, epoch, ttl_horizon, .. } = start.record;
+    let (path, number) = (directory.path().display(), epoch.get());
+    if let Some(unusable) = unusable {
+        tracing::error!(%path, %unusable, "the snapshot of the last stop cannot be used: its sessions are forgotten");
+    }
+    if start.new_cell {
+        tracing::info!(%path, %cell, epoch = number, "this is a new cell: the state directory was empty");
+    } else {
+        tracing::info!(%path, %cell, epoch = number, goes_on = start.goes_on, "state read");
+    }
+    if !start.quarantine.is_zero() {
+        let (wait, longest_lease) = (start.quarantine, ttl_horizon);
+        let why = "the last run did not stop cleanly: no grants until its leases are over";
+        tracing::warn!(?wait, ?longest_lease, "{why}");
     }
 }

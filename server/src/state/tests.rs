@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use fairlock_protocol::{CellId, Epoch, Tick};
+use fairlock_protocol::{CellId, DigestKey, Epoch, MacKey, Tick};
+use fairlock_replication::Fresh;
 
 use super::*;
 use crate::control::test_room::TempDir;
@@ -15,11 +16,22 @@ fn record(epoch: u32) -> Record {
         epoch: Epoch::new(epoch).unwrap(),
         ttl_horizon: Duration::from_secs(5),
         clean: false,
+        snapshot: None,
+        mac_key: None,
+        digest_key: None,
     }
 }
 
 fn begin(path: &Path) -> Result<(NodeState, Beginning), StateError> {
-    NodeState::begin(StateDirectory::open(path)?, 1_800_000_000, CellId(77), || Tick::from_millis(1000))
+    let fresh = Fresh { cell: CellId(77), mac_key: MacKey([7; 16]), digest_key: DigestKey([7, 7]) };
+    let none = |_: &StateDirectory, _: &Record| unreachable!("there is no snapshot");
+    let directory = StateDirectory::open(path)?;
+    let begun = NodeState::begin(directory, 1_800_000_000, fresh, none, || Tick::from_millis(1000))?;
+    Ok((begun.state, begun.beginning))
+}
+
+fn holders(holders: u32) -> Leftovers {
+    Leftovers { sessions: holders, holders, ..Leftovers::default() }
 }
 
 #[test]
@@ -135,14 +147,13 @@ fn a_directory_nobody_may_write_to_is_refused() {
 fn runs_follow_each_other_and_only_a_crash_costs_a_quarantine() {
     let room = TempDir::new();
     let (mut node, first) = begin(room.path()).unwrap();
-    assert!(first.new_cell);
     assert_eq!((first.cell, first.recovering_until), (CellId(77), Tick::ZERO));
     node.raise(Duration::from_secs(5)).unwrap();
-    assert!(node.stopped(0).unwrap());
+    assert!(node.stopped(&holders(0)).unwrap());
     drop(node);
 
     let (mut node, second) = begin(room.path()).unwrap();
-    assert_eq!((second.new_cell, second.cell, second.recovering_until), (false, CellId(77), Tick::ZERO));
+    assert_eq!((second.cell, second.recovering_until), (CellId(77), Tick::ZERO));
     assert_eq!(second.epoch, first.epoch.next().unwrap());
     node.raise(Duration::from_secs(10)).unwrap();
     drop(node);
@@ -150,13 +161,13 @@ fn runs_follow_each_other_and_only_a_crash_costs_a_quarantine() {
     let (mut node, third) = begin(room.path()).unwrap();
     assert_eq!(third.epoch, second.epoch.next().unwrap());
     assert_eq!(third.recovering_until, Tick::from_millis(1000 + 10_000 + 40 + 10));
-    assert!(!node.stopped(0).unwrap(), "the quarantine was not over");
+    assert!(!node.stopped(&holders(0)).unwrap(), "the quarantine was not over");
     drop(node);
 
     let (mut node, fourth) = begin(room.path()).unwrap();
     assert_eq!(fourth.recovering_until, third.recovering_until, "it waits as long again");
     node.quarantine_over().unwrap();
-    assert!(!node.stopped(2).unwrap(), "two sessions were alive");
+    assert!(!node.stopped(&holders(2)).unwrap(), "two sessions were alive");
 }
 
 #[test]

@@ -120,6 +120,7 @@ fn replies(session: SessionId, grant: GrantId, token: FencingToken) -> [Reply<'s
         waited_us: 8,
         previous_owner_died: true,
         reentered: false,
+        proof: None,
     };
     let nodes = Whereabouts { epoch: 4, endpoints: "tcp://b:7411,tcp://a:7411" };
     [

@@ -29,9 +29,8 @@ fn reply(number: u64, flags: u8, message: &Reply<'_>) -> Vec<u8> {
 
 /// Every example, in the order of the document.
 pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
-    let epoch = Epoch::new(1000).unwrap();
+    let (epoch, secret) = (Epoch::new(1000).unwrap(), Secret(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100));
     let session = SessionId::new(epoch, ShardId(0), 7).unwrap();
-    let secret = Secret(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
     let grant_id = GrantId::from_raw(0x0000_0001_0000_0002).unwrap();
     let token = FencingToken::new(epoch, 1).unwrap();
     let welcome = Welcome {
@@ -104,6 +103,7 @@ fn granted(grant: GrantId, token: FencingToken) -> Grant {
         waited_us: 0,
         previous_owner_died: false,
         reentered: false,
+        proof: None,
     }
 }
 

@@ -77,7 +77,7 @@ impl<T> Stream<T> {
         }
         let Some(tenure) = entered else { return Attempt::Ask };
         let hold = Arc::new(Hold::entered(tenure, holder, Arc::clone(spec)));
-        self.holds.insert(hold.grant, Arc::clone(&hold));
+        self.holds.insert(hold.grant(), Arc::clone(&hold));
         Attempt::Entered(hold)
     }
 

@@ -234,7 +234,7 @@ impl<T> Stream<T> {
     ) {
         let Some(pending) = self.pending.get(&id) else { return };
         let (at, asked) = (pending.gathered.len(), pending.asked);
-        if pending.gathered.iter().any(|hold| hold.grant == granted.grant) {
+        if pending.gathered.iter().any(|hold| hold.grant() == granted.grant) {
             return;
         }
         let hold = self.take_hold(granted, || Hold::new(granted, Arc::clone(&bundle.specs[at]), asked));
@@ -283,10 +283,10 @@ impl<T> Stream<T> {
         }
         let hold = Arc::new(hold);
         if hold.end < Tick(u64::MAX) {
-            self.ends.insert((hold.end, hold.grant));
+            self.ends.insert((hold.end, hold.grant()));
             self.events.push(Event::Rearm);
         }
-        self.holds.insert(hold.grant, Arc::clone(&hold));
+        self.holds.insert(hold.grant(), Arc::clone(&hold));
         hold
     }
 

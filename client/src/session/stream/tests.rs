@@ -32,8 +32,7 @@ impl Talk {
     fn opened() -> Talk {
         let session = SessionId::new(Epoch::new(1).unwrap(), ShardId(0), 7).unwrap();
         let passport = Arc::new(Passport {
-            session,
-            secret: Secret(42),
+            identity: std::sync::Mutex::new((session, Secret(42))),
             home: ShardId(0),
             shards: 1,
             digest_key: KEY,
@@ -97,15 +96,15 @@ impl Talk {
     /// What those who asked are told, and the other events, in words.
     fn told(&mut self) -> Vec<String> {
         let word = |event: Event<u32>| match event {
-            Event::Answered(who, Answer::Granted(hold)) => format!("{who} granted {}", hold.grant.slot()),
+            Event::Answered(who, Answer::Granted(hold)) => format!("{who} granted {}", hold.grant().slot()),
             Event::Answered(who, Answer::GrantedAll(holds)) => {
-                let slots: Vec<_> = holds.iter().map(|hold| hold.grant.slot()).collect();
+                let slots: Vec<_> = holds.iter().map(|hold| hold.grant().slot()).collect();
                 format!("{who} granted all {slots:?}")
             }
             Event::Answered(who, Answer::Converted) => format!("{who} converted"),
             Event::Answered(who, Answer::Refused(refusal, _)) => format!("{who} {}", refusal.name()),
             Event::Answered(who, Answer::Lost(cause)) => format!("{who} lost {cause:?}"),
-            Event::HoldOver(hold) => format!("over {}", hold.grant.slot()),
+            Event::HoldOver(hold) => format!("over {}", hold.grant().slot()),
             Event::Over(cause) => format!("session over {cause:?}"),
             other => format!("{other:?}"),
         };
@@ -151,6 +150,7 @@ fn grant(slot: u32) -> reply::Grant {
         waited_us: 0,
         previous_owner_died: false,
         reentered: false,
+        proof: None,
     }
 }
 
@@ -270,7 +270,7 @@ fn a_broken_grant_is_void_before_its_confirmation_is_written_and_is_confirmed_un
     let events = talk.stream.take_events();
     let [Event::Answered(_, Answer::Granted(hold))] = &events[..] else { panic!("{events:?}") };
     talk.said();
-    let broken = Reply::Broken { grant: hold.grant, forced: false };
+    let broken = Reply::Broken { grant: hold.grant(), forced: false };
     talk.hear_ok(1300, RequestId::NOTICE, FLAG_KEPT, &broken);
     assert_eq!(hold.check(&talk.lease, at(1300)), Err(LostCause::Broken));
     assert_eq!(talk.said(), ["3: confirm 5 ack 1"]);
@@ -294,7 +294,7 @@ fn a_broken_grant_that_is_still_in_use_is_confirmed_when_its_guard_is_given_back
     let events = talk.stream.take_events();
     let [Event::Answered(_, Answer::Granted(hold))] = &events[..] else { panic!("{events:?}") };
     talk.said();
-    let broken = Reply::Broken { grant: hold.grant, forced: false };
+    let broken = Reply::Broken { grant: hold.grant(), forced: false };
     talk.hear_ok(1300, RequestId::NOTICE, FLAG_KEPT, &broken);
     assert_eq!(hold.check(&talk.lease, at(1300)), Err(LostCause::Broken), "lost at once");
     assert_eq!(talk.said(), [""; 0], "but the next holder has to wait");

@@ -12,10 +12,12 @@ use super::super::keeping::Keeping;
 use super::super::stopping::{Phase, StopReason};
 use super::Steward;
 use crate::clock;
-use crate::lanes::ToShard;
+use crate::lanes::{Left, ToShard};
+use crate::state::Leftovers;
 
-/// How long shards that were told to stop are waited for; they only have to close their sockets.
-const STOP_TIME: Duration = Duration::from_secs(5);
+/// How long shards that were told to stop are waited for: they close their sockets and write down what is held, at
+/// hundreds of thousands of locks a second.
+const STOP_TIME: Duration = Duration::from_mins(1);
 /// How often it is checked meanwhile whether a shard's thread ended without a word.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -31,8 +33,8 @@ pub(super) struct Shards {
 struct ShardThread {
     thread: Option<JoinHandle<()>>,
     idle: bool,
-    /// Sessions with a live lease it left, once it has stopped and said so.
-    left: Option<u32>,
+    /// What it left, once it has stopped and said so.
+    left: Option<Left>,
 }
 
 impl Shards {
@@ -45,8 +47,8 @@ impl Shards {
         self.all.get_mut(usize::from(shard)).into_iter().for_each(|shard| shard.idle = true);
     }
 
-    pub(super) fn has_stopped(&mut self, shard: u16, live_sessions: u32) {
-        self.all.get_mut(usize::from(shard)).into_iter().for_each(|shard| shard.left = Some(live_sessions));
+    pub(super) fn has_stopped(&mut self, shard: u16, left: Left) {
+        self.all.get_mut(usize::from(shard)).into_iter().for_each(|shard| shard.left = Some(left));
     }
 
     pub(super) fn are_idle(&self) -> bool {
@@ -61,9 +63,8 @@ impl Shards {
         matches!(phase, Phase::Stopping { until } if now >= until || self.all.iter().all(gone))
     }
 
-    /// Joins the threads that are over; `None` when one did not say what it left behind.
-    fn join(&mut self) -> Option<u32> {
-        let mut live_sessions = Some(0_u32);
+    /// Joins the threads that are over; what all of them left, by number, or `None` when one did not say.
+    fn join(&mut self) -> Option<Vec<Left>> {
         for (number, shard) in self.all.iter_mut().enumerate() {
             // What said its last word ends by itself; what did not may hang for ever.
             let over = shard.left.is_some() || shard.thread.as_ref().is_none_or(JoinHandle::is_finished);
@@ -73,9 +74,20 @@ impl Shards {
                 tracing::error!(shard = number, "a shard's thread panicked");
                 shard.left = None;
             }
-            live_sessions = live_sessions.zip(shard.left).map(|(sum, left)| sum.saturating_add(left));
         }
-        live_sessions
+        self.all.iter().map(|shard| shard.left).collect()
+    }
+}
+
+/// What a server leaves, from what its shards left.
+fn leftovers(shards: &[Left], in_order: bool) -> Leftovers {
+    let sum = |count: fn(&Left) -> u32| shards.iter().map(count).fold(0, u32::saturating_add);
+    let files = || shards.iter().map(|left| left.file).collect();
+    Leftovers {
+        sessions: sum(|left| left.sessions),
+        holders: sum(|left| left.holders),
+        recovering: shards.iter().any(|left| left.recovering),
+        files: if in_order { files() } else { None },
     }
 }
 
@@ -129,10 +141,13 @@ impl Steward {
     /// Every shard is over: writes down how, and removes the socket's file.
     pub(super) fn end(&mut self) -> ExitReport {
         let told = self.shards.join();
+        let reason = self.shards.reason.take().unwrap_or(StopReason::Asked);
+        let in_order = !matches!(reason, StopReason::ShardFailed { .. });
+        let left = told.map(|shards| leftovers(&shards, in_order));
         // A shard that ended without a word may have left leases: what is on disk says so already.
-        let clean = told.is_some_and(|live_sessions| {
-            let Keeping::Alone(state) = &mut self.keeping else { return self.end_cell(live_sessions) };
-            state.stopped(live_sessions).unwrap_or_else(|error| {
+        let clean = left.as_ref().is_some_and(|left| {
+            let Keeping::Alone(state) = &mut self.keeping else { return self.end_cell(left.holders) };
+            state.stopped(left).unwrap_or_else(|error| {
                 tracing::error!(%error, "the stop cannot be written down and will not count as clean");
                 false
             })
@@ -140,8 +155,7 @@ impl Steward {
         self.door = None;
         self.admin = None;
         self.signals = None;
-        let live_sessions = told.unwrap_or(0);
-        let reason = self.shards.reason.take().unwrap_or(StopReason::Asked);
+        let live_sessions = left.map_or(0, |left| left.holders);
         tracing::info!(clean, live_sessions, ?reason, "stopped");
         ExitReport { clean, live_sessions, reason }
     }

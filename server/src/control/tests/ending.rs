@@ -98,7 +98,7 @@ fn a_crash_costs_a_quarantine_after_which_the_horizon_falls_back() {
     let (report, room) = stage.finish(0);
     assert!(report.clean);
     let directory = StateDirectory::open(&room.path().join("state")).unwrap();
-    let (_, beginning) = NodeState::begin(directory, 0, CellId(9), clock::now).unwrap();
+    let beginning = begin(directory, 9).beginning;
     assert_eq!((beginning.recovering_until, beginning.cell), (Tick::ZERO, CellId(5)));
 }
 
@@ -155,7 +155,8 @@ fn a_signal_drains_and_a_second_one_ends_the_wait() {
 fn a_shard_that_fails_stops_the_others() {
     let mut stage = Stage::new(2);
     let error = Some(std::io::Error::other("the ring is gone"));
-    stage.lane.send(ToControl::Stopped { shard: 1, live_sessions: 2, error });
+    let left = Left { sessions: 2, holders: 2, recovering: false, file: None };
+    stage.lane.send(ToControl::Stopped { shard: 1, left, error });
     stage.lives[1] = None;
     assert!(matches!(stage.told(0), ToShard::Stop));
     stage.stop_shard(0, 1);

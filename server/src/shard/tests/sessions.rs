@@ -318,11 +318,11 @@ fn while_draining_nothing_new_is_granted_and_the_last_release_is_reported() {
     world.send(line, 2, 1, &acquire("y", Wait::Try));
     assert_eq!(refusal(&mut world, line), Refusal::Draining);
     assert!(world.to_control.is_empty());
-    assert_eq!(world.shards[0].sessions_with_grants(), 1);
+    assert_eq!(world.shards[0].left(None).holders, 1);
     world.send(line, 3, 1, &Request::Release(grant));
     assert!(matches!(world.only(line).reply(), Reply::Released { remaining: 0 }));
     assert!(matches!(world.to_control[..], [ToControl::Idle { shard: 0 }]));
-    assert_eq!(world.shards[0].sessions_with_grants(), 0);
+    assert_eq!(world.shards[0].left(None).holders, 0);
 }
 
 #[test]

@@ -96,6 +96,7 @@ pub(crate) fn shard(me: u16, count: u16, change: impl Fn(&mut Settings)) -> Shar
         cell: CellId(99),
         epoch,
         digest_key: key(),
+        mac_key: fairlock_protocol::MacKey([7; 16]),
         ttl_max: Duration::from_mins(1),
         horizon_ms: 60_000,
         quarantine_until: Tick::ZERO,

@@ -95,7 +95,7 @@ fn a_grant_that_stays_is_left_and_entered_by_any_thread_without_a_word() {
     assert_eq!(cached.word().look(FIRST), Seen::Free);
     for owner in [owner_of_this_thread(), fresh_owner(), OwnerId(77)] {
         let entered = cached.enter(owner).unwrap();
-        assert_eq!((entered.grant, entered.facts()), (hold.grant, hold.facts()));
+        assert_eq!((entered.grant(), entered.facts()), (hold.grant(), hold.facts()));
         assert!(entered.check(&cached.talk.lease, at(1004)).is_ok());
         assert!(cached.word().is_held(FIRST, holder_of(owner)));
         assert!(cached.enter(fresh_owner()).is_none(), "one is inside");
@@ -185,7 +185,7 @@ fn a_request_of_the_holder_that_left_before_the_note_is_refused_instead_of_waiti
 #[test]
 fn a_conversion_goes_on_by_messages_and_nobody_enters_the_word_again() {
     let (mut cached, hold) = Cached::kept();
-    let ask = Ask::Convert { grant: hold.grant, mode: fairlock_protocol::Mode::PR, wait: Wait::Forever };
+    let ask = Ask::Convert { grant: hold.grant(), mode: fairlock_protocol::Mode::PR, wait: Wait::Forever };
     cached.talk.stream.submit(at(1003), ask, Some(9), false).unwrap();
     assert_eq!(cached.word().void(FIRST), Seen::Held);
     assert!(hold.check(&cached.talk.lease, at(1004)).is_ok(), "its word means nothing any more");
@@ -202,7 +202,7 @@ fn a_note_that_comes_after_the_conversion_was_asked_for_changes_nothing() {
     let id = cached.talk.acquire_as(1001, 1, plain(owner_of_this_thread()));
     cached.talk.hear_ok(1002, id, FLAG_KEPT | FLAG_RENEWED, &granted(1));
     let hold = cached.talk.taken();
-    let ask = Ask::Convert { grant: hold.grant, mode: fairlock_protocol::Mode::PR, wait: Wait::Forever };
+    let ask = Ask::Convert { grant: hold.grant(), mode: fairlock_protocol::Mode::PR, wait: Wait::Forever };
     cached.talk.stream.submit(at(1003), ask, Some(9), false).unwrap();
     // The note was on its way; the server gives the word up when it is asked for the conversion, and uses it again.
     cached.shown.segment.word(7).unwrap().grant(FIRST, false);

@@ -12,6 +12,7 @@ fn grant(reentered: bool) -> Reply<'static> {
         waited_us: 0,
         previous_owner_died: false,
         reentered,
+        proof: None,
     })
 }
 
@@ -50,7 +51,7 @@ fn a_conversion_that_comes_late_gives_no_more_than_was_asked_for_since() {
     let (mut talk, _, again) = given_back(spec(0));
     talk.hear_ok(1010, again, FLAG_KEPT, &grant(true));
     let hold = Arc::clone(talk.stream.holds.values().next().unwrap());
-    let convert = |mode| Ask::Convert { grant: hold.grant, mode, wait: Wait::Forever };
+    let convert = |mode| Ask::Convert { grant: hold.grant(), mode, wait: Wait::Forever };
     let first = talk.stream.submit(at(1011), convert(Mode::EX), Some(3), false).unwrap();
     hold.weaken(Mode::NL);
     talk.stream.submit(at(1012), convert(Mode::NL), Some(4), false).unwrap();
