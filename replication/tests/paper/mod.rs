@@ -44,37 +44,7 @@ pub enum Mistake {
     JoinerToldAtOnce,
     JoinerDoesNotCount,
     PinnedNotCounted,
-    ConfigureForgetsPin,
-    HandOverUncommitted,
 }
-
-/// All of them.
-pub const ALL: &[Mistake] = &[
-    Mistake::ExposeBeforeAck,
-    Mistake::ReadWithoutRound,
-    Mistake::KeepParkedReplies,
-    Mistake::RestartKeepsIncarnation,
-    Mistake::SnapshotIsStale,
-    Mistake::AckOldEpoch,
-    Mistake::TakeOverWithoutPromise,
-    Mistake::AcceptOldActivation,
-    Mistake::KeepForeignSuffix,
-    Mistake::TakeOverDropsSuffix,
-    Mistake::InheritedIsCommitted,
-    Mistake::ApplyUncommitted,
-    Mistake::CommitIsOwnEnd,
-    Mistake::AckMeansSent,
-    Mistake::UnknownIsFailure,
-    Mistake::UnknownIsSuccess,
-    Mistake::FailedRepeatIsFailure,
-    Mistake::EvictBeforeSwap,
-    Mistake::DropMemberWithoutSwap,
-    Mistake::JoinerToldAtOnce,
-    Mistake::JoinerDoesNotCount,
-    Mistake::PinnedNotCounted,
-    Mistake::ConfigureForgetsPin,
-    Mistake::HandOverUncommitted,
-];
 
 /// A model: where it begins, what clients want, what may go wrong how often.
 #[derive(Clone, Debug)]
@@ -91,31 +61,86 @@ pub struct Rules {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// A client's request arrives, or the primary's clock decides.
-    Submit { at: u8, op: u8 },
-    KeepAlive { at: u8 },
-    Heartbeat { at: u8 },
-    Deliver { from: u8, to: u8 },
-    Break { one: u8, other: u8 },
-    Crash { node: u8 },
-    Dial { node: u8, primary: u8 },
-    Leave { node: u8, former: u8 },
+    Submit {
+        at: u8,
+        op: u8,
+    },
+    KeepAlive {
+        at: u8,
+    },
+    Heartbeat {
+        at: u8,
+    },
+    Deliver {
+        from: u8,
+        to: u8,
+    },
+    Break {
+        one: u8,
+        other: u8,
+    },
+    Crash {
+        node: u8,
+    },
+    Dial {
+        node: u8,
+        primary: u8,
+    },
+    Leave {
+        node: u8,
+        former: u8,
+    },
     /// A watch or a look: the node learns what stands in the register.
-    Look { node: u8 },
-    Seize { node: u8 },
-    Enter { node: u8 },
-    Promise { node: u8 },
-    TakeOffice { node: u8 },
-    Evict { by: u8, whom: u8 },
-    Pin { by: u8, joiner: u8 },
-    List { by: u8, joiner: Peer },
-    Unpin { by: u8 },
-    HandOver { by: u8, to: u8 },
-    GiveUpYielding { by: u8 },
+    Look {
+        node: u8,
+    },
+    Seize {
+        node: u8,
+    },
+    Enter {
+        node: u8,
+    },
+    Promise {
+        node: u8,
+    },
+    TakeOffice {
+        node: u8,
+    },
+    Evict {
+        by: u8,
+        whom: u8,
+    },
+    Pin {
+        by: u8,
+        joiner: u8,
+    },
+    List {
+        by: u8,
+        joiner: Peer,
+    },
+    Unpin {
+        by: u8,
+    },
+    HandOver {
+        by: u8,
+        to: u8,
+    },
+    GiveUpYielding {
+        by: u8,
+    },
     /// The register carries a swap out, whoever still waits for it.
-    CarryOut { at: usize },
-    Answer { node: u8 },
-    LoseAnswer { node: u8 },
-    Check { node: u8 },
+    CarryOut {
+        at: usize,
+    },
+    Answer {
+        node: u8,
+    },
+    LoseAnswer {
+        node: u8,
+    },
+    Check {
+        node: u8,
+    },
 }
 
 impl Rules {
@@ -167,7 +192,8 @@ impl Rules {
     fn clients_and_streams(&self, state: &State, actions: &mut Vec<Action>) {
         for at in (0..NODES).filter(|at| state.is_primary(*at)) {
             let ops = 1..=u8::try_from(self.ops.len()).expect("few operations");
-            actions.extend(ops.filter(|op| state.may_submit(self, at, *op)).map(|op| Action::Submit { at, op }));
+            actions
+                .extend(ops.filter(|op| state.may_submit(self, at, *op)).map(|op| Action::Submit { at, op }));
             if state.left.keepalives > 0 {
                 actions.push(Action::KeepAlive { at });
             }
@@ -207,9 +233,7 @@ impl Rules {
         }
         match here.phase {
             Phase::Entering { promised: false } => actions.push(Action::Promise { node }),
-            Phase::Entering { promised: true }
-                if here.has_state && here.promised <= here.known.epoch =>
-            {
+            Phase::Entering { promised: true } if here.has_state && here.promised <= here.known.epoch => {
                 actions.push(Action::TakeOffice { node });
             }
             Phase::Yielding { .. } => actions.push(Action::GiveUpYielding { by: node }),
@@ -298,7 +322,9 @@ impl Model for Rules {
             Property::<Rules>::always("S6: one committed history", |_, state| {
                 kept(state, Rule::OneHistory) && newest_has(state, state.seen.committed.all())
             }),
-            Property::<Rules>::always("R2, S10: the listed have it", |_, state| kept(state, Rule::ListedHaveIt)),
+            Property::<Rules>::always("R2, S10: the listed have it", |_, state| {
+                kept(state, Rule::ListedHaveIt)
+            }),
             Property::<Rules>::always("R3: committed first", |_, state| kept(state, Rule::CommittedFirst)),
             Property::<Rules>::always("R9: rounds", |_, state| kept(state, Rule::Rounds)),
         ];
@@ -322,7 +348,8 @@ fn one_primary(state: &State) -> bool {
     let epochs = state.nodes.iter().filter(|node| node.in_office()).map(|node| node.view);
     let mut epochs: Vec<u8> = epochs.collect();
     epochs.sort_unstable();
-    epochs.windows(2).all(|pair| pair[0] < pair[1]) && epochs.iter().all(|epoch| *epoch <= state.register.epoch)
+    epochs.windows(2).all(|pair| pair[0] < pair[1])
+        && epochs.iter().all(|epoch| *epoch <= state.register.epoch)
 }
 
 impl Turn<'_> {

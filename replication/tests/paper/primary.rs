@@ -2,7 +2,8 @@
 
 use super::Mistake;
 use super::state::{
-    Config, Held, Joiner, Log, Message, NODES, NOTHING_COMMON, PIECES, Peer, Phase, Progress, Stage, State, others,
+    Config, Held, Joiner, Log, Message, NODES, NOTHING_COMMON, PIECES, Peer, Phase, Progress, Stage, State,
+    others,
 };
 use super::turn::Turn;
 
@@ -233,10 +234,9 @@ impl Turn<'_> {
 
     /// `Replica::configure`: the members changed by this node's own doing.
     pub fn configure(&mut self, me: u8, new: Config) {
-        let forgets = self.makes(Mistake::ConfigureForgetsPin);
         let node = self.node_mut(me);
         (node.conf, node.view, node.promised) = (new, new.epoch, node.promised.max(new.epoch));
-        node.pinned.take_if(|pinned| forgets || new.lists(*pinned));
+        node.pinned.take_if(|pinned| new.lists(*pinned));
         for other in others(me) {
             let listed = new.lists(self.peer(other));
             let Some(progress) = self.progress_mut(me, other) else { continue };
@@ -294,8 +294,7 @@ impl Turn<'_> {
     fn try_to_yield(&mut self, me: u8) {
         let node = self.node(me);
         let Phase::Yielding { setup } = node.phase else { return };
-        let open = node.released < node.round || node.commit < node.log.len();
-        if open && !self.makes(Mistake::HandOverUncommitted) {
+        if node.released < node.round || node.commit < node.log.len() {
             return;
         }
         let (reign, received) = (node.reign, node.log.len());

@@ -131,7 +131,11 @@ pub enum Stage {
     Quiet,
     Greeted,
     Led,
-    Waiting { reign: u8, received: u8, joins: bool },
+    Waiting {
+        reign: u8,
+        received: u8,
+        joins: bool,
+    },
     Follows(Progress),
 }
 
@@ -193,9 +197,14 @@ pub struct Asked {
 /// What a primary holds back until a round is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Held {
-    Answer { lsn: u8, entry: Entry },
+    Answer {
+        lsn: u8,
+        entry: Entry,
+    },
     /// A lease's confirmation, and the newest epoch that anybody had promised when it was asked for.
-    Confirmation { overtaken: u8 },
+    Confirmation {
+        overtaken: u8,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
