@@ -60,87 +60,52 @@ pub struct Rules {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// A client's request arrives, or the primary's clock decides.
-    Submit {
-        at: u8,
-        op: u8,
-    },
-    KeepAlive {
-        at: u8,
-    },
-    Heartbeat {
-        at: u8,
-    },
-    Deliver {
-        from: u8,
-        to: u8,
-    },
-    Break {
-        one: u8,
-        other: u8,
-    },
-    Crash {
-        node: u8,
-    },
-    Dial {
-        node: u8,
-        primary: u8,
-    },
-    Leave {
-        node: u8,
-        former: u8,
-    },
-    /// A watch or a look: the node learns what stands in the register.
-    Look {
-        node: u8,
-    },
-    Seize {
-        node: u8,
-    },
-    Enter {
-        node: u8,
-    },
-    Promise {
-        node: u8,
-    },
-    TakeOffice {
-        node: u8,
-    },
-    Evict {
-        by: u8,
-        whom: u8,
-    },
-    Pin {
-        by: u8,
-        joiner: u8,
-    },
-    List {
-        by: u8,
-        joiner: Peer,
-    },
-    Unpin {
-        by: u8,
-    },
-    HandOver {
-        by: u8,
-        to: u8,
-    },
-    GiveUpYielding {
-        by: u8,
-    },
+    /// A client's request arrives, or the primary's clock decides: `Replica::append` and `end_pass`.
+    Submit { at: u8, op: u8 },
+    /// A lease's renewal arrives: `Replica::end_pass` with something that wants a round.
+    KeepAlive { at: u8 },
+    /// `Replica::watch_followers`: a round of its own, which tells how far the log is committed.
+    Heartbeat { at: u8 },
+    /// `Replica::received`, and the end of the pass.
+    Deliver { from: u8, to: u8 },
+    /// A stream ends with whatever is on its way: `Replica::unlinked` at both ends.
+    Break { one: u8, other: u8 },
+    /// A process ends without memory, and another begins: `Node::new`, `Replica::new`.
+    Crash { node: u8 },
+    /// `Node::go_on_following`, `Replica::linked` and `greet`.
+    Dial { node: u8, primary: u8 },
+    /// `Node::leave_silent`.
+    Leave { node: u8, former: u8 },
+    /// `Node::watched` or `found`: the node learns what stands in the register.
+    Look { node: u8 },
+    /// `Node::primary_died` or `primary_silent`, and `seize`.
+    Seize { node: u8 },
+    /// `Node::named_primary`.
+    Enter { node: u8 },
+    /// `Replica::promise`, `Node::promised`.
+    Promise { node: u8 },
+    /// `Replica::take_office`.
+    TakeOffice { node: u8 },
+    /// `Node::late` and `swap_members`.
+    Evict { by: u8, whom: u8 },
+    /// `Node::pin_next`, `Replica::pin`.
+    Pin { by: u8, joiner: u8 },
+    /// `Node::swap_members` with the joiner that is pinned.
+    List { by: u8, joiner: Peer },
+    /// `Node::unpin`.
+    Unpin { by: u8 },
+    /// `Node::swap_primary`; what follows is `Replica::begin_to_yield`.
+    HandOver { by: u8, to: u8 },
+    /// `Replica::give_up_yielding`.
+    GiveUpYielding { by: u8 },
     /// The register carries a swap out, whoever still waits for it.
-    CarryOut {
-        at: usize,
-    },
-    Answer {
-        node: u8,
-    },
-    LoseAnswer {
-        node: u8,
-    },
-    Check {
-        node: u8,
-    },
+    CarryOut { at: usize },
+    /// `Node::answered` with `Written` or `Conflict`.
+    Answer { node: u8 },
+    /// `Node::answered` with `Unknown`.
+    LoseAnswer { node: u8 },
+    /// The look after it: `Node::compare`.
+    Check { node: u8 },
 }
 
 impl Rules {
@@ -214,69 +179,72 @@ impl Rules {
             }
         }
     }
+}
 
-    fn seekers(&self, state: &State, node: u8, actions: &mut Vec<Action>) {
-        let here = state.node(node);
-        if state.left.crashes > 0 {
-            actions.push(Action::Crash { node });
+/// What a node may do to find a place.
+fn seekers(state: &State, node: u8, actions: &mut Vec<Action>) {
+    let here = state.node(node);
+    if state.left.crashes > 0 {
+        actions.push(Action::Crash { node });
+    }
+    if here.asked.is_none() && here.known.epoch < state.register.epoch {
+        actions.push(Action::Look { node });
+    }
+    actions.extend(state.to_dial(node).map(|primary| Action::Dial { node, primary }));
+    actions.extend(state.may_leave(node).map(|former| Action::Leave { node, former }));
+    if state.left.seizures > 0 && state.can_take_over(node) {
+        actions.push(Action::Seize { node });
+    }
+    if state.may_enter(node) {
+        actions.push(Action::Enter { node });
+    }
+    match here.phase {
+        Phase::Entering { promised: false } => actions.push(Action::Promise { node }),
+        Phase::Entering { promised: true } if here.has_state && here.promised <= here.known.epoch => {
+            actions.push(Action::TakeOffice { node });
         }
-        if here.asked.is_none() && here.known.epoch < state.register.epoch {
-            actions.push(Action::Look { node });
+        Phase::Yielding { .. } => actions.push(Action::GiveUpYielding { by: node }),
+        _ => {}
+    }
+}
+
+/// What a primary may put into the register.
+fn changes(state: &State, by: u8, actions: &mut Vec<Action>) {
+    let node = state.node(by);
+    if !state.is_primary(by) || node.asked.is_some() {
+        return;
+    }
+    for other in state::others(by) {
+        let listed = node.known.life(other) != 0;
+        if listed && state.left.evictions > 0 {
+            actions.push(Action::Evict { by, whom: other });
         }
-        actions.extend(state.to_dial(node).map(|primary| Action::Dial { node, primary }));
-        actions.extend(state.may_leave(node).map(|former| Action::Leave { node, former }));
-        if state.left.seizures > 0 && state.can_take_over(node) {
-            actions.push(Action::Seize { node });
+        if listed && state.left.switchovers > 0 {
+            actions.push(Action::HandOver { by, to: other });
         }
-        if state.may_enter(node) {
-            actions.push(Action::Enter { node });
-        }
-        match here.phase {
-            Phase::Entering { promised: false } => actions.push(Action::Promise { node }),
-            Phase::Entering { promised: true } if here.has_state && here.promised <= here.known.epoch => {
-                actions.push(Action::TakeOffice { node });
-            }
-            Phase::Yielding { .. } => actions.push(Action::GiveUpYielding { by: node }),
-            _ => {}
+        if node.pinned.is_none() && !listed && state.is_ready(by, other) {
+            actions.push(Action::Pin { by, joiner: other });
         }
     }
-
-    fn changes(&self, state: &State, by: u8, actions: &mut Vec<Action>) {
-        let node = state.node(by);
-        if !state.is_primary(by) || node.asked.is_some() {
-            return;
-        }
-        for other in state::others(by) {
-            let listed = node.known.life(other) != 0;
-            if listed && state.left.evictions > 0 {
-                actions.push(Action::Evict { by, whom: other });
-            }
-            if listed && state.left.switchovers > 0 {
-                actions.push(Action::HandOver { by, to: other });
-            }
-            if node.pinned.is_none() && !listed && state.is_ready(by, other) {
-                actions.push(Action::Pin { by, joiner: other });
-            }
-        }
-        if let Some(joiner) = node.pinned {
-            actions.push(Action::Unpin { by });
-            if state.peer(joiner.node) == joiner {
-                actions.push(Action::List { by, joiner });
-            }
+    if let Some(joiner) = node.pinned {
+        actions.push(Action::Unpin { by });
+        if state.peer(joiner.node) == joiner {
+            actions.push(Action::List { by, joiner });
         }
     }
+}
 
-    fn answers(&self, state: &State, node: u8, actions: &mut Vec<Action>) {
-        let Some(asked) = state.node(node).asked else { return };
-        if asked.unknown {
-            return actions.push(Action::Check { node });
-        }
-        if asked.done || state.register.epoch >= asked.new.epoch {
-            actions.push(Action::Answer { node });
-        }
-        if state.left.unknowns > 0 {
-            actions.push(Action::LoseAnswer { node });
-        }
+/// What may become of a swap that a node waits for.
+fn answers(state: &State, node: u8, actions: &mut Vec<Action>) {
+    let Some(asked) = state.node(node).asked else { return };
+    if asked.unknown {
+        return actions.push(Action::Check { node });
+    }
+    if asked.done || state.register.epoch >= asked.new.epoch {
+        actions.push(Action::Answer { node });
+    }
+    if state.left.unknowns > 0 {
+        actions.push(Action::LoseAnswer { node });
     }
 }
 
@@ -295,9 +263,9 @@ impl Model for Rules {
         }
         self.clients_and_streams(state, actions);
         for node in 0..NODES {
-            self.seekers(state, node, actions);
-            self.changes(state, node, actions);
-            self.answers(state, node, actions);
+            seekers(state, node, actions);
+            changes(state, node, actions);
+            answers(state, node, actions);
         }
         actions.extend((0..state.swaps.len()).map(|at| Action::CarryOut { at }));
     }

@@ -279,7 +279,8 @@ impl Turn<'_> {
         for other in others(me) {
             match self.stage(me, other).copied() {
                 Some(Stage::Waiting { reign, received, joins }) => {
-                    if self.greeted(me, other, (reign, received, joins)).is_none() {
+                    let welcome = self.greeted(me, other, (reign, received, joins));
+                    if welcome.is_none() {
                         self.hang_up(me, other);
                     }
                 }

@@ -36,15 +36,15 @@ pub struct Config {
 }
 
 impl Config {
-    pub fn life(&self, node: u8) -> u8 {
+    pub fn life(self, node: u8) -> u8 {
         self.members[usize::from(node)]
     }
 
-    pub fn lists(&self, peer: Peer) -> bool {
+    pub fn lists(self, peer: Peer) -> bool {
         self.life(peer.node) == peer.life
     }
 
-    pub fn primary_peer(&self) -> Peer {
+    pub fn primary_peer(self) -> Peer {
         Peer { node: self.primary, life: self.life(self.primary) }
     }
 
