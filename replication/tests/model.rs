@@ -41,7 +41,13 @@ fn every_history_of_a_small_cell_keeps_what_was_promised() {
 }
 
 #[test]
-#[ignore = "millions of states: half a minute in a release build, much longer in another"]
+#[ignore = "two million states: seconds in a release build, much longer in another"]
+fn every_history_of_two_take_overs_keeps_what_was_promised() {
+    assert!(walk(scenarios::take_over_twice()) >= MANY);
+}
+
+#[test]
+#[ignore = "millions of states: a minute in a release build, much longer in another"]
 fn every_history_of_larger_cells_keeps_what_was_promised() {
     let states: Vec<usize> = scenarios::large().into_iter().map(walk).collect();
     assert!(states.iter().all(|states| *states >= MANY), "{states:?}");
