@@ -148,11 +148,7 @@ fn a_configuration_that_is_gone_is_begun_anew_behind_the_epoch_that_was_known() 
     assert_eq!(stage.node.standing(), Standing::Halted);
     let outputs = stage.step(Input::Wish(7, Wish::ForceNew(vec![NodeId::new("a").unwrap()])));
     assert!(outputs.contains(&Output::Answer(7, Ok(()))), "{outputs:?}");
-    assert!(
-        outputs
-            .iter()
-            .any(|output| matches!(output, Output::Quarantine(wait) if *wait >= Duration::from_secs(5)))
-    );
+    assert!(outputs.iter().any(|output| matches!(output, Output::Quarantine(wait) if *wait >= Duration::from_secs(5))));
     assert_eq!(stage.node.standing(), Standing::Primary);
     let new = stage.stands();
     assert_eq!((new.cell, new.epoch.get(), new.state_lost), (CellId(5), 11, true));
@@ -163,8 +159,7 @@ fn a_configuration_that_is_gone_is_begun_anew_behind_the_epoch_that_was_known() 
 fn a_register_that_went_back_is_overtaken() {
     let mut stage = Stage::new();
     stage.register.remove();
-    let old =
-        Configuration { epoch: Epoch::new(4).unwrap(), reign: Epoch::new(4).unwrap(), ..configuration() };
+    let old = Configuration { epoch: Epoch::new(4).unwrap(), reign: Epoch::new(4).unwrap(), ..configuration() };
     stage.register.compare_and_swap(None, &old);
     stage.now = stage.now.after(LOOK_AGAIN);
     stage.step(Input::Tick);
@@ -181,8 +176,7 @@ fn without_the_register_nothing_is_forced_and_nothing_is_lost() {
     stage.node.outputs().clear();
     stage.node.step(stage.now, Input::Register(Answer::Failed("timed out".into())));
     let outputs = core::mem::take(stage.node.outputs());
-    let refused =
-        |output: &Output| matches!(output, Output::Answer(7, Err(why)) if why.contains("does not answer"));
+    let refused = |output: &Output| matches!(output, Output::Answer(7, Err(why)) if why.contains("does not answer"));
     assert!(outputs.iter().any(refused), "{outputs:?}");
     assert!(!outputs.contains(&Output::Order(Order::StepDown)), "{outputs:?}");
 }
