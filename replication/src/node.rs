@@ -240,6 +240,11 @@ impl Node {
         self.known.as_ref()
     }
 
+    /// Whether a configuration names this very life the primary.
+    pub fn is_primary_of(&self, configuration: &Configuration) -> bool {
+        self.lists_me(configuration) && configuration.primary == self.settings.me.node
+    }
+
     /// What it is.
     pub fn standing(&self) -> Standing {
         match &self.phase {

@@ -112,6 +112,15 @@ fn any_node_may_be_asked() {
     );
 }
 
+/// Ends a thread that looks on, also when the test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// G53: a switchover takes nothing from a holder: its guard is valid all along, and the token is the same.
 #[test]
 fn a_switchover_keeps_a_held_lock() {
@@ -128,6 +137,7 @@ fn a_switchover_keeps_a_held_lock() {
                 std::thread::sleep(Duration::from_millis(1));
             }
         });
+        let _over = Over(&over);
         for (asked, to) in [(0, "n2"), (0, "n3"), (2, "n1")] {
             let done = cell.at(asked, ["cluster", "switchover", to, "--json"]);
             assert_eq!(done.code, 0, "{}", done.stderr);
@@ -138,7 +148,6 @@ fn a_switchover_keeps_a_held_lock() {
             let shown = cell.anywhere(["show", "x", "--json"]).json();
             assert_eq!(shown["holders"][0]["token"], token.get().to_string(), "{shown}");
         }
-        over.store(true, Ordering::Relaxed);
     });
     assert!(!lost.load(Ordering::Relaxed), "the guard was lost for a moment");
     eventually("the client is connected again", || (guard.state() == GuardState::Valid).then_some(()));

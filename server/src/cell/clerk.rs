@@ -139,6 +139,7 @@ impl Clerk {
             primary: primary.clients.clone(),
             nodes: bounded(nodes.join(",")),
             epoch: configuration.epoch.get(),
+            is_here: self.node.is_primary_of(configuration),
             copies: configuration.members.len(),
             copies_min: self.copies_min,
         };

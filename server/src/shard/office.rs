@@ -14,10 +14,12 @@ use crate::lanes::{CellNews, ToShard};
 impl Shard {
     /// What the configuration says now.
     fn know_cell(&mut self, facts: CellFacts) {
+        let is_here = facts.is_here;
         if let Some(replicated) = &mut self.replicated {
             replicated.facts = facts;
         }
-        if self.serves() {
+        // Where another one is named, this one hands over: clients hear of it when that serves.
+        if self.serves() && is_here {
             self.tell_nodes_to_all();
         }
     }

@@ -31,6 +31,8 @@ pub(crate) struct CellFacts {
     pub(crate) nodes: String,
     /// The epoch of both.
     pub(crate) epoch: u32,
+    /// This node is the primary.
+    pub(crate) is_here: bool,
     /// How many members there are.
     pub(crate) copies: usize,
     /// With fewer nothing is granted.
