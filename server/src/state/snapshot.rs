@@ -324,7 +324,9 @@ fn read_table(
         }
         piece.resize(length, 0);
         source.fill(&mut piece).map_err(io)?;
-        restorer.piece(&piece).map_err(|bad| Unusable::Table(shard, bad))?;
+        let unusable = |bad| Unusable::Table(shard, bad);
+        restorer.piece(&piece).map_err(unusable)?;
+        while !restorer.go_on(u32::MAX).map_err(unusable)? {}
     }
     if source.from.read(&mut [0]).map_err(io)? > 0 {
         return Err(Unusable::Damaged(shard, "something follows its end"));
