@@ -144,7 +144,8 @@ impl Restorer {
                 return Ok(());
             }
             let tag = r.u8("tag")?;
-            if matches!(tag, tag::HEIR | tag::NOTICE | tag::MARK | tag::END) && self.stage != Stage::Lists {
+            let listed = matches!(tag, tag::HEIR | tag::NOTICE | tag::MARK | tag::REASSERTED | tag::END);
+            if listed && self.stage != Stage::Lists {
                 self.enter_checks()?;
                 self.rest = Some((piece.into(), from));
                 return Ok(());
