@@ -194,7 +194,9 @@ impl<T> Stream<T> {
                     self.events.push(Event::Answered(interest, Answer::Granted(hold)));
                 }
                 (alive, interest) => {
-                    self.submit(now, Ask::Release(granted.grant, Tick(u64::MAX)), None, false);
+                    // Nobody waits for it any more; who enters it meanwhile has it no longer than it lasts.
+                    let end = Hold::new(granted, spec, pending.asked).end;
+                    self.submit(now, Ask::Release(granted.grant, end), None, false);
                     if let (Err(cause), Some(interest)) = (alive, interest) {
                         self.events.push(Event::Answered(interest, Answer::Lost(cause)));
                     }
