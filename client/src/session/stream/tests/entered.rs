@@ -45,6 +45,19 @@ fn who_enters_a_grant_that_is_given_back_has_it_no_longer_than_it_lasts() {
     );
 }
 
+/// The same, when whoever asked first did not wait for the answer.
+#[test]
+fn who_enters_a_grant_that_nobody_waited_for_has_it_no_longer_than_it_lasts() {
+    let mut talk = Talk::opened();
+    let asked = talk.acquire_as(1000, 1, spec(2000));
+    let again = talk.acquire_as(1002, 1, reentrant(0));
+    talk.stream.abandon(at(1003), asked);
+    talk.hear_ok(1010, asked, FLAG_KEPT | FLAG_RENEWED, &grant(false));
+    talk.hear_ok(1010, again, FLAG_KEPT, &grant(true));
+    let hold = Arc::clone(talk.stream.holds.values().next().unwrap());
+    assert_eq!(hold.end, at(1000 + 2000 - 20 - 10), "counted from the first request");
+}
+
 /// The simulation of whole cells found a guard that was EX again when the server had made it NL (S2).
 #[test]
 fn a_conversion_that_comes_late_gives_no_more_than_was_asked_for_since() {
