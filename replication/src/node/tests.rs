@@ -186,3 +186,28 @@ fn without_the_register_nothing_is_forced_and_nothing_is_lost() {
     assert!(outputs.iter().any(refused), "{outputs:?}");
     assert!(!outputs.contains(&Output::Order(Order::StepDown)), "{outputs:?}");
 }
+
+/// A cell that has lost its state, as this node's backup sees it: it keeps the quarantine, and hands it on when it has to
+/// take over before it has passed (S11, R13).
+#[test]
+fn a_backup_that_takes_over_in_a_quarantine_keeps_it() {
+    let quarantined = |outputs: &[Output]| {
+        let long =
+            |output: &Output| matches!(output, Output::Quarantine(wait) if *wait >= Duration::from_secs(5));
+        outputs.iter().any(long)
+    };
+    let mut stage = Stage::new();
+    let epoch = Epoch::new(11).unwrap();
+    let members = vec![member("a", 4), member("b", 3)];
+    let lost = Configuration { epoch, reign: epoch, members, state_lost: true, ..configuration() };
+    let expected = stage.register.stored().map(|stored| stored.revision);
+    stage.register.compare_and_swap(expected, &lost);
+    stage.now = stage.now.after(LOOK_AGAIN);
+    assert!(quarantined(&stage.step(Input::Tick)), "it keeps what the primary keeps");
+    // It has everything, and nobody listens where the primary was.
+    stage.step(Input::Shard(0, Report::Restored));
+    stage.now = stage.now.after(LOOK_AGAIN);
+    let outputs = stage.step(Input::Tick);
+    assert_eq!(stage.node.standing(), Standing::Primary);
+    assert!(quarantined(&outputs) && stage.stands().state_lost, "{outputs:?}");
+}

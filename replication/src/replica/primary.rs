@@ -230,20 +230,6 @@ impl Replica {
         self.advance(now);
     }
 
-    /// The snapshot that a follower wanted: of the table as it is, with everything appended so far applied.
-    ///
-    /// # Panics
-    /// When it has no piece.
-    pub fn offer_snapshot(&mut self, now: Tick, key: LinkKey, pieces: Vec<Vec<u8>>) {
-        assert!(!pieces.is_empty(), "a snapshot has at least one piece, which says so");
-        if !matches!(self.role, Role::Primary) {
-            return self.hang_up(now, key);
-        }
-        let joiner = Joiner { pieces: pieces.into(), complete: true, ..Joiner::default() };
-        self.activate(now, key, self.log.end(), Some(joiner));
-        self.send_pieces(key);
-    }
-
     pub(super) fn send_pieces(&mut self, key: LinkKey) {
         let epoch = self.view;
         let Some(link) = self.link(key) else { return };

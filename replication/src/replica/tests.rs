@@ -55,7 +55,9 @@ impl Pair {
             for output in mem::take(self.a.outputs()) {
                 match output {
                     Output::SnapshotWanted(link) => {
-                        self.a.offer_snapshot(self.now, link, vec![b"snap".to_vec(), b"shot".to_vec()]);
+                        self.a.begin_snapshot(self.now, link);
+                        self.a.offer_piece(link, b"snap".to_vec(), false);
+                        self.a.offer_piece(link, b"shot".to_vec(), true);
                     }
                     Output::Report(report) => reports.push(report),
                     _ => {}

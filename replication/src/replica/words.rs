@@ -127,8 +127,8 @@ pub enum Output {
     HangUp(LinkKey),
     /// What is there is void: an empty table, until a snapshot is complete or an order comes.
     Reset,
-    /// A follower wants a snapshot of this moment: answer with [`Replica::begin_snapshot`] or
-    /// [`Replica::offer_snapshot`] before anything is appended, or with [`Replica::postpone_snapshot`].
+    /// A follower wants a snapshot of this moment: answer with [`Replica::begin_snapshot`]
+    /// before anything is appended, or with [`Replica::postpone_snapshot`].
     SnapshotWanted(LinkKey),
     /// A piece of the snapshot that this replica joins by.
     Piece {

@@ -82,7 +82,8 @@ fn primary_with_joiner() -> Replica {
     replica.step(NOW, Input::Linked { link: STREAM, peer: one(1), dialed: false });
     hear(&mut replica, Message::Greet { view: 0, reign: 0, received: Lsn(0), joins: true });
     assert!(replica.outputs().contains(&Output::SnapshotWanted(STREAM)));
-    replica.offer_snapshot(NOW, STREAM, vec![b"table".to_vec()]);
+    replica.begin_snapshot(NOW, STREAM);
+    replica.offer_piece(STREAM, b"table".to_vec(), true);
     let round = replica.end_pass(NOW, true);
     assert_eq!(round, None, "nobody counts yet");
     hear(&mut replica, Message::Ack { epoch: 5, round: Round(0), received: Lsn(0), pieces: 1 });

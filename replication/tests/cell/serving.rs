@@ -139,7 +139,11 @@ impl World {
                         let here = &mut self.hosts[host].shards[at];
                         let table = if mistakes::snapshot_is_stale() { &here.before } else { &here.table };
                         let pieces = table.pieces(piece_bytes);
-                        here.replica.offer_snapshot(now, link, pieces);
+                        let last = pieces.len() - 1;
+                        here.replica.begin_snapshot(now, link);
+                        for (at, piece) in pieces.into_iter().enumerate() {
+                            here.replica.offer_piece(link, piece, at == last);
+                        }
                     }
                     Output::Piece { bytes, last } => {
                         here.pieces.extend(bytes);

@@ -176,7 +176,7 @@ impl Turn<'_> {
         Config { epoch: node.view, reign: node.reign, ..node.conf }
     }
 
-    /// `Replica::offer_snapshot`: one piece has what was done to the first lock, the other the rest.
+    /// `Replica::begin_snapshot` and `offer_piece`: one piece has what was done to the first lock, the other the rest.
     fn offer_snapshot(&mut self, me: u8, other: u8) {
         let mut table = self.node(me).log;
         self.activate(me, other, table.len(), Some(Joiner::default()));
