@@ -140,6 +140,11 @@ impl Replica {
         self.view
     }
 
+    /// Epoch in which its primary took office; 0 before the first.
+    pub const fn reign(&self) -> u32 {
+        self.reign
+    }
+
     /// End of its log.
     pub fn received_lsn(&self) -> Lsn {
         self.log.end()

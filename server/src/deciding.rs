@@ -279,6 +279,7 @@ impl Shard {
         }
         doings.letters = to_shards.into_iter().map(|(to, message)| (to.0, Letter(message))).collect();
         doings.notes = to_control.into_iter().map(Note).collect();
+        self.shard.apply_committed();
         doings
     }
 

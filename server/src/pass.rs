@@ -379,6 +379,8 @@ impl ShardThread {
             lane.flush();
         }
         self.look_after_rings();
+        // What others committed need not be applied for what is said of it, so those who wait for that do not wait for this.
+        self.shard.apply_committed();
     }
 
     /// Everything but bytes.

@@ -15,7 +15,9 @@ use fairlock_protocol::handshake::FEATURE_PROOF;
 use fairlock_protocol::reply::Grant;
 use fairlock_protocol::request::{Acquire, Reassert};
 use fairlock_protocol::wire::FLAG_KEPT;
-use fairlock_protocol::{GrantId, Hello, Reply, Request, SessionId, ShardId, Tick, Wait, Welcome};
+use fairlock_protocol::{
+    GrantId, Hello, Refusal, Reply, Request, Role, SessionId, ShardId, Tick, Wait, Welcome,
+};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -60,6 +62,11 @@ pub(super) fn rescue(core: &Core, session: &Arc<Session>) -> Rescue {
         let mut wire = Wire::connect(target, allowed, &wanted)?;
         wire.sent = claims[usize::from(session.passport.home.0)].before;
         let welcome = greet(&mut wire, session.passport.home, core, &wanted)?;
+        if welcome.role == Role::Backup {
+            // Another node serves, or one will.
+            let (refusal, detail) = (Refusal::NotPrimary, String::new());
+            return Err(ConnectError::Refused { endpoint: wire.endpoint, refusal, detail });
+        }
         Ok((wire, welcome, target.clone()))
     });
     let (mut wire, welcome, target) = match connected {

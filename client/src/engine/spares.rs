@@ -60,6 +60,8 @@ pub(super) struct Owner<'a> {
 pub(super) struct Spares {
     nodes: Vec<Spare>,
     revision: u64,
+    /// Of the newest news.
+    epoch: u32,
     /// The lane has no connection.
     seeks: bool,
     /// RESUMEs in a row that were not answered.
@@ -113,7 +115,14 @@ enum Meaning {
 
 impl Spares {
     pub(super) fn new(jitter: Jitter) -> Spares {
-        Spares { nodes: Vec::new(), revision: 0, seeks: false, unanswered: 0, jitter }
+        Spares { nodes: Vec::new(), revision: 0, epoch: 0, seeks: false, unanswered: 0, jitter }
+    }
+
+    /// The session is another one: what was asked for the one before is not waited for.
+    pub(super) fn forget_asked(&mut self) {
+        for spare in &mut self.nodes {
+            spare.line.take_if(|line| line.is_asking());
+        }
     }
 
     /// Looks at everything; the earliest moment at which something is due.
@@ -134,8 +143,15 @@ impl Spares {
         self.due(here.as_ref())
     }
 
-    /// Every node has its spare.
+    /// Every node has its spare. News of the cell is a reason to try those again that were not to be had: a node that was
+    /// started again may be the next primary.
     fn follow_nodes(&mut self, nodes: &Nodes) {
+        let epoch = nodes.epoch();
+        if std::mem::replace(&mut self.epoch, epoch) < epoch {
+            for spare in self.nodes.iter_mut().filter(|spare| spare.line.is_none()) {
+                (spare.due, spare.tries) = (Tick::ZERO, 0);
+            }
+        }
         if self.revision == nodes.revision() {
             return;
         }

@@ -91,8 +91,11 @@ impl Tended {
         }
         if session.unknown.load(Ordering::Acquire) && !session.is_ended() {
             match rescue(core, &session) {
-                // At once, with what is known then.
-                Rescue::GoesOn => return now,
+                // At once, with what is known then. Whoever was asked for the session of before says nothing of this one.
+                Rescue::GoesOn => {
+                    self.spares.iter_mut().for_each(Spares::forget_asked);
+                    return now;
+                }
                 Rescue::Again => return due.min(clock::now().after(RESCUE_PAUSE)),
                 Rescue::Over => session.end(core, LostCause::Session(Refusal::SessionUnknown)),
             }

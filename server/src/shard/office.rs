@@ -4,6 +4,7 @@
 use fairlock_locktable::command::Command;
 use fairlock_protocol::reply::Refused;
 use fairlock_protocol::{Epoch, Liveness, Refusal, Reply, RequestId, SessionId, ShardId, Tick, Whereabouts};
+use fairlock_replication::replica::Part;
 
 use super::Shard;
 use super::replicated::CellFacts;
@@ -20,6 +21,20 @@ impl Shard {
         }
         // Where another one is named, this one hands over: clients hear of it when that serves.
         if self.serves() && is_here {
+            self.tell_nodes_to_all();
+        }
+        self.tell_of_primary();
+    }
+
+    /// Another node has begun to serve, and this one follows it: clients that stand by here hear of it at once. Their own
+    /// server may be the one before, which stands still.
+    pub(super) fn tell_of_primary(&mut self) {
+        let Some(replicated) = &mut self.replicated else { return };
+        let replica = &replicated.replica;
+        let follows = matches!(replica.part(), Part::Backup | Part::Idle);
+        // What is known of the cell may be older or newer than the primary that speaks here.
+        if follows && replica.reign() != replicated.told_of && replica.view() == replicated.facts.epoch {
+            replicated.told_of = replica.reign();
             self.tell_nodes_to_all();
         }
     }

@@ -89,6 +89,8 @@ pub(super) struct Replicated {
     /// A snapshot on its way, here or from here.
     pub(super) join: Join,
     was_serving: bool,
+    /// The reign of the primary of which clients were told that it serves, while this node follows it.
+    pub(super) told_of: u32,
     /// When rounds were begun that have not come back, and when the newest was that has.
     pub(super) begun: VecDeque<(Round, Tick)>,
     pub(super) confirmed: Tick,
@@ -111,6 +113,7 @@ impl Replicated {
             free: Free::default(),
             join: Join::default(),
             was_serving: false,
+            told_of: 0,
             begun: VecDeque::new(),
             confirmed: Tick::ZERO,
             hang_ups: Vec::new(),
@@ -300,13 +303,17 @@ impl Shard {
         self.follow_replica();
     }
 
-    /// Does what the replica wants, applies what is committed, and lets go what has waited long enough.
+    /// Does what the replica wants, and lets go what has waited long enough. Who takes office applies what it inherited here;
+    /// a backup applies at the end of its pass.
     fn follow_replica(&mut self) {
         self.fulfil_wishes();
         self.restore();
         self.fulfil_wishes();
-        self.apply_committed();
+        if self.serves() {
+            self.apply_committed();
+        }
         self.change_part();
+        self.tell_of_primary();
         self.release();
         self.holds_back = self.replicated.as_ref().is_some_and(|replicated| replicated.waits());
     }
@@ -349,8 +356,8 @@ impl Shard {
         }
     }
 
-    /// Applies what other nodes decided; what followed from it was said there.
-    fn apply_committed(&mut self) {
+    /// Applies what other nodes decided and is committed; what followed from it was said there.
+    pub(crate) fn apply_committed(&mut self) {
         let Some(replicated) = &mut self.replicated else { return };
         let mut effects = std::mem::take(&mut self.effects);
         while let Some(bytes) = replicated.replica.next_committed() {
