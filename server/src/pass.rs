@@ -196,6 +196,9 @@ impl ShardThread {
         let now = clock::now();
         self.now = now;
         let mut worked = said || !events.is_empty() || self.shard.is_busy();
+        // A link that ended has given its place away already, and whoever is taken in may get it: those who went come first.
+        let is_arrival = |event: &Event| matches!(event, Event::Accepted { .. });
+        events.sort_by_key(is_arrival);
         for event in events.drain(..) {
             self.event(now, event);
         }
@@ -354,8 +357,8 @@ impl ShardThread {
 
     fn forget(&mut self, link: LinkId, connection: ConnectionKey) {
         self.rings.detach(connection);
-        *place(&mut self.links, link.slot()) = None;
-        *place(&mut self.connections, connection.slot) = None;
+        place(&mut self.links, link.slot()).take_if(|(known, _)| *known == link);
+        place(&mut self.connections, connection.slot).take_if(|(known, _)| *known == connection);
     }
 
     /// Does what the shard wants done. Bytes first: what is closed or moved afterwards has said its last word.

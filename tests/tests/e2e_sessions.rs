@@ -66,6 +66,27 @@ fn another_shard_than_the_home_renews_nothing() {
     }
 }
 
+/// G11: whoever comes while another goes is heard, and so is the end of the one who went: both in one look of the server.
+#[test]
+fn a_connection_that_comes_in_the_moment_another_goes_is_heard() {
+    for &io in ways::drivers() {
+        let server = Plan::new(io).shards(1).start();
+        let mut raw = Raw::greeted(&server.tcp(), ShardId::ANY);
+        let (session, secret) = raw.open(60_000, Liveness::Heartbeat);
+        for _ in 0..5 {
+            server.signal(rustix::process::Signal::STOP);
+            let mut next = Raw::connect(&server.tcp());
+            drop(raw);
+            server.signal(rustix::process::Signal::CONT);
+            next.greet(ShardId::ANY);
+            let resumed = next.call(&Request::Resume { session, secret, received: 0 });
+            assert!(matches!(resumed.reply(), Reply::Resumed { .. }), "{resumed:?}");
+            assert!(matches!(next.call(&Request::Keepalive).reply(), Reply::Alive));
+            raw = next;
+        }
+    }
+}
+
 /// G11: a disconnection releases nothing; the lease does, and not before its time. G1: so nobody holds beside it.
 #[test]
 fn a_client_that_is_cut_off_keeps_its_lock_until_its_lease_ends() {
