@@ -293,6 +293,11 @@ impl Shard {
         self.shard.next_due()
     }
 
+    /// The table's time.
+    pub fn moment(&self) -> Tick {
+        self.shard.moment()
+    }
+
     /// The lock table, for whoever checks it.
     pub fn table(&self) -> &Table {
         self.shard.table()

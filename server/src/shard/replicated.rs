@@ -187,7 +187,7 @@ impl Shard {
     }
 
     /// The table's time.
-    pub(super) fn moment(&self) -> Tick {
+    pub(crate) fn moment(&self) -> Tick {
         let alone = || Tick(self.now.0.saturating_add_signed(self.ahead_ns));
         self.replicated.as_ref().map_or_else(alone, |replicated| replicated.moment_at(self.now))
     }

@@ -132,8 +132,10 @@ impl World {
             mac_key: MacKey([0; 16]),
         };
         let (shards, profile) = (self.shards, self.profile);
+        // An update under way: every other start is of a version that knows one level more. The cell stays at its own.
+        let feature_level = if self.stored().is_some() { 1 + u16::from(life.is_multiple_of(2)) } else { 1 };
         let settings =
-            NodeSettings { me: me.clone(), shards, profile, feature_level: 1, fresh, ttl_max: TTL_MAX };
+            NodeSettings { me: me.clone(), shards, profile, feature_level, fresh, ttl_max: TTL_MAX };
         let desks = (0..shards).map(|number| self.desk(index, number, profile)).collect();
         let process = Process {
             control: Control::new(settings, 1),

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use fairlock_locktable::{Role, Table};
 use fairlock_protocol::{Digest, Mode, Resource};
@@ -14,6 +15,9 @@ use super::{MS, World};
 
 /// Changes of a table between two walks over all of it.
 const CHANGES_BETWEEN_AUDITS: u64 = 199;
+
+/// A timer of the table rings within this time.
+const TIMER: Duration = Duration::from_millis(2);
 
 /// One lock, as it was seen last.
 #[derive(Debug, Default)]
@@ -197,9 +201,21 @@ impl World {
         (same && replica.part() == Part::Primary).then_some(host)
     }
 
-    /// Sessions whose leases are certain by their own clocks are there (S9).
+    /// Sessions whose leases are certain by their own clocks are there (S9); those whose leases are over are not, and no
+    /// lease lasts longer than it may (L3).
     fn judge_sessions(&mut self, host: usize, shard: u16) {
         let Some(desk) = self.hosts[host].desk(shard) else { return };
+        let moment = desk.shard.moment();
+        // What is left to do is done in the next pass.
+        let rests = !desk.shard.is_busy();
+        let end = desk.shard.table().sessions(0, |view| {
+            let ttl = Duration::from_millis(view.ttl_ms.into());
+            assert!(view.expires_in(moment).is_none_or(|left| left <= ttl), "L3: too long a lease");
+            let is_over = view.deadline.is_some_and(|deadline| deadline.after(TIMER) < moment);
+            assert!(!(rests && is_over), "L3: n{host}/{shard} keeps {}, which is over", view.id);
+            ControlFlow::Continue(())
+        });
+        assert!(end.is_none(), "nobody stopped the visit");
         let count = desk.shard.table().counts().sessions;
         let before = std::mem::replace(&mut desk.watcher.sessions, count);
         if count >= before || self.primary(shard) != Some(host) {
