@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// Ports of a node, for clients and for the other nodes.
@@ -223,15 +223,9 @@ impl Node {
         greet(self.address).ok()
     }
 
-    /// A command of the program that is asked at this node.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn ask(&self, words: &[&str]) -> io::Result<Command> {
-        let mut command = launch::command(&self.program, None)?;
-        command.arg("--endpoint").arg(format!("tcp://{}", self.address)).args(words);
-        command.stdin(Stdio::null());
-        Ok(command)
+    /// The endpoint that names it alone.
+    pub fn endpoint(&self) -> String {
+        format!("tcp://{}", self.address)
     }
 }
 

@@ -15,8 +15,8 @@ use fairlock_benches::stream::{self, Door};
 use std::io;
 use std::time::{Duration, Instant};
 
-/// (operations in a batch, batches on the way).
-const SHAPES: [(usize, usize); 5] = [(1, 1), (64, 1), (256, 1), (256, 2), (256, 3)];
+/// (operations in a batch, batches on the way): what is on the way is within the answers that a server keeps for a session.
+const SHAPES: [(usize, usize); 7] = [(1, 1), (64, 1), (256, 1), (256, 2), (256, 3), (256, 4), (512, 2)];
 /// Asked for at once through the library.
 const BURST: usize = 256;
 const TTL: Duration = Duration::from_mins(1);
