@@ -351,6 +351,14 @@ impl Node {
         }
     }
 
+    /// The replicas leave office and keep what they have.
+    fn retire(&mut self) {
+        self.order(Order::Retire);
+        for shard in 0..self.settings.shards {
+            *self.stepping_down.entry(shard).or_default() += 1;
+        }
+    }
+
     fn stepped_down(&mut self, shard: u16) {
         if let Some(due) = self.stepping_down.get_mut(&shard) {
             *due -= 1;

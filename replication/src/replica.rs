@@ -312,6 +312,10 @@ impl Replica {
                 self.step_down();
                 self.report(Report::SteppedDown);
             }
+            Order::Retire => {
+                self.retire();
+                self.report(Report::SteppedDown);
+            }
         }
     }
 
@@ -334,6 +338,13 @@ impl Replica {
         (self.role, self.leader, self.pinned) = (Role::Idle, None, None);
         self.others.clear();
         self.forget_state();
+    }
+
+    /// Ends every role, and keeps what is here.
+    fn retire(&mut self) {
+        self.end_links(|_| true);
+        (self.role, self.leader, self.pinned) = (Role::Idle, None, None);
+        self.others.clear();
     }
 
     fn forget_state(&mut self) {

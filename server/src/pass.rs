@@ -288,10 +288,8 @@ impl ShardThread {
                 }
             }
             Event::Gone { watch } => {
-                let known = self.watches.get_mut(watch.slot() as usize).and_then(Option::take);
-                if let Some((id, session)) = known
-                    && id == watch
-                {
+                let known = place(&mut self.watches, watch.slot()).take_if(|(known, _)| *known == watch);
+                if let Some((_, session)) = known {
                     self.watched[session.slot as usize].take_if(|(known, _)| *known == session);
                     self.process_gone(now, session);
                 }

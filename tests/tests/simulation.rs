@@ -27,6 +27,14 @@ fn one_seed_is_replayed_exactly() {
     println!("{first:?}");
 }
 
+/// What a campaign found once: it is looked at for ever.
+#[test]
+fn seeds_that_have_failed_once_fail_no_more() {
+    for seed in [1099, 1_001_214, 1_004_614, 1_018_710, 1_019_410] {
+        World::new(seed).run();
+    }
+}
+
 #[test]
 fn nothing_that_is_promised_breaks_and_everybody_comes_back() {
     let (begin, count) = (number("FAIRLOCK_SEED", 1), number("FAIRLOCK_SEEDS", 40));

@@ -3,6 +3,7 @@
 
 use crate::ground::Ground;
 use crate::scene::Scene;
+use fairlock::AdminError;
 use fairlock::admin::Admin;
 use fairlock_benches::figures::{Samples, spread_heading, spread_row};
 use fairlock_benches::options::Options;
@@ -43,7 +44,10 @@ fn stalls(scene: &mut Scene, times: usize) -> io::Result<(Samples, usize)> {
         let window = scene.during(|cell, primary| {
             let endpoint = cell.nodes[primary].endpoint();
             let mut operator = Admin::connect(endpoint.as_str(), PATIENCE).map_err(io::Error::other)?;
-            Ok(operator.switchover(None).is_ok())
+            match operator.switchover(None) {
+                Err(AdminError::Refused(_) | AdminError::Explained { .. }) => Ok(false),
+                other => other.map(|_| true).map_err(io::Error::other),
+            }
         })?;
         match window {
             Some(window) => stalls.add(window.stall),

@@ -35,6 +35,8 @@ struct Known {
     epoch: u32,
     /// Who decides, by that news.
     primary: Option<Address>,
+    /// The epoch of the first news of that one, if another had decided before.
+    since: u32,
     /// Host names that are yet to be looked up, and whether a thread is at it.
     names: Vec<Address>,
     looking: bool,
@@ -50,6 +52,7 @@ impl Nodes {
             revision: 1,
             epoch: 0,
             primary: None,
+            since: 0,
             names: Vec::new(),
             looking: false,
         };
@@ -101,6 +104,11 @@ impl Nodes {
         self.known().epoch
     }
 
+    /// The epoch in which the primary was first said to be another than before; 0 while none was.
+    pub(super) fn primary_since(&self) -> u32 {
+        self.known().since
+    }
+
     /// Whether the primary was said to be there.
     pub(super) fn is_primary(&self, target: &Target) -> bool {
         self.known().is_primary(target)
@@ -122,7 +130,9 @@ impl Nodes {
         let is_news = Epoch::new(said.epoch).is_some() && said.epoch >= known.epoch;
         let Some(primary) = addresses.first().filter(|_| is_news && self.listens) else { return };
         known.epoch = said.epoch;
-        known.primary = Some(primary.clone());
+        if known.primary.replace(primary.clone()).is_some_and(|former| former != *primary) {
+            known.since = said.epoch;
+        }
         let former = std::mem::take(&mut known.told);
         for address in addresses {
             let before = former.iter().chain(&known.named).filter(|target| target.is_at(&address));
@@ -237,8 +247,11 @@ mod tests {
         assert!(nodes.are_several() && nodes.by_node().0.len() == 2);
         nodes.learn(&said(5, "tcp://127.0.0.3:1"), true);
         assert_eq!(texts(&nodes), ["tcp://127.0.0.3:1", "tcp://127.0.0.1:1"], "what was named stays");
+        assert_eq!((nodes.epoch(), nodes.primary_since()), (5, 5));
         nodes.learn(&said(5, "tcp://127.0.0.4:1"), false);
         assert_eq!(texts(&nodes), ["tcp://127.0.0.4:1", "tcp://127.0.0.1:1", "tcp://127.0.0.3:1"]);
+        nodes.learn(&said(6, "tcp://127.0.0.4:1,tcp://127.0.0.5:1"), true);
+        assert_eq!((nodes.epoch(), nodes.primary_since()), (6, 5), "another member is no other primary");
     }
 
     #[test]

@@ -83,7 +83,11 @@ pub(super) fn rescue(core: &Core, session: &Arc<Session>) -> Rescue {
     }
     // Read before OPEN can be on its way: the new lease counts from here.
     let sent = clock::now();
-    let shown = opening::say_open(&core.config, &mut wire, &core.nodes, &wanted).and_then(|opened| {
+    let opened = match opening::say_open(&core.config, &mut wire, &core.nodes, &wanted) {
+        Err(error) if error.refusal() == Some(Refusal::NotPrimary) => return Rescue::Again,
+        opened => opened,
+    };
+    let shown = opened.and_then(|opened| {
         let shown = show_all(core, session, (wire, &target), &opened, (former, &claims), &wanted)?;
         Ok((opened, shown))
     });

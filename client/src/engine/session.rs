@@ -86,10 +86,11 @@ impl Session {
         self.reachable.load(Ordering::Relaxed) && self.lease.sees_its_server(clock::now())
     }
 
-    /// Whether other nodes have told of an epoch that the session's own server knows nothing of.
+    /// Whether other nodes have told of another primary, in an epoch that the session's own server knows nothing of. A mere
+    /// change of members may be told by one that follows before the primary may say it.
     pub(super) fn is_left_behind(&self, core: &Core) -> bool {
         let own = self.passport.epoch.load(Ordering::Relaxed).max(self.epoch_told.load(Ordering::Relaxed));
-        core.nodes.epoch() > own
+        core.nodes.primary_since() > own
     }
 
     /// Does what follows from what a stream learned. No lock is held here: wakers and callbacks may do anything.

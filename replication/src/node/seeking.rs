@@ -65,7 +65,12 @@ impl Node {
         match &mut self.phase {
             Phase::Primary | Phase::Entering { .. } => {
                 self.wants = super::Wants::default();
-                self.step_down();
+                // Whoever is listed has everything that was ever exposed, and may be the last who has.
+                if listed {
+                    self.retire();
+                } else {
+                    self.step_down();
+                }
                 self.follow(now, primary);
             }
             // The reports of the replicas end this phase.

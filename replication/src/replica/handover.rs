@@ -21,9 +21,7 @@ impl Replica {
     /// Nobody answered in time. What is here is all kept: this node may have to take over again with it. A successor that
     /// goes on without some of it finds this node astray.
     pub(super) fn give_up_yielding(&mut self) {
-        self.end_links(|_| true);
-        (self.role, self.pinned) = (Role::Idle, None);
-        self.others.clear();
+        self.retire();
         self.report(Report::Yielded { complete: false });
     }
 

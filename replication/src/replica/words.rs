@@ -64,6 +64,9 @@ pub enum Order {
     /// This node is primary no more and what was not committed is void; it has to join again. Answered with
     /// [`Report::SteppedDown`].
     StepDown,
+    /// Leave office with everything that is here: another node was made primary, and this one is listed still, so it may have
+    /// to take over again with what it has. Answered with [`Report::SteppedDown`].
+    Retire,
 }
 
 /// What a replica tells its node.

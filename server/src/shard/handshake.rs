@@ -45,6 +45,7 @@ impl Shard {
             self.await_first_frame(key);
         } else {
             self.stand_by(key);
+            self.tell_who_serves(key);
         }
         self.output.read_on.push(key);
         true

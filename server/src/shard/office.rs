@@ -6,9 +6,9 @@ use fairlock_protocol::reply::Refused;
 use fairlock_protocol::{Epoch, Liveness, Refusal, Reply, RequestId, SessionId, ShardId, Tick, Whereabouts};
 use fairlock_replication::replica::Part;
 
-use super::Shard;
 use super::replicated::CellFacts;
 use super::sessions::Presence;
+use super::{Shard, Watch};
 use crate::connection::{ConnectionKey, Phase};
 use crate::lanes::{CellNews, ToShard};
 
@@ -26,17 +26,44 @@ impl Shard {
         self.tell_of_primary();
     }
 
+    /// Whoever was welcomed before this node knew its cell took it for another one, or for none: it has to come again.
+    fn end_strangers(&mut self) {
+        for key in self.connections.keys() {
+            let phase = self.connections.at(key).map(|connection| connection.phase);
+            if matches!(phase, Some(Phase::Welcomed | Phase::Talking)) {
+                self.refuse_not_primary(key, RequestId::NOTICE);
+                self.end_connection(key, true);
+            }
+        }
+    }
+
     /// Another node has begun to serve, and this one follows it: clients that stand by here hear of it at once. Their own
     /// server may be the one before, which stands still.
     pub(super) fn tell_of_primary(&mut self) {
+        let follows = self.follows_known();
         let Some(replicated) = &mut self.replicated else { return };
-        let replica = &replicated.replica;
-        let follows = matches!(replica.part(), Part::Backup | Part::Idle);
-        // What is known of the cell may be older or newer than the primary that speaks here.
-        if follows && replica.reign() != replicated.told_of && replica.view() == replicated.facts.epoch {
-            replicated.told_of = replica.reign();
+        let reign = replicated.replica.reign();
+        if follows && std::mem::replace(&mut replicated.told_of, reign) != reign {
             self.tell_nodes_to_all();
         }
+    }
+
+    /// Tells one who begins to stand by here who serves, if this node is certain of it: he may have missed the news.
+    pub(super) fn tell_who_serves(&mut self, key: ConnectionKey) {
+        if self.serves() || self.follows_known() {
+            self.tell_nodes(key);
+        }
+    }
+
+    /// Whether the primary that speaks here is the one that the configuration names: what is known of the cell may be older or
+    /// newer than what it said.
+    fn follows_known(&self) -> bool {
+        self.replicated.as_ref().is_some_and(|replicated| {
+            let replica = &replicated.replica;
+            matches!(replica.part(), Part::Backup | Part::Idle)
+                && replica.reign() != 0
+                && replica.view() == replicated.facts.epoch
+        })
     }
 
     /// Tells every client, also those that only stand by, which nodes there are and that this one serves.
@@ -70,10 +97,12 @@ impl Shard {
         let Some(replicated) = &mut self.replicated else { return };
         let Some(epoch) = Epoch::new(replicated.replica.view()) else { return };
         replicated.ahead_ns = i128::from(replicated.moment.0) - i128::from(self.now.0);
-        replicated.confirmed = Tick::ZERO;
+        (replicated.confirmed, replicated.told_of) = (Tick::ZERO, replicated.replica.reign());
         (self.settings.epoch, self.session_seq, self.draining) = (epoch, 0, false);
         self.meet_sessions();
         self.apply(Command::TakeOver(epoch));
+        let sought = self.replicated.as_mut().map(|replicated| std::mem::take(&mut replicated.sought));
+        sought.into_iter().flatten().for_each(|(id, by)| self.session_sought(id, by));
         self.tell_nodes_to_all();
         tracing::info!(shard = self.settings.me.0, epoch = epoch.get(), "in office");
     }
@@ -118,7 +147,10 @@ impl Shard {
         self.output.close.extend(closes.chain(std::mem::take(&mut replicated.free).closes));
         replicated.begun.clear();
         replicated.written.clear();
-        (self.presences, self.visiting) = (Vec::new(), 0);
+        replicated.sought.clear();
+        let watched = std::mem::take(&mut self.presences).into_iter().flatten();
+        self.output.watch.extend(watched.map(|presence| (presence.session, Watch::End)));
+        self.visiting = 0;
         self.openings.clear();
         self.parked.clear();
         self.holds_back = false;
@@ -135,9 +167,12 @@ impl Shard {
         tracing::info!(shard = self.settings.me.0, "out of office");
     }
 
-    /// A shard that inherited a visiting session asks whether it is alive.
+    /// A shard that inherited a visiting session asks whether it is alive. It may have taken office before this one, which
+    /// then has yet to apply what it inherits, perhaps that session's end.
     pub(super) fn session_sought(&mut self, id: SessionId, by: ShardId) {
-        if self.table.session(id).is_none() {
+        if let Some(replicated) = self.replicated.as_mut().filter(|one| one.replica.part() != Part::Primary) {
+            replicated.sought.push((id, by));
+        } else if self.table.session(id).is_none() {
             let why = fairlock_locktable::command::Ended::Expired;
             self.output.to_shards.push((by, ToShard::SessionOver { id, why }));
         }
@@ -145,7 +180,9 @@ impl Shard {
 
     /// What the cell's configuration says now.
     pub(super) fn cell_news(&mut self, news: CellNews) {
-        self.settings.cell = news.cell;
+        if std::mem::replace(&mut self.settings.cell, news.cell) != news.cell {
+            self.end_strangers();
+        }
         self.settings.digest_key = news.digest_key;
         self.settings.mac_key = news.mac_key;
         self.settings.epoch = news.epoch;

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use fairlock_locktable::command::Command;
 use fairlock_locktable::{Effects, Settings as TableSettings, Table, operation};
-use fairlock_protocol::{Role, ShardId, Tick};
+use fairlock_protocol::{Role, SessionId, ShardId, Tick};
 use fairlock_replication::message::{Message, Round};
 use fairlock_replication::replica::{Input, LinkKey, Order, Output as Wish, Part, Peer, Replica};
 
@@ -91,6 +91,8 @@ pub(super) struct Replicated {
     was_serving: bool,
     /// The reign of the primary of which clients were told that it serves, while this node follows it.
     pub(super) told_of: u32,
+    /// Sessions of this home that other shards, in office already, have asked after, and which.
+    pub(super) sought: Vec<(SessionId, ShardId)>,
     /// When rounds were begun that have not come back, and when the newest was that has.
     pub(super) begun: VecDeque<(Round, Tick)>,
     pub(super) confirmed: Tick,
@@ -114,6 +116,7 @@ impl Replicated {
             join: Join::default(),
             was_serving: false,
             told_of: 0,
+            sought: Vec::new(),
             begun: VecDeque::new(),
             confirmed: Tick::ZERO,
             hang_ups: Vec::new(),

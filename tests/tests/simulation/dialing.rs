@@ -16,10 +16,10 @@ impl World {
         let (there, life) = (index_of(&member.node), self.hosts[host].life);
         if !self.network.is_whole(host, there) || self.hosts[there].dark {
             let errand = Errand::Dialed(member, probe, Dialed::Silent("no answer".into()), Vec::new());
-            return self.put(DIAL_TIME, Event::Errand(host, life, errand));
+            return self.put(DIAL_TIME, Event::Errand(host, life, Box::new(errand)));
         }
         let there_after = self.on_the_way(host);
-        self.put(there_after, Event::Knock(host, life, member, probe));
+        self.put(there_after, Event::Knock(host, life, Box::new(member), probe));
     }
 
     /// A dialled node hears of it.
@@ -51,6 +51,6 @@ impl World {
             _ => Dialed::Refused,
         };
         let delay = if matches!(outcome, Dialed::Silent(_)) { DIAL_TIME } else { back };
-        self.put(delay, Event::Errand(from, life, Errand::Dialed(member, probe, outcome, streams)));
+        self.put(delay, Event::Errand(from, life, Box::new(Errand::Dialed(member, probe, outcome, streams))));
     }
 }

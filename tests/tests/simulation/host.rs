@@ -241,7 +241,7 @@ impl World {
     pub(super) fn tell_shard(&mut self, host: usize, from: u16, to: u16, task: Task) {
         let at = self.lane(host, from, to);
         let life = self.hosts[host].life;
-        self.put_at(at, Event::Task(host, life, to, task));
+        self.put_at(at, Event::Task(host, life, to, Box::new(task)));
     }
 
     /// The control thread runs.

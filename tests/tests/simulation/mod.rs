@@ -58,14 +58,14 @@ pub(crate) enum Event {
     Control(usize, u64, u64),
     Shard(usize, u64, u16, u64),
     Client(usize, u64, u64),
-    Errand(usize, u64, Errand),
-    Task(usize, u64, u16, Task),
+    Errand(usize, u64, Box<Errand>),
+    Task(usize, u64, u16, Box<Task>),
     /// Something reaches an end of a stream.
     Arrive(u64, usize, Parcel),
-    Knock(usize, u64, Member, bool),
+    Knock(usize, u64, Box<Member>, bool),
     /// A question reaches the register; what one of unknown outcome does in the end.
-    Asked(usize, u64, Ask),
-    Effect(Ask),
+    Asked(usize, u64, Box<Ask>),
+    Effect(Box<Ask>),
     Start(usize),
     StartClient(usize),
     HangUp(u64),
@@ -283,14 +283,14 @@ impl World {
             Event::Control(host, life, at) => self.run_control(host, life, at),
             Event::Shard(host, life, shard, at) => self.run_shard(host, life, shard, at),
             Event::Client(client, life, at) => self.run_client(client, life, at),
-            Event::Errand(host, life, errand) => self.errand(host, life, errand),
+            Event::Errand(host, life, errand) => self.errand(host, life, *errand),
             Event::Task(host, life, shard, task) => {
                 if self.hosts[host].life == life {
-                    self.task(host, shard, task);
+                    self.task(host, shard, *task);
                 }
             }
             Event::Arrive(number, side, parcel) => self.arrive(number, side, parcel),
-            Event::Knock(from, life, member, probe) => self.knock(from, life, member, probe),
+            Event::Knock(from, life, member, probe) => self.knock(from, life, *member, probe),
             Event::Asked(host, life, ask) => self.asked(host, life, &ask),
             Event::Effect(ask) => {
                 self.swap(&ask);

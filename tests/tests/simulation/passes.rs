@@ -150,7 +150,7 @@ impl World {
         }
         for note in doings.notes {
             let at = self.lane(host, shard, CONTROL);
-            self.put_at(at, Event::Errand(host, life, Errand::Told(Told::Note(note))));
+            self.put_at(at, Event::Errand(host, life, Box::new(Errand::Told(Told::Note(note)))));
         }
     }
 

@@ -32,7 +32,7 @@ impl World {
     pub(super) fn ask_register(&mut self, host: usize, ask: Ask) {
         let delay = 1 + self.random.below(self.trouble.delay);
         let life = self.hosts[host].life;
-        self.put(delay, Event::Asked(host, life, ask));
+        self.put(delay, Event::Asked(host, life, Box::new(ask)));
     }
 
     /// A question arrives.
@@ -47,7 +47,7 @@ impl World {
             Ask::Cas { .. } if chance(self.trouble.unknown_void) => Err(Answer::Unknown("void".into())),
             Ask::Cas { .. } if chance(self.trouble.unknown_later) => {
                 let later = self.random.below(2 * TIMEOUT);
-                self.put(later, Event::Effect(ask.clone()));
+                self.put(later, Event::Effect(Box::new(ask.clone())));
                 Err(Answer::Unknown("later".into()))
             }
             Ask::Cas { .. } if chance(self.trouble.unknown_done) => {
@@ -61,7 +61,7 @@ impl World {
             Ok(answer) => (back, answer),
             Err(answer) => (TIMEOUT, answer),
         };
-        self.put(delay, Event::Errand(host, life, Errand::Told(Told::Register(answer))));
+        self.put(delay, Event::Errand(host, life, Box::new(Errand::Told(Told::Register(answer)))));
     }
 
     /// A swap takes effect, if it still can.
@@ -86,7 +86,7 @@ impl World {
             }
             let delay = 1 + self.random.below(self.trouble.delay);
             let told = Told::Watched(Watched::Value(Some(stored.clone())));
-            self.put(delay, Event::Errand(host, self.hosts[host].life, Errand::Told(told)));
+            self.put(delay, Event::Errand(host, self.hosts[host].life, Box::new(Errand::Told(told))));
         }
     }
 
