@@ -20,6 +20,7 @@ use crate::register::{Answer, Ask, Revision, Stored, Watched};
 use crate::replica::{Order, Peer, Report, Setup};
 
 mod asking;
+mod forcing;
 mod office;
 mod seeking;
 #[cfg(test)]
@@ -106,6 +107,8 @@ pub struct Node {
     gap_until: Tick,
     /// After a loss of memory: until when nothing is granted (R13).
     quarantine_until: Tick,
+    /// Epoch in which this node took office last; 0 before the first time.
+    reign: u32,
     wants: Wants,
     /// Replicas that have yet to answer the newest order to pin a joiner.
     pin_answers_due: usize,
@@ -185,6 +188,7 @@ impl Node {
             gap,
             gap_until: Tick::ZERO,
             quarantine_until: Tick::ZERO,
+            reign: 0,
             wants: Wants::default(),
             pin_answers_due: 0,
             forcing: None,

@@ -2,7 +2,6 @@
 //! that nobody is left of (R13).
 
 use alloc::collections::BTreeSet;
-use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -94,6 +93,13 @@ impl Node {
 
     /// The register says that this node is primary, and it has not asked for it just now.
     fn named_primary(&mut self, known: &Stored) {
+        let in_office = matches!(self.phase, Phase::Primary | Phase::Entering { .. });
+        if in_office && self.reign != known.configuration.reign.get() && self.is_member() {
+            // Its hand-over had happened after all, and its successor has handed back before this node heard of either.
+            self.wants = super::Wants::default();
+            self.retire();
+            return self.enter(false, known);
+        }
         // Its predecessor hands over when all is committed; without it this node goes on with what it has.
         let ready = match &self.phase {
             Phase::Following { handed, stream, .. } => handed.len() == self.shards() || *stream != Stream::Up,
@@ -211,7 +217,7 @@ impl Node {
     }
 
     /// The configuration of a cell that begins anew with this node alone.
-    fn anew(&self, last: &Configuration) -> Option<Configuration> {
+    pub(super) fn anew(&self, last: &Configuration) -> Option<Configuration> {
         let me = self.settings.me.clone();
         successor(last).map(|next| Configuration {
             reign: next.epoch,
@@ -220,69 +226,6 @@ impl Node {
             state_lost: !last.clean,
             ttl_horizon: if last.clean { Duration::ZERO } else { last.ttl_horizon },
             ..next
-        })
-    }
-
-    /// An operator says that these nodes are off.
-    pub(super) fn force_new(&mut self, ticket: u64, named: &[NodeId]) {
-        let refusal = self.refuse_force(named);
-        if let Some(why) = refusal {
-            return self.outputs.push(Output::Answer(ticket, Err(why)));
-        }
-        if self.forcing.is_some() {
-            let why = "somebody else is at it already; see `fairlock cluster status`".to_string();
-            return self.outputs.push(Output::Answer(ticket, Err(why)));
-        }
-        // What is being asked is answered first.
-        self.forcing = Some((ticket, named.to_vec()));
-        self.look();
-    }
-
-    /// What stands in the register now may be newer than what was known, older (a backup that was restored) or gone: the
-    /// new epoch is behind both, and what stands there is what is replaced. Until here nothing of this node's is given up.
-    pub(super) fn force_on(&mut self, now: Tick, ticket: u64, named: &[NodeId], found: Option<Stored>) {
-        let expected = found.as_ref().map(|found| found.revision);
-        let known = self.known.as_ref().map_or(0, |known| known.configuration.epoch.get());
-        if found.as_ref().is_some_and(|found| found.configuration.epoch.get() > known) {
-            self.found(now, found);
-        }
-        if let Some(why) = self.refuse_force(named) {
-            return self.outputs.push(Output::Answer(ticket, Err(why)));
-        }
-        let Some(last) = self.known.as_ref().map(|known| known.configuration.clone()) else { return };
-        self.phase = Phase::Seeking { look_at: Tick(u64::MAX) };
-        self.step_down();
-        let new = self.anew(&Configuration { clean: false, ..last });
-        self.swap_with(expected, Purpose::Begin, new);
-        self.outputs.push(Output::Answer(ticket, Ok(())));
-    }
-
-    fn refuse_force(&self, named: &[NodeId]) -> Option<String> {
-        if matches!(self.phase, Phase::Primary | Phase::Entering { .. } | Phase::Yielding { .. }) {
-            return Some("this node is primary: nothing has to be forced".to_string());
-        }
-        if self.is_member() {
-            return Some(
-                "this node has everything and takes over by itself: nothing has to be forced".to_string(),
-            );
-        }
-        let Some(known) = &self.known else {
-            return Some("the register could not be read; nothing is known of the cell".to_string());
-        };
-        let missing: Vec<&NodeId> = known
-            .configuration
-            .members
-            .iter()
-            .filter(|member| !self.is_gone(member) && member.node != self.settings.me.node)
-            .map(|member| &member.node)
-            .collect();
-        let unnamed: Vec<&str> =
-            missing.into_iter().filter(|node| !named.contains(node)).map(NodeId::as_str).collect();
-        (!unnamed.is_empty()).then(|| {
-            alloc::format!(
-                "these members may be alive: {}; name each one that you have made sure is off",
-                unnamed.join(", ")
-            )
         })
     }
 
@@ -417,6 +360,7 @@ impl Node {
         let named = self.lists_me(configuration) && configuration.primary == self.settings.me.node;
         assert!(named, "R5: only a member takes over");
         self.wants = super::Wants::default();
+        self.reign = configuration.reign.get();
         self.outputs.push(Output::HorizonRaised(configuration.ttl_horizon));
         self.phase = Phase::Entering { fresh, promised: BTreeSet::new(), seated: BTreeSet::new() };
         self.order(Order::Promise(configuration.epoch));

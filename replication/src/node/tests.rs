@@ -88,7 +88,10 @@ impl Stage {
                     Output::Order(Order::Office { setup, .. }) => {
                         inputs.push(Input::Shard(0, Report::InOffice(setup.epoch)));
                     }
-                    Output::Order(Order::StepDown) => inputs.push(Input::Shard(0, Report::SteppedDown)),
+                    Output::Order(Order::StepDown | Order::Retire) => {
+                        rest.push(output);
+                        inputs.push(Input::Shard(0, Report::SteppedDown));
+                    }
                     Output::Dial { member, probe } => {
                         inputs.push(Input::Dialed { node: member.node, probe, outcome: Dialed::Refused });
                     }
@@ -107,6 +110,32 @@ impl Stage {
             _ => None,
         });
         answer.expect("it is answered")
+    }
+
+    /// What another node writes, and this one is told.
+    fn written(&mut self, next: Configuration) -> Vec<Output> {
+        let expected = self.register.stored().map(|stored| stored.revision);
+        self.register.compare_and_swap(expected, &next);
+        let stored = self.register.stored().cloned();
+        self.step(Input::Watched(Watched::Value(stored)))
+    }
+
+    /// In office after a forced beginning, with everything.
+    fn in_office() -> Stage {
+        let mut stage = Stage::new();
+        stage.force(&["a"]).unwrap();
+        stage.step(Input::Shard(0, Report::Restored));
+        assert_eq!(stage.node.standing(), Standing::Primary);
+        stage
+    }
+
+    /// What stands, in the next epoch, with `a` as well and this primary.
+    fn next(&self, primary: &str) -> Configuration {
+        let stands = self.stands();
+        let epoch = stands.epoch.next().unwrap();
+        let members = vec![member("a", 4), member("b", 3)];
+        let primary = NodeId::new(primary).unwrap();
+        Configuration { epoch, reign: epoch, primary, members, state_lost: false, ..stands }
     }
 
     fn stands(&self) -> Configuration {
@@ -210,4 +239,34 @@ fn a_backup_that_takes_over_in_a_quarantine_keeps_it() {
     let outputs = stage.step(Input::Tick);
     assert_eq!(stage.node.standing(), Standing::Primary);
     assert!(quarantined(&outputs) && stage.stands().state_lost, "{outputs:?}");
+}
+
+/// It is listed, so it has everything that was ever exposed: it keeps that, and takes over again when nobody listens where the
+/// other one was (S4).
+#[test]
+fn a_primary_that_is_listed_still_leaves_office_with_what_it_has() {
+    let mut stage = Stage::in_office();
+    let outputs = stage.written(stage.next("a"));
+    assert!(outputs.contains(&Output::Order(Order::Retire)), "{outputs:?}");
+    assert!(!outputs.contains(&Output::Order(Order::StepDown)), "{outputs:?}");
+    stage.now = stage.now.after(LOOK_AGAIN);
+    stage.step(Input::Tick);
+    let stands = stage.stands();
+    assert_eq!((stage.node.standing(), stands.state_lost), (Standing::Primary, false));
+    assert_eq!(
+        (stands.epoch.get(), stands.primary.as_str(), stands.members),
+        (13, "b", vec![member("b", 3)])
+    );
+}
+
+/// Another was primary meanwhile and handed back, and this node heard of neither: it begins a new office.
+#[test]
+fn a_primary_that_is_made_primary_again_takes_office_anew() {
+    let mut stage = Stage::in_office();
+    let given = stage.next("b");
+    let given =
+        Configuration { epoch: given.epoch.next().unwrap(), reign: given.epoch.next().unwrap(), ..given };
+    let outputs = stage.written(given.clone());
+    assert!(outputs.contains(&Output::Order(Order::Retire)), "{outputs:?}");
+    assert_eq!((stage.node.standing(), stage.stands()), (Standing::Primary, given));
 }
