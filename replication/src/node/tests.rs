@@ -113,9 +113,9 @@ impl Stage {
     }
 
     /// What another node writes, and this one is told.
-    fn written(&mut self, next: Configuration) -> Vec<Output> {
+    fn written(&mut self, next: &Configuration) -> Vec<Output> {
         let expected = self.register.stored().map(|stored| stored.revision);
-        self.register.compare_and_swap(expected, &next);
+        self.register.compare_and_swap(expected, next);
         let stored = self.register.stored().cloned();
         self.step(Input::Watched(Watched::Value(stored)))
     }
@@ -246,7 +246,7 @@ fn a_backup_that_takes_over_in_a_quarantine_keeps_it() {
 #[test]
 fn a_primary_that_is_listed_still_leaves_office_with_what_it_has() {
     let mut stage = Stage::in_office();
-    let outputs = stage.written(stage.next("a"));
+    let outputs = stage.written(&stage.next("a"));
     assert!(outputs.contains(&Output::Order(Order::Retire)), "{outputs:?}");
     assert!(!outputs.contains(&Output::Order(Order::StepDown)), "{outputs:?}");
     stage.now = stage.now.after(LOOK_AGAIN);
@@ -266,7 +266,7 @@ fn a_primary_that_is_made_primary_again_takes_office_anew() {
     let given = stage.next("b");
     let given =
         Configuration { epoch: given.epoch.next().unwrap(), reign: given.epoch.next().unwrap(), ..given };
-    let outputs = stage.written(given.clone());
+    let outputs = stage.written(&given);
     assert!(outputs.contains(&Output::Order(Order::Retire)), "{outputs:?}");
     assert_eq!((stage.node.standing(), stage.stands()), (Standing::Primary, given));
 }
