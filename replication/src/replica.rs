@@ -150,6 +150,11 @@ impl Replica {
         self.log.end()
     }
 
+    /// How far the table is: what is committed at a backup, everything at a primary, and at one who was.
+    pub const fn applied_lsn(&self) -> Lsn {
+        self.applied
+    }
+
     /// How far the log is known to be committed.
     pub const fn commit_lsn(&self) -> Lsn {
         self.commit

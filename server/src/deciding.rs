@@ -13,7 +13,7 @@ use fairlock_locktable::{Limits, NamespaceRules, Settings as TableSettings, Tabl
 use fairlock_protocol::{CellId, DigestKey, Epoch, MacKey, ShardId, Tick};
 use fairlock_replication::node::{self, Dialed, Node, NodeSettings, Standing, Wish};
 use fairlock_replication::profile::Profile;
-use fairlock_replication::replica::{LinkKey, Part, Peer, Replica};
+use fairlock_replication::replica::{LinkKey, Peer, Replica};
 use fairlock_replication::{Answer, Ask, Member, Watched};
 
 use crate::cell::clerk::{Clerk, Errand};
@@ -313,10 +313,6 @@ impl Shard {
 
     /// How far the log is applied in the table.
     pub fn applied_lsn(&self) -> u64 {
-        let replica = self.replica();
-        match replica.part() {
-            Part::Primary | Part::Yielding => replica.received_lsn().0,
-            Part::Idle | Part::Backup => replica.received_lsn().min(replica.commit_lsn()).0,
-        }
+        self.replica().applied_lsn().0
     }
 }

@@ -35,7 +35,7 @@ struct Known {
     epoch: u32,
     /// Who decides, by that news.
     primary: Option<Address>,
-    /// The epoch of the first news of that one, if another had decided before.
+    /// The epoch of the first news of that one.
     since: u32,
     /// Host names that are yet to be looked up, and whether a thread is at it.
     names: Vec<Address>,
@@ -104,7 +104,7 @@ impl Nodes {
         self.known().epoch
     }
 
-    /// The epoch in which the primary was first said to be another than before; 0 while none was.
+    /// The epoch in which the primary was first said to be the one it is; 0 before the first news.
     pub(super) fn primary_since(&self) -> u32 {
         self.known().since
     }
@@ -130,7 +130,7 @@ impl Nodes {
         let is_news = Epoch::new(said.epoch).is_some() && said.epoch >= known.epoch;
         let Some(primary) = addresses.first().filter(|_| is_news && self.listens) else { return };
         known.epoch = said.epoch;
-        if known.primary.replace(primary.clone()).is_some_and(|former| former != *primary) {
+        if known.primary.replace(primary.clone()).is_none_or(|former| former != *primary) {
             known.since = said.epoch;
         }
         let former = std::mem::take(&mut known.told);

@@ -177,9 +177,14 @@ impl Shard {
         })
     }
 
-    /// Whether nobody but this node could know a later epoch: it is alone, or all of its cell.
+    /// Whether nobody but this node could know a later epoch: it is alone, or all of its cell and nobody follows it, who might
+    /// be a member without this node's knowing.
     pub(super) fn is_whole_cell(&self) -> bool {
-        self.serves() && self.replicated.as_ref().is_none_or(|replicated| replicated.facts.copies <= 1)
+        self.serves()
+            && self
+                .replicated
+                .as_ref()
+                .is_none_or(|replicated| replicated.facts.copies <= 1 && replicated.replica.stands_alone())
     }
 
     /// Why nothing can be granted although this node serves: too few others have a copy.
