@@ -39,11 +39,11 @@ impl Shard {
         }
     }
 
-    /// Everything that has waited long enough leaves.
+    /// Everything that has waited long enough leaves, before what need not wait since this node stands alone.
     fn set_free(&mut self) {
         let Some(replicated) = &mut self.replicated else { return };
-        self.output.close.append(&mut replicated.free.closes);
-        self.output.to_shards.append(&mut replicated.free.to_shards);
+        self.output.close.splice(0..0, replicated.free.closes.drain(..));
+        self.output.to_shards.splice(0..0, replicated.free.to_shards.drain(..));
     }
 
     /// Ends the pass towards other nodes: what was written waits for this pass's round.
