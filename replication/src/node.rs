@@ -350,14 +350,17 @@ impl Node {
             return;
         }
         self.stateful.clear();
-        for shard in 0..self.settings.shards {
-            *self.stepping_down.entry(shard).or_default() += 1;
-        }
+        self.await_stepped_down();
     }
 
     /// The replicas leave office and keep what they have.
     fn retire(&mut self) {
         self.order(Order::Retire);
+        self.await_stepped_down();
+    }
+
+    /// Whatever a replica says before it says that it stepped down is of before.
+    fn await_stepped_down(&mut self) {
         for shard in 0..self.settings.shards {
             *self.stepping_down.entry(shard).or_default() += 1;
         }

@@ -295,21 +295,9 @@ impl CellNode {
         Some(eventually("the node ends", || child.try_wait().expect("it is our child")))
     }
 
-    /// Stops its clock, as a debugger or a hypervisor does, and waits until every thread of it stands still: the signal alone
-    /// leaves those on other processors some time.
+    /// Stops its clock, as a debugger or a hypervisor does.
     pub fn freeze(&self) {
-        let pid = self.pid();
-        let _ = kill_process(pid, Signal::STOP);
-        eventually("it stands still", || {
-            let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())) else {
-                return Some(());
-            };
-            let mut states = tasks.flatten().filter_map(|task| {
-                let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
-                stat.rsplit_once(')')?.1.trim_start().chars().next()
-            });
-            states.all(|state| matches!(state, 'T' | 't' | 'Z' | 'X')).then_some(())
-        });
+        crate::freeze(self.pid());
     }
 
     /// Lets it go on.

@@ -36,6 +36,22 @@ use std::time::{Duration, Instant};
 /// After this long a test that waits for something is hanging.
 pub const WATCHDOG: Duration = Duration::from_mins(1);
 
+/// Stops a process and waits until every thread of it stands still: the signal alone leaves those on other processors some
+/// time.
+pub fn freeze(pid: rustix::process::Pid) {
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::STOP);
+    eventually("it stands still", || {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())) else {
+            return Some(());
+        };
+        let mut states = tasks.flatten().filter_map(|task| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
+            stat.rsplit_once(')')?.1.trim_start().chars().next()
+        });
+        states.all(|state| matches!(state, 'T' | 't' | 'Z' | 'X')).then_some(())
+    });
+}
+
 /// Waits until `probe` gives something.
 ///
 /// # Panics

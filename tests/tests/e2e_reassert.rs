@@ -104,6 +104,10 @@ fn claims_without_proof_or_against_others_are_refused_and_alarmed() {
         }
         assert!(alarms(&server).contains("without proof"), "{}", alarms(&server));
 
+        // What no ACQUIRE may ask for no claim may.
+        let delayed = Reassert { acquire: Acquire { lock_delay_ms: 60_001, ..it.acquire }, ..it };
+        assert_eq!(one.call(&Request::Reassert(delayed)).refusal(), Some(Refusal::BadRequest));
+
         let granted = one.call(&Request::Reassert(it)).grant();
         assert!(granted.token > second.token && granted.proof.is_some());
         for late in [it, early] {

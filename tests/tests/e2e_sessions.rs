@@ -74,7 +74,7 @@ fn a_connection_that_comes_in_the_moment_another_goes_is_heard() {
         let mut raw = Raw::greeted(&server.tcp(), ShardId::ANY);
         let (session, secret) = raw.open(60_000, Liveness::Heartbeat);
         for _ in 0..5 {
-            server.signal(rustix::process::Signal::STOP);
+            fairlock_tests::freeze(server.pid());
             let mut next = Raw::connect(&server.tcp());
             drop(raw);
             server.signal(rustix::process::Signal::CONT);

@@ -27,11 +27,28 @@ impl Shard {
         if !self.grants_now(key, request) {
             return;
         }
+        let Some(command) = self.asked_of_table(key, (session, request), digest, acquire) else { return };
+        self.apply(Command::Acquire(command));
+        // Only plain ones: a grant with an end of its own, or that leaves a delay, is nothing to keep.
+        if acquire.cacheable && acquire.max_hold_ms == 0 && acquire.lock_delay_ms == 0 {
+            self.consider_caching(key, (session, request), digest, acquire.mode);
+        }
+    }
+
+    /// What an ACQUIRE, or a claim that is made like one, asks of the table; `None` when it was refused.
+    pub(super) fn asked_of_table<'a>(
+        &mut self,
+        key: ConnectionKey,
+        (session, request): (SessionKey, RequestId),
+        digest: Digest,
+        acquire: &Acquire<'a>,
+    ) -> Option<AcquireCommand<'a>> {
         if Duration::from_millis(acquire.lock_delay_ms.into()) > LOCK_DELAY_MAX {
             let detail = "a lock delay is at most 60 s";
-            return self.refuse(key, request, Refused { detail, ..Refusal::BadRequest.into() });
+            self.refuse(key, request, Refused { detail, ..Refusal::BadRequest.into() });
+            return None;
         }
-        self.apply(Command::Acquire(AcquireCommand {
+        Some(AcquireCommand {
             session,
             request,
             digest,
@@ -45,11 +62,7 @@ impl Shard {
             lock_delay_ms: acquire.lock_delay_ms,
             max_hold_ms: acquire.max_hold_ms,
             label: acquire.label,
-        }));
-        // Only plain ones: a grant with an end of its own, or that leaves a delay, is nothing to keep.
-        if acquire.cacheable && acquire.max_hold_ms == 0 && acquire.lock_delay_ms == 0 {
-            self.consider_caching(key, (session, request), digest, acquire.mode);
-        }
+        })
     }
 
     /// An ACQUIRE_ALL. All its names belong to this shard, or nothing is done.

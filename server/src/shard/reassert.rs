@@ -58,22 +58,9 @@ impl Shard {
             let detail = "the proof does not fit";
             return self.refuse(key, request, Refused { detail, ..Refusal::Denied.into() });
         }
+        let Some(asked) = self.asked_of_table(key, (session, request), digest, acquire) else { return };
         let command = Command::Reassert {
-            acquire: Acquire {
-                session,
-                request,
-                digest,
-                resource: acquire.resource,
-                mode: acquire.mode,
-                priority: acquire.priority,
-                wait: fairlock_protocol::Wait::Try,
-                owner: acquire.owner,
-                reentrant: acquire.reentrant,
-                notify: acquire.notify,
-                lock_delay_ms: acquire.lock_delay_ms,
-                max_hold_ms: acquire.max_hold_ms,
-                label: acquire.label,
-            },
+            acquire: Acquire { wait: fairlock_protocol::Wait::Try, ..asked },
             token: claim.token,
         };
         let mut effects = std::mem::take(&mut self.effects);
