@@ -8,7 +8,7 @@ use fairlock::{AcquireError, Client, ClientState, ConnectError, GuardError, Lost
 use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
 use fairlock_protocol::{Reply, Role, Whereabouts};
 use fake::memory::serve_memory;
-use fake::{Heard, PATIENCE, Peer, Said, Server, granted, listen, not_primary, welcome_as};
+use fake::{Heard, PATIENCE, Peer, Said, Server, eventually, granted, listen, not_primary, welcome_as};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc::channel;
@@ -36,14 +36,6 @@ fn backup(server: Server, epoch: u32, hint: String, over: impl FnOnce() + Send +
         }
         over();
     })
-}
-
-fn eventually(condition: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "it never came to that");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 #[test]

@@ -6,20 +6,11 @@ use fairlock::{Client, ClientState, ConnectError, GuardState, Liveness, LostCaus
 use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
 use fairlock_protocol::{Reply, RequestId};
 use fake::memory::{now_ns, pass, serve_memory};
-use fake::{PATIENCE, Said, block_on, granted};
+use fake::{PATIENCE, Said, block_on, eventually, granted};
 use rustix::time::ClockId;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-
-/// Waits until it is so.
-fn eventually(what: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !what() {
-        assert!(begun.elapsed() < PATIENCE, "it never came to pass");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
 
 fn said_segment(reason: &str) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -309,7 +309,7 @@ fn with_too_few_copies_nothing_is_granted() {
     });
     guard.check().unwrap();
     let refused = client.lock("y").try_acquire().unwrap_err();
-    assert_eq!(refused.refusal(), Refusal::Unavailable);
+    assert!(matches!(refused, fairlock::AcquireError::Refused(Refusal::Unavailable)), "{refused:?}");
     guard.release().unwrap();
     cell.nodes[1 - primary].start();
     cell.settled(2);
@@ -375,6 +375,30 @@ fn a_session_that_lived_by_its_process_lives_by_its_lease_after_a_failover() {
     drop(raw);
     connect(&cell).lock("y").acquire().unwrap().release().unwrap();
     guard.release().unwrap();
+}
+
+/// Who was left while it stood still watches nobody's process for a session that is another node's now.
+#[test]
+fn a_node_that_serves_no_more_watches_no_process() {
+    for plan in plans(2) {
+        let cell = plan.start();
+        let primary = cell.primary();
+        let mut raw = Raw::greeted(&cell.nodes[primary].unix(), ShardId(0));
+        raw.open(60_000, Liveness::Process);
+        assert_eq!(processes_watched(&cell, primary), 2, "one for the connection, one for the session");
+        cell.nodes[primary].freeze();
+        cell.primary_but(primary);
+        cell.nodes[primary].thaw();
+        raw.until_closed();
+        eventually("nobody is watched", || (processes_watched(&cell, primary) == 0).then_some(()));
+    }
+}
+
+/// Descriptors of processes that a node has.
+fn processes_watched(cell: &Cell, at: usize) -> usize {
+    let all = std::fs::read_dir(format!("/proc/{}/fd", cell.nodes[at].pid().as_raw_nonzero())).unwrap();
+    let names = all.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    names.filter(|name| name.to_string_lossy().contains("pidfd")).count()
 }
 
 /// A node joins a cell that holds very much and goes on serving meanwhile.

@@ -369,7 +369,9 @@ impl<T> Stream<T> {
         if pending.abandoned || matches!(pending.ask, Ask::Keepalive) {
             return false;
         }
-        if pending.is_try() && matches!(refused.refusal, Refusal::Recovering | Refusal::Draining) {
+        let for_long =
+            matches!(refused.refusal, Refusal::Recovering | Refusal::Draining | Refusal::Unavailable);
+        if pending.is_try() && for_long {
             return false;
         }
         let pause = match refused.retry_after_ms {

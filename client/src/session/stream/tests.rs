@@ -253,8 +253,8 @@ fn busy_rests_and_is_sent_again_under_the_same_number_with_what_is_left_of_the_w
 }
 
 #[test]
-fn a_try_does_not_wait_for_a_quarantine_to_end() {
-    for refusal in [Refusal::Recovering, Refusal::Draining] {
+fn a_try_waits_neither_for_a_quarantine_to_end_nor_for_another_node_to_join() {
+    for refusal in [Refusal::Recovering, Refusal::Draining, Refusal::Unavailable] {
         let mut talk = Talk::opened();
         let id = talk.acquire_as(1100, 1, Arc::new(Spec { wait: Wait::Try, ..(*spec(0)).clone() }));
         talk.hear_ok(1200, id, 0, &refused(refusal, 300));
