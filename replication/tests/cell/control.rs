@@ -75,7 +75,7 @@ impl World {
                     let lane = self.hosts[host].lane;
                     let delay = self.random.below(lane);
                     let here = &mut self.hosts[host].shards[usize::from(shard)];
-                    here.stepping_down += u32::from(matches!(order, Order::StepDown));
+                    here.stepping_down += u32::from(matches!(order, Order::StepDown | Order::Retire));
                     let last = &mut here.orders_last;
                     *last = (*last + 1).max(self.now + delay);
                     let at = *last;

@@ -27,7 +27,7 @@ impl World {
             }
             Task::Bytes(key, bytes) => self.hear((host, life, shard), key, &bytes),
             Task::Order(order) => {
-                here.stepping_down -= u32::from(matches!(order, Order::StepDown));
+                here.stepping_down -= u32::from(matches!(order, Order::StepDown | Order::Retire));
                 here.replica.step(now, Input::Order(order));
             }
             Task::Tick(when) => {

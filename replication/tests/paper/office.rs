@@ -54,11 +54,19 @@ impl Turn<'_> {
         let (known, named) = (node.known, node.known.primary_peer());
         let here = self.peer(me);
         if named == here {
+            if node.phase == Phase::Primary && node.reign != known.reign && self.is_member(me) {
+                self.retire(me);
+                self.enter(me);
+            }
             return;
         }
         match node.phase {
             Phase::Primary | Phase::Entering { .. } => {
-                self.step_down(me);
+                if self.is_member(me) {
+                    self.retire(me);
+                } else {
+                    self.step_down(me);
+                }
                 self.follow(me, named);
             }
             Phase::Yielding { .. } => {}

@@ -321,11 +321,9 @@ impl Turn<'_> {
 
     /// `Replica::give_up_yielding`: everything is kept, this node may have to take over again with it.
     pub fn give_up_yielding(&mut self, me: u8) {
+        self.retire(me);
         let node = self.node_mut(me);
         node.phase = Phase::Following { primary: node.known.primary_peer(), handed: false };
-        node.pinned = None;
-        node.held.clear();
-        others(me).for_each(|other| self.end_stream(me, other));
         self.settle(me);
     }
 }

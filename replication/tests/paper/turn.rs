@@ -140,6 +140,17 @@ impl Turn<'_> {
         }
     }
 
+    /// `Node::retire` and `Replica::retire`: no role any more, and everything that is here stays.
+    pub fn retire(&mut self, me: u8) {
+        super::state::others(me).for_each(|other| self.end_stream(me, other));
+        let keeps = self.makes(Mistake::KeepParkedReplies);
+        let node = self.node_mut(me);
+        node.pinned = None;
+        if !keeps {
+            node.held.clear();
+        }
+    }
+
     pub fn end_stream(&mut self, me: u8, other: u8) {
         if self.link(me, other).up {
             self.hang_up(me, other);

@@ -39,6 +39,20 @@ impl Shard {
         }
     }
 
+    /// Nobody else has to acknowledge anything any more: what this pass has written so far need not wait for its round, and
+    /// leaves before what it writes from here on. What earlier passes wrote has left already.
+    pub(super) fn let_go_written(&mut self) {
+        let Some(replicated) = &mut self.replicated else { return };
+        for key in replicated.written.drain(..) {
+            let Some(connection) = self.connections.at_mut(key) else { continue };
+            let bytes = connection.hold();
+            connection.let_go(bytes);
+            if !std::mem::replace(&mut connection.dirty, true) {
+                self.output.dirty.push(key);
+            }
+        }
+    }
+
     /// Everything that has waited long enough leaves, before what need not wait since this node stands alone.
     fn set_free(&mut self) {
         let Some(replicated) = &mut self.replicated else { return };
@@ -51,6 +65,7 @@ impl Shard {
         self.tell_joiner();
         let Some(replicated) = &mut self.replicated else { return };
         if !self.holds_back {
+            assert!(replicated.written.is_empty(), "R3: what was written is in a batch, or was let go");
             replicated.replica.end_pass(self.now, false);
             return self.set_free();
         }

@@ -3,6 +3,7 @@
 use fairlock_locktable::command::{Command, Ended};
 use fairlock_protocol::reply::Refused;
 use fairlock_protocol::{Refusal, Reply, RequestId, SessionId, Tick};
+use fairlock_replication::replica::Part;
 
 use super::Shard;
 use crate::connection::Phase;
@@ -13,7 +14,7 @@ impl Shard {
     pub(crate) fn message(&mut self, now: Tick, message: ToShard) {
         self.now = now;
         match message {
-            ToShard::SessionOpened(new) => self.session_opened(&new),
+            ToShard::SessionOpened(new) => self.session_opened(new),
             ToShard::SessionKnown { id } => self.session_known(id),
             ToShard::SessionOver { id, why } | ToShard::SessionClosed { id, why } => self.end_by_id(id, why),
             ToShard::SessionDoomed { id } => {
@@ -33,12 +34,16 @@ impl Shard {
         }
     }
 
-    /// Another shard opened a session: it is entered here before its home answers the client.
-    fn session_opened(&mut self, new: &Announcement) {
+    /// Another shard opened a session: it is entered here before its home answers the client. The home may have taken office
+    /// before this shard, which then enters it when it does.
+    pub(super) fn session_opened(&mut self, new: Box<Announcement>) {
         let home = new.id.home();
         assert_ne!(home, self.settings.me, "a home does not announce to itself");
+        if let Some(replicated) = self.replicated.as_mut().filter(|one| one.replica.part() != Part::Primary) {
+            return replicated.announced.push(new);
+        }
         // A full table refuses the session: it is then over everywhere, and its client is told by the home.
-        let known = match self.enter(new, true) {
+        let known = match self.enter(&new, true) {
             Ok(_) => ToShard::SessionKnown { id: new.id },
             Err(refusal) => {
                 tracing::warn!(session = %new.id, %refusal, "a session opened elsewhere could not be entered");

@@ -101,10 +101,23 @@ impl Shard {
         (self.settings.epoch, self.session_seq, self.draining) = (epoch, 0, false);
         self.meet_sessions();
         self.apply(Command::TakeOver(epoch));
-        let sought = self.replicated.as_mut().map(|replicated| std::mem::take(&mut replicated.sought));
-        sought.into_iter().flatten().for_each(|(id, by)| self.session_sought(id, by));
+        self.hear_sooner();
         self.tell_nodes_to_all();
         tracing::info!(shard = self.settings.me.0, epoch = epoch.get(), "in office");
+    }
+
+    /// What shards that took office sooner have said to this one. Who opened a session may have left that office again: so it
+    /// is asked whether the session is alive.
+    fn hear_sooner(&mut self) {
+        let Some(replicated) = &mut self.replicated else { return };
+        let (sought, announced) =
+            (std::mem::take(&mut replicated.sought), std::mem::take(&mut replicated.announced));
+        sought.into_iter().for_each(|(id, by)| self.session_sought(id, by));
+        for new in announced {
+            let (id, by) = (new.id, self.settings.me);
+            self.session_opened(new);
+            self.output.to_shards.push((id.home(), ToShard::SessionSought { id, by }));
+        }
     }
 
     /// The doors get to know the sessions that the table has.
@@ -148,6 +161,7 @@ impl Shard {
         replicated.begun.clear();
         replicated.written.clear();
         replicated.sought.clear();
+        replicated.announced.clear();
         let watched = std::mem::take(&mut self.presences).into_iter().flatten();
         self.output.watch.extend(watched.map(|presence| (presence.session, Watch::End)));
         self.visiting = 0;

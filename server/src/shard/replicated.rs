@@ -16,7 +16,7 @@ use fairlock_replication::replica::{Input, LinkKey, Order, Output as Wish, Part,
 use super::Shard;
 use super::joining::Join;
 use crate::connection::ConnectionKey;
-use crate::lanes::{ToControl, ToShard};
+use crate::lanes::{Announcement, ToControl, ToShard};
 
 /// Operations between two comparisons of the members' tables (S6), and the first byte of the entry that compares.
 const COMPARE_EVERY: u64 = 4096;
@@ -93,6 +93,9 @@ pub(super) struct Replicated {
     pub(super) told_of: u32,
     /// Sessions of this home that other shards, in office already, have asked after, and which.
     pub(super) sought: Vec<(SessionId, ShardId)>,
+    /// Sessions that other shards, in office already, have opened.
+    #[expect(clippy::vec_box, reason = "they came in boxes, and go on in them")]
+    pub(super) announced: Vec<Box<Announcement>>,
     /// When rounds were begun that have not come back, and when the newest was that has.
     pub(super) begun: VecDeque<(Round, Tick)>,
     pub(super) confirmed: Tick,
@@ -117,6 +120,7 @@ impl Replicated {
             was_serving: false,
             told_of: 0,
             sought: Vec::new(),
+            announced: Vec::new(),
             begun: VecDeque::new(),
             confirmed: Tick::ZERO,
             hang_ups: Vec::new(),
@@ -323,7 +327,10 @@ impl Shard {
         self.change_part();
         self.tell_of_primary();
         self.release();
-        self.holds_back = self.replicated.as_ref().is_some_and(|replicated| replicated.waits());
+        let waits = self.replicated.as_ref().is_some_and(|replicated| replicated.waits());
+        if std::mem::replace(&mut self.holds_back, waits) && !waits {
+            self.let_go_written();
+        }
     }
 
     fn fulfil_wishes(&mut self) {

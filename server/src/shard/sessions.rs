@@ -14,7 +14,7 @@ use fairlock_protocol::limits::{TTL_DEFAULT, TTL_MIN};
 use fairlock_protocol::reply::Refused;
 use fairlock_protocol::request::Open;
 use fairlock_protocol::wire::FLAG_RENEWED;
-use fairlock_protocol::{Liveness, Refusal, Reply, RequestId, Secret, SessionId, ShardId, Tick};
+use fairlock_protocol::{Epoch, Liveness, Refusal, Reply, RequestId, Secret, SessionId, ShardId, Tick};
 
 use super::{Shard, Watch};
 use crate::connection::{ConnectionKey, Peer, Phase};
@@ -115,10 +115,15 @@ impl Shard {
     }
 
     /// The id of the session that is entered next. Nobody has it before: an OPEN that is refused uses up no number, of
-    /// which an epoch has only so many.
+    /// which an epoch has only so many. In a cell the epoch is one of the office's own: the news of the next one may be here
+    /// before the order to hand over, and its ids are another node's to give.
     fn next_session_id(&self) -> Option<SessionId> {
         let seq = self.session_seq.checked_add(1)?;
-        SessionId::new(self.settings.epoch, self.settings.me, seq)
+        let epoch = match &self.replicated {
+            Some(replicated) => Epoch::new(replicated.replica.view())?,
+            None => self.settings.epoch,
+        };
+        SessionId::new(epoch, self.settings.me, seq)
     }
 
     fn granted_ttl_ms(&self, asked_ms: u32) -> u32 {
