@@ -14,7 +14,7 @@ use core::time::Duration;
 use fairlock_protocol::Tick;
 
 use crate::configuration::{Configuration, MEMBERS_MAX};
-use crate::member::{Member, NodeId};
+use crate::member::{Incarnation, Member, NodeId};
 use crate::profile::Profile;
 use crate::register::{Answer, Ask, Revision, Stored, Watched};
 use crate::replica::{Order, Peer, Report, Setup};
@@ -102,6 +102,10 @@ pub struct Node {
     /// Probes under way, and whether each began after the present configuration was read: only then it counts.
     probing: BTreeMap<NodeId, bool>,
     probe_at: Tick,
+    /// The watch saw nothing where something stood: it has yet to be looked at.
+    is_missed: bool,
+    /// An earlier life of this node that was listed at another address of this machine, where it does not answer.
+    former_over: Option<Incarnation>,
     /// A take-over because of silence waits for this moment; pauses grow (R12).
     gap: Duration,
     gap_until: Tick,
@@ -185,6 +189,8 @@ impl Node {
             answering: BTreeMap::new(),
             probing: BTreeMap::new(),
             probe_at: Tick::ZERO,
+            is_missed: false,
+            former_over: None,
             gap,
             gap_until: Tick::ZERO,
             quarantine_until: Tick::ZERO,
@@ -212,7 +218,9 @@ impl Node {
             Input::Wish(ticket, wish) => self.wished(ticket, wish),
             Input::RaiseHorizon(ttl) => self.raise_horizon(ttl),
             Input::StopClean => self.wants.clean = true,
-            Input::Tick | Input::Watched(Watched::Value(None)) => {}
+            // Only a read says for certain that nothing stands there.
+            Input::Watched(Watched::Value(None)) => self.is_missed = self.known.is_some(),
+            Input::Tick => {}
         }
         self.go_on(now);
         self.tell_standing();
@@ -222,9 +230,7 @@ impl Node {
     pub fn next_due(&self, now: Tick) -> Tick {
         let waits = match &self.phase {
             Phase::Seeking { look_at } => *look_at,
-            Phase::Following { stream: Stream::Down { dial_at }, .. } if self.stepping_down.is_empty() => {
-                *dial_at
-            }
+            Phase::Following { stream: Stream::Down { dial_at }, .. } if self.may_dial() => *dial_at,
             _ => now.after(LOOK_AGAIN),
         };
         match &self.asked {
@@ -340,7 +346,22 @@ impl Node {
                 && other.machine == listed.machine
                 && other.incarnation != listed.incarnation
         };
-        later(me) || self.answering.get(&listed.node).is_some_and(later)
+        (later(me) && self.namesake().is_none()) || self.answering.get(&listed.node).is_some_and(later)
+    }
+
+    /// Who is listed by this node's name at another address of this machine, until a probe has shown that nobody answers
+    /// there: whoever was given another state directory does not have the lock that lets one life follow another.
+    fn namesake(&self) -> Option<&Member> {
+        let me = &self.settings.me;
+        let listed = self.known.as_ref()?.configuration.member(&me.node)?;
+        let elsewhere = listed.incarnation != me.incarnation && listed.peer != me.peer;
+        let is_one = elsewhere && listed.machine == me.machine;
+        (is_one && self.former_over != Some(listed.incarnation)).then_some(listed)
+    }
+
+    /// Whether a primary may be followed.
+    fn may_dial(&self) -> bool {
+        self.stepping_down.is_empty() && self.namesake().is_none()
     }
 
     /// Nothing that is here counts any more.

@@ -125,7 +125,9 @@ impl Node {
     /// What is to be done now that nothing new came.
     pub(super) fn go_on(&mut self, now: Tick) {
         self.check_again(now);
-        if self.forcing.is_some() && now >= self.ask_at {
+        let wants_look = self.forcing.is_some() || self.is_missed && !matches!(self.phase, Phase::Halted);
+        if wants_look && self.asked.is_none() && now >= self.ask_at {
+            self.is_missed = false;
             self.look();
         }
         self.adopt_told(now);
@@ -150,7 +152,7 @@ impl Node {
     fn go_on_following(&mut self, now: Tick) {
         // Listed, and with nothing left of what it knew, it is as good as one that is not.
         let listed = self.is_member();
-        let ready = self.stepping_down.is_empty();
+        let ready = self.may_dial();
         let Phase::Following { primary, stream, since, torn, shards, .. } = &mut self.phase else { return };
         let settled = shards.len() == usize::from(self.settings.shards);
         let stuck = !settled && now.since(*since) > SETTLE_TIME;
@@ -197,7 +199,10 @@ impl Node {
             self.alarm("waiting", None);
             return self.begin_anew(&known.configuration);
         }
-        self.say_waiting(&missing);
+        // Whoever only joins is taken in after the first look, and waits for nobody.
+        if self.probe_at != Tick::ZERO {
+            self.say_waiting(&missing);
+        }
         self.probe_at = now.after(LOOK_AGAIN);
         // A configuration that changed meanwhile is seen by the watch, or here.
         self.look();
@@ -243,7 +248,7 @@ impl Node {
                 *stream = Stream::Down { dial_at: now.after(TRY_AGAIN) };
                 self.primary_silent(now);
             }
-            Dialed::Rejected(why) => {
+            Dialed::Rejected(why) | Dialed::Unproven(why) => {
                 *stream = Stream::Down { dial_at: now.after(LOOK_AGAIN) };
                 self.alarm("peer", Some(why));
             }
@@ -254,6 +259,16 @@ impl Node {
     pub(super) fn probed(&mut self, node: &NodeId, outcome: Dialed) {
         if self.probing.remove(node) != Some(true) {
             return;
+        }
+        if let Some(namesake) = self.namesake().filter(|namesake| namesake.node == *node).cloned() {
+            if outcome == Dialed::Alive {
+                let Member { node, peer, .. } = namesake;
+                let why = alloc::format!(
+                    "node {node} runs already, at {peer}: give this one another name with --node"
+                );
+                return self.halt("name", why);
+            }
+            (self.former_over, self.probe_at) = (Some(namesake.incarnation), Tick::ZERO);
         }
         match outcome {
             Dialed::Other(member) => {
@@ -267,7 +282,7 @@ impl Node {
                     self.answering.insert(node.clone(), Member { incarnation, ..listed });
                 }
             }
-            Dialed::Rejected(why) => self.alarm("peer", Some(why)),
+            Dialed::Rejected(why) | Dialed::Unproven(why) => self.alarm("peer", Some(why)),
             Dialed::Up | Dialed::Alive | Dialed::Refused | Dialed::Silent(_) => {}
         }
     }

@@ -44,10 +44,13 @@ struct Stage {
     node: Node,
     register: Memory,
     now: Tick,
+    /// What comes of every dial.
+    dialed: Dialed,
 }
 
 impl Stage {
-    fn new() -> Stage {
+    /// The node is this one.
+    fn with(me: Member) -> Stage {
         let fresh = Fresh {
             cell: CellId(99),
             epoch: Epoch::new(500).unwrap(),
@@ -55,7 +58,7 @@ impl Stage {
             mac_key: MacKey([0; 16]),
         };
         let settings = NodeSettings {
-            me: member("b", 3),
+            me,
             shards: 1,
             profile: Profile::LAN,
             feature_level: 1,
@@ -64,12 +67,17 @@ impl Stage {
         };
         let mut register = Memory::new();
         register.compare_and_swap(None, &configuration());
-        let mut stage = Stage { node: Node::new(settings), register, now: Tick::ZERO };
+        let (node, dialed) = (Node::new(settings), Dialed::Refused);
+        Stage { node, register, now: Tick::ZERO, dialed }
+    }
+
+    fn looking() -> Stage {
+        let mut stage = Stage::with(member("b", 3));
         stage.step(Input::Tick);
         stage
     }
 
-    /// One input, with the register and the replica answering at once; nobody can be dialled. What else came out.
+    /// One input, with the register, the replica and whoever is dialled answering at once. What else came out.
     fn step(&mut self, input: Input) -> Vec<Output> {
         let (mut inputs, mut rest) = (vec![input], vec![]);
         while let Some(input) = inputs.pop() {
@@ -93,7 +101,7 @@ impl Stage {
                         inputs.push(Input::Shard(0, Report::SteppedDown));
                     }
                     Output::Dial { member, probe } => {
-                        inputs.push(Input::Dialed { node: member.node, probe, outcome: Dialed::Refused });
+                        inputs.push(Input::Dialed { node: member.node, probe, outcome: self.dialed.clone() });
                     }
                     other => rest.push(other),
                 }
@@ -122,7 +130,7 @@ impl Stage {
 
     /// In office after a forced beginning, with everything.
     fn in_office() -> Stage {
-        let mut stage = Stage::new();
+        let mut stage = Stage::looking();
         stage.force(&["a"]).unwrap();
         stage.step(Input::Shard(0, Report::Restored));
         assert_eq!(stage.node.standing(), Standing::Primary);
@@ -145,7 +153,7 @@ impl Stage {
 
 #[test]
 fn whoever_may_be_alive_has_to_be_named() {
-    let mut stage = Stage::new();
+    let mut stage = Stage::looking();
     assert_eq!(stage.node.standing(), Standing::Seeking);
     let names = |nodes: &[NodeId]| nodes.iter().map(|node| node.as_str().to_string()).collect::<Vec<_>>();
     assert_eq!(names(&stage.node.waits_for()), ["a"], "its own earlier life is over");
@@ -161,7 +169,7 @@ fn whoever_may_be_alive_has_to_be_named() {
 
 #[test]
 fn a_primary_forces_nothing() {
-    let mut stage = Stage::new();
+    let mut stage = Stage::looking();
     stage.force(&["a"]).unwrap();
     let why = stage.force(&["a"]).unwrap_err();
     assert!(why.contains("is primary"), "{why}");
@@ -170,7 +178,7 @@ fn a_primary_forces_nothing() {
 /// The key was deleted: only a forced beginning goes on, in a higher epoch and with the quarantine of what was known.
 #[test]
 fn a_configuration_that_is_gone_is_begun_anew_behind_the_epoch_that_was_known() {
-    let mut stage = Stage::new();
+    let mut stage = Stage::looking();
     stage.register.remove();
     stage.now = stage.now.after(LOOK_AGAIN);
     stage.step(Input::Tick);
@@ -190,7 +198,7 @@ fn a_configuration_that_is_gone_is_begun_anew_behind_the_epoch_that_was_known() 
 /// An old backup of the register was restored: its epoch is below what this node knows.
 #[test]
 fn a_register_that_went_back_is_overtaken() {
-    let mut stage = Stage::new();
+    let mut stage = Stage::looking();
     stage.register.remove();
     let old =
         Configuration { epoch: Epoch::new(4).unwrap(), reign: Epoch::new(4).unwrap(), ..configuration() };
@@ -205,7 +213,7 @@ fn a_register_that_went_back_is_overtaken() {
 /// A register that does not answer: nothing is given up for it.
 #[test]
 fn without_the_register_nothing_is_forced_and_nothing_is_lost() {
-    let mut stage = Stage::new();
+    let mut stage = Stage::looking();
     stage.node.step(stage.now, Input::Wish(7, Wish::ForceNew(vec![NodeId::new("a").unwrap()])));
     stage.node.outputs().clear();
     stage.node.step(stage.now, Input::Register(Answer::Failed("timed out".into())));
@@ -225,7 +233,7 @@ fn a_backup_that_takes_over_in_a_quarantine_keeps_it() {
             |output: &Output| matches!(output, Output::Quarantine(wait) if *wait >= Duration::from_secs(5));
         outputs.iter().any(long)
     };
-    let mut stage = Stage::new();
+    let mut stage = Stage::looking();
     let epoch = Epoch::new(11).unwrap();
     let members = vec![member("a", 4), member("b", 3)];
     let lost = Configuration { epoch, reign: epoch, members, state_lost: true, ..configuration() };
@@ -269,4 +277,38 @@ fn a_primary_that_is_made_primary_again_takes_office_anew() {
     let outputs = stage.written(&given);
     assert!(outputs.contains(&Output::Order(Order::Retire)), "{outputs:?}");
     assert_eq!((stage.node.standing(), stage.stands()), (Standing::Primary, given));
+}
+
+/// Whoever deletes it by mistake must not find a cell that goes on beside the one that the next start begins.
+#[test]
+fn a_record_that_goes_missing_is_looked_for_at_once() {
+    let mut stage = Stage::in_office();
+    stage.register.remove();
+    let outputs = stage.step(Input::Watched(Watched::Value(None)));
+    assert_eq!(stage.node.standing(), Standing::Halted);
+    let told =
+        |output: &Output| matches!(output, Output::Alarm("register", Some(why)) if why.contains("gone"));
+    assert!(outputs.iter().any(told), "{outputs:?}");
+    // A watch alone is not believed.
+    let mut stage = Stage::in_office();
+    stage.step(Input::Watched(Watched::Value(None)));
+    assert_eq!(stage.node.standing(), Standing::Primary);
+}
+
+/// Two processes with one name and two state directories: the second one goes, and the first one is not disturbed.
+#[test]
+fn a_name_that_runs_already_is_not_taken() {
+    let elsewhere = |life| Member { peer: "127.0.0.1:9".into(), ..member("b", life) };
+    let mut stage = Stage::with(elsewhere(3));
+    stage.dialed = Dialed::Alive;
+    let outputs = stage.step(Input::Tick);
+    assert_eq!((stage.node.standing(), stage.stands()), (Standing::Halted, configuration()));
+    let told = |output: &Output| matches!(output, Output::Alarm("name", Some(why)) if why.contains("--node"));
+    assert!(outputs.iter().any(told), "{outputs:?}");
+    // An earlier life that was reached elsewhere, and does not answer there, is over: its place is asked for.
+    let mut stage = Stage::with(elsewhere(3));
+    stage.step(Input::Tick);
+    let waits: Vec<String> = stage.node.waits_for().iter().map(ToString::to_string).collect();
+    assert_eq!((stage.node.standing(), waits), (Standing::Seeking, vec!["a".to_string()]));
+    stage.force(&["a"]).unwrap();
 }

@@ -55,8 +55,10 @@ pub enum Dialed {
     Refused,
     /// No answer in time, or something went wrong on the way.
     Silent(String),
-    /// It answered, and will have nothing to do with us: a wrong secret or cell.
+    /// It answered, and will have nothing to do with us: another cell, or a number of shards that does not fit.
     Rejected(String),
+    /// Somebody answered who cannot be told from the one that was wanted: the secrets or the versions differ.
+    Unproven(String),
 }
 
 /// What an operator wants.

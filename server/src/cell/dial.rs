@@ -78,8 +78,9 @@ fn weight(outcome: &Dialed) -> u8 {
         Dialed::Up | Dialed::Alive => 0,
         Dialed::Refused => 1,
         Dialed::Silent(_) => 2,
-        Dialed::Rejected(_) => 3,
-        Dialed::Other(_) => 4,
+        Dialed::Unproven(_) => 3,
+        Dialed::Rejected(_) => 4,
+        Dialed::Other(_) => 5,
     }
 }
 
@@ -207,10 +208,8 @@ fn outcome(address: &SocketAddr, trouble: &Trouble) -> Dialed {
     let text = format!("{address}: {trouble}");
     match trouble {
         Trouble::Reset => Dialed::Refused,
-        Trouble::Version { .. }
-        | Trouble::OneSecret { .. }
-        | Trouble::WrongProof
-        | Trouble::Unsuited(
+        Trouble::Version { .. } | Trouble::OneSecret { .. } | Trouble::WrongProof => Dialed::Unproven(text),
+        Trouble::Unsuited(
             Unsuited::OtherCell { .. }
             | Unsuited::Myself { .. }
             | Unsuited::Namesake { .. }

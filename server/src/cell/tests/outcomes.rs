@@ -15,6 +15,11 @@ fn rejected(outcome: &Dialed, words: &str) {
     assert!(matches!(outcome, Dialed::Rejected(text) if text.contains(words)), "{outcome:?}");
 }
 
+/// Somebody is there, and it may be the one that was wanted.
+fn unproven(outcome: &Dialed, words: &str) {
+    assert!(matches!(outcome, Dialed::Unproven(text) if text.contains(words)), "{outcome:?}");
+}
+
 /// What becomes of a probe of node `b`, life 2, by `caller` at a door of `answerer`.
 fn probe(caller: &Introduction, answerer: Introduction) -> Dialed {
     let (door, _met) = door(answerer, PLENTY);
@@ -144,12 +149,12 @@ fn names_are_looked_up_and_an_unknown_one_is_silent() {
 #[test]
 fn secrets_that_differ_are_named_as_the_reason() {
     let other = Introduction { secret: Some(secret(b"another secret of a cell")), ..node("b", 2) };
-    rejected(&probe(&node("a", 1), other), "give every node of the cell the same --peer-secret");
+    unproven(&probe(&node("a", 1), other), "give every node of the cell the same --peer-secret");
     let none = Introduction { secret: None, ..node("b", 2) };
-    rejected(&probe(&node("a", 1), none), "this node alone has a cell secret");
+    unproven(&probe(&node("a", 1), none), "this node alone has a cell secret");
     let none = Introduction { secret: None, ..node("a", 1) };
-    rejected(&probe(&none, node("b", 2)), "the other node alone has a cell secret");
-    rejected(&follow(&none, node("b", 2)), "the other node alone has a cell secret");
+    unproven(&probe(&none, node("b", 2)), "the other node alone has a cell secret");
+    unproven(&follow(&none, node("b", 2)), "the other node alone has a cell secret");
 }
 
 #[test]
@@ -175,7 +180,7 @@ fn another_version_is_named_on_both_sides() {
         // Until the caller has read it and left.
         let _ = socket.read_to_end(&mut Vec::new());
     });
-    rejected(
+    unproven(
         &dial(&node("a", 1), &listed("b", 2, address), true, PLENTY).0,
         "version 2 of the peer protocol, we 1",
     );
