@@ -23,7 +23,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, fsync, ftruncate, openat, 
 use rustix::io::Errno;
 
 pub use error::StateError;
-pub(crate) use node::{Beginning, Begun, Leftovers, NodeState};
+pub(crate) use node::{Beginning, Begun, Leftovers, NodeState, epoch_alone};
 pub(crate) use snapshot::{Past, Pasts, SnapshotPlace};
 
 /// The record.

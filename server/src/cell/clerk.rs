@@ -148,7 +148,7 @@ impl Clerk {
         if copies < self.copies_min {
             let text = format!("copies={copies}, min_copies={}: nothing is granted", self.copies_min);
             alarms.raise("copies", text);
-        } else if copies == 1 {
+        } else if copies == 1 && facts.is_here {
             alarms.raise("copies", "copies=1: this node is alone; start another".to_string());
         } else {
             alarms.clear("copies");

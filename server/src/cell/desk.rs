@@ -88,7 +88,7 @@ pub(crate) struct Desk {
     register_fault: String,
     /// Who called, and how to reach them.
     met: BTreeMap<NodeId, Member>,
-    /// When a probe last found the life that is listed.
+    /// When a probe last found the life that is listed, or somebody who may be it.
     alive: BTreeMap<NodeId, (Incarnation, Tick)>,
     /// What operators wait for.
     wishes: Wishes,
@@ -188,6 +188,13 @@ impl Desk {
                     format!("{node} is the primary: hand over first, with `fairlock cluster switchover`");
                 Some((Refusal::Denied, why))
             }
+            Wish::ForceNew(_) if self.node().known().is_none() => {
+                let (place, fault) = (&self.place, &self.register_fault);
+                let why = format!(
+                    "nothing is known of the cell: the register at {place} does not answer ({fault})"
+                );
+                Some((Refusal::Unavailable, why))
+            }
             Wish::ForceNew(off) => self.refuse_force(now, off).map(|why| (Refusal::Denied, why)),
             Wish::Switchover(_) | Wish::Evict(_) => None,
         }
@@ -206,9 +213,10 @@ impl Desk {
             seen.is_some_and(|(life, at)| *life == member.incarnation && now.since(*at) < ALIVE_TIME)
         };
         let alive = members.iter().filter(|member| off.contains(&member.node)).find(heard)?;
+        let Member { node, peer, .. } = alive;
         Some(format!(
-            "{} answers at {}: it is alive, and is not to be forgotten; stop it first",
-            alive.node, alive.peer
+            "somebody answers at {peer}, where {node} is listed, or has a moment ago: stop it, and try again after {} s",
+            ALIVE_TIME.as_secs()
         ))
     }
 
@@ -230,7 +238,7 @@ impl Desk {
             CellEvent::Report(shard, report) => self.step(now, Input::Shard(shard, report), tray),
             CellEvent::Called(caller) => self.called(now, *caller, tray),
             CellEvent::Dialed { member, probe, outcome, streams } => {
-                if outcome == Dialed::Alive {
+                if matches!(outcome, Dialed::Alive | Dialed::Unproven(_)) {
                     self.alive.insert(member.node.clone(), (member.incarnation, now));
                 }
                 for (socket, lane) in streams.into_iter().zip(tray.lanes.iter_mut()) {

@@ -36,7 +36,7 @@ pub(crate) struct Founding {
     pub(crate) profile: Profile,
 }
 
-/// Prepares this node's life.
+/// Prepares this node's life. `before` is the epoch of a server alone whose tokens the cell's have to be above.
 ///
 /// # Errors
 /// [`StartError`].
@@ -48,6 +48,7 @@ pub(crate) fn found(
     tcp: &[SocketAddr],
     shards: u16,
     state: &Path,
+    before: Option<Epoch>,
 ) -> Result<Founding, StartError> {
     let cell = &config.cell;
     let told = "a checked configuration names the cell, the node and its address";
@@ -61,9 +62,10 @@ pub(crate) fn found(
     let (cell_id, keys) = (random()?, random()?);
     let half =
         |number: u128, shift: u32| u64::try_from((number >> shift) & u128::from(u64::MAX)).unwrap_or(0);
+    let by_clock = Epoch::first_at(unix_seconds());
     let fresh = Fresh {
         cell: CellId(cell_id),
-        epoch: Epoch::first_at(unix_seconds()),
+        epoch: before.and_then(Epoch::next).map_or(by_clock, |next| next.max(by_clock)),
         digest_key: DigestKey([half(keys, 0), half(keys, 64)]),
         mac_key: MacKey(random()?.to_le_bytes()),
     };

@@ -80,6 +80,13 @@ pub enum StateError {
         /// What the start decided.
         source: EpochsExhausted,
     },
+    /// A server alone used it before and left leases that may be alive: a node of a cell would not honour them.
+    #[error("{} is of a server that ran alone and was killed, or keeps sessions for its next start; start it alone once \
+        more and stop it when `fairlock sessions` shows none, or set another --state-dir", path.display())]
+    LeftAlone {
+        /// Which file.
+        path: PathBuf,
+    },
     /// Anything else.
     #[error("cannot {doing} the state directory {}", path.display())]
     Other {

@@ -7,7 +7,7 @@ use fairlock_protocol::{CellId, DigestKey, Epoch, MacKey, Tick};
 use fairlock_replication::{ColdStart, Fresh, Record, Run};
 
 use super::snapshot::{FileSum, Unusable, sum_of};
-use super::{Pasts, StateDirectory, StateError};
+use super::{Pasts, RECORD, StateDirectory, StateError};
 
 /// How this run begins.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +57,19 @@ pub(crate) struct Leftovers {
     pub(crate) recovering: bool,
     /// The sums of what they wrote, one for each shard; `None` when one of them did not.
     pub(crate) files: Option<Vec<FileSum>>,
+}
+
+/// The epoch of the server alone that used a directory which a node of a cell uses now; `None`: nobody did.
+///
+/// # Errors
+/// [`StateError`]: somebody may still hold what that server granted, or it cannot be read.
+pub(crate) fn epoch_alone(directory: &StateDirectory) -> Result<Option<Epoch>, StateError> {
+    match directory.read()? {
+        // An end that left no lease alive is written with a horizon of nothing.
+        Some(Record { clean: true, ttl_horizon: Duration::ZERO, epoch, .. }) => Ok(Some(epoch)),
+        Some(_) => Err(StateError::LeftAlone { path: directory.path().join(RECORD) }),
+        None => Ok(None),
+    }
 }
 
 /// A run of this node on its directory.
