@@ -312,6 +312,7 @@ mod tests {
         assert_eq!(cell.peer_secret, Some(PathBuf::from("/etc/secret")));
         let failure = configured(&order(&["--cell", "prod", "--node", "a"])).expect_err("not whole");
         assert_eq!(failure.code, failure::CONFIGURATION);
-        assert!(failure.text.contains("`register.url` and `cell.peer_listen`"), "{}", failure.text);
+        let missing = "--register (`register.url`) and --peer-listen (`cell.peer_listen`)";
+        assert!(failure.text.contains(missing), "{}", failure.text);
     }
 }

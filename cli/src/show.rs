@@ -24,7 +24,8 @@ pub(crate) fn show(order: &NameArgs, reach: &Reach) -> Result<u8, Failure> {
     if reach.json {
         print::document(&json::Queue::new(&order.namespace, name, &show))?;
     } else if is_free(&show) {
-        print::out(&format!("{} is free: nobody holds it, nobody waits\n", printable(name)))?;
+        let obstacles = obstacles(reach);
+        print::out(&format!("{} is free: nobody holds it, nobody waits\n{obstacles}", printable(name)))?;
     } else {
         print::out(&table(&show).render(Style::of_stdout()))?;
     }
@@ -37,6 +38,21 @@ pub(crate) fn show(order: &NameArgs, reach: &Reach) -> Result<u8, Failure> {
 /// What reaching the server met.
 pub(crate) fn ask(order: &NameArgs, reach: &Reach, name: &[u8]) -> Result<Show, Failure> {
     remote::admin(reach)?.show(&order.namespace, name).map_err(|error| remote::of_admin(&error))
+}
+
+/// Why a free lock may not be granted all the same, in whole lines; empty: nothing is in the way. Best effort: the answer
+/// about the lock is there already.
+pub(crate) fn obstacles(reach: &Reach) -> String {
+    let status =
+        remote::admin(reach).and_then(|mut admin| admin.status().map_err(|error| remote::of_admin(&error)));
+    let Ok(status) = status else { return String::new() };
+    let mut lines: Vec<String> =
+        status.alarms.iter().map(|alarm| format!("  {}\n", printable(alarm.as_bytes()))).collect();
+    if status.recovering_ms > 0 {
+        let left = human_ms(status.recovering_ms.into());
+        lines.push(format!("  nothing is granted for {left} more, until old leases are over\n"));
+    }
+    lines.concat()
 }
 
 /// Nobody holds it, nobody waits.

@@ -11,7 +11,7 @@ use crate::print::style::{Style, Tone};
 use crate::print::text::printable;
 use crate::print::{self, json};
 use crate::remote;
-use crate::show::{ask, called, is_free};
+use crate::show::{ask, called, is_free, obstacles};
 use fairlock::admin::{Show, ShowLine};
 use fairlock::{Discipline, Mode};
 use std::cmp::Reverse;
@@ -27,7 +27,8 @@ pub(crate) fn why(order: &NameArgs, reach: &Reach) -> Result<u8, Failure> {
     if reach.json {
         print::document(&json::Queue::new(&order.namespace, name, &show))?;
     } else {
-        print::out(&explain(name, &show, Style::of_stdout()))?;
+        let obstacles = if is_free(&show) { obstacles(reach) } else { String::new() };
+        print::out(&format!("{}{obstacles}", explain(name, &show, Style::of_stdout())))?;
     }
     Ok(0)
 }

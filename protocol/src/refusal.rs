@@ -92,7 +92,7 @@ refusals! {
     /// A new session took this one's identity.
     SessionReplaced = 22, "SESSION_REPLACED", SessionOver, "another process opened a session with this identity";
     /// This node does not decide.
-    NotPrimary = 30, "NOT_PRIMARY", Retry, "this node is not the primary; ask the one it names";
+    NotPrimary = 30, "NOT_PRIMARY", Retry, "this node does not serve; ask the one it names, or `fairlock cluster status` why it names none";
     /// Not enough members, or no register.
     Unavailable = 31, "UNAVAILABLE", Retry, "the cell cannot commit at the moment; nothing was done";
     /// The configuration changed.

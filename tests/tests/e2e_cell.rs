@@ -6,6 +6,7 @@ use fairlock::{Client, Guard, Liveness, Refusal};
 use fairlock_protocol::request::Acquire;
 use fairlock_protocol::{Reply, Request, ShardId, Wait};
 use fairlock_tests::cell::{Cell, CellPlan};
+use fairlock_tests::command::finish;
 use fairlock_tests::eventually;
 use fairlock_tests::raw::{Raw, exclusive};
 use fairlock_tests::ways;
@@ -310,6 +311,8 @@ fn with_too_few_copies_nothing_is_granted() {
     guard.check().unwrap();
     let refused = client.lock("y").try_acquire().unwrap_err();
     assert!(matches!(refused, fairlock::AcquireError::Refused(Refusal::Unavailable)), "{refused:?}");
+    let why = finish(&cell.nodes[primary].tcp(), ["why", "y"]);
+    assert!(why.stdout.contains("is free") && why.stdout.contains("min_copies=2"), "{}", why.stdout);
     guard.release().unwrap();
     cell.nodes[1 - primary].start();
     cell.settled(2);

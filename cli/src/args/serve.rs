@@ -126,10 +126,10 @@ pub(crate) struct CellArgs {
     /// Name of this node, different on each
     #[arg(long, value_name = "NODE")]
     pub(crate) node: Option<String>,
-    /// Where the nodes agree on who is in the cell: etcd://host:port,…, etcds://… or file:/directory
+    /// Where the nodes agree on who is in the cell: etcd://host:port,…, etcds://…, or file:/directory (one node)
     #[arg(long, value_name = "PLACE")]
     pub(crate) register: Option<String>,
-    /// Address for the other nodes
+    /// Address for the other nodes; a name goes to --peer-address
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) peer_listen: Option<SocketAddr>,
     /// What the other nodes dial [default: --peer-listen]

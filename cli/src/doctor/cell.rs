@@ -39,7 +39,8 @@ fn cell(report: &ClusterReport) -> Finding {
             format!("{} goes on no more: {}", report.node, report.alarms.join("; ")),
         );
     }
-    if report.copies < report.copies_min {
+    // Of a node that knows nothing of the cell yet the register's check tells.
+    if report.epoch > 0 && report.copies < report.copies_min {
         let advice =
             format!("nothing is granted with fewer than {} copies; start more nodes", report.copies_min);
         return Finding::fail(CHECK, found, advice);
@@ -68,6 +69,10 @@ fn register(report: &ClusterReport) -> Finding {
         let found = format!("{} does not answer {}: {}", report.register, report.node, report.register_fault);
         return Finding::fail(CHECK, found, "without it nobody can take over or join; see to etcd");
     }
+    if report.register.starts_with("file:") {
+        let found = format!("{} answers {}", report.register, report.node);
+        return Finding::warn(CHECK, found, "a directory serves a cell of one node; etcd is for several");
+    }
     let places = report.register.split_once("://").map_or("", |(_, places)| places);
     let closed: Vec<&str> = places.split(',').filter(|place| !place.is_empty() && !opens(place)).collect();
     let found = format!("{} answers {}", report.register, report.node);
@@ -84,6 +89,9 @@ fn register(report: &ClusterReport) -> Finding {
 
 fn peers(report: &ClusterReport) -> Finding {
     const CHECK: &str = "peers";
+    if let Some(alarm) = report.alarms.iter().find(|alarm| alarm.starts_with("peer:")) {
+        return Finding::fail(CHECK, alarm.clone(), "compare --peer-secret, --cell and the addresses");
+    }
     let shut = |address: &str| !address.is_empty() && !opens(address);
     let closed: Vec<String> = report
         .nodes
@@ -169,8 +177,19 @@ mod tests {
         );
         let few = ClusterReport { copies_min: 2, ..report(1) };
         assert_eq!(cell(&few).verdict, Verdict::Fail);
+        let blind = ClusterReport { epoch: 0, waits_for: vec!["b".to_owned()], ..report(0) };
+        assert!(cell(&blind).advice.contains('b'));
         let waits = ClusterReport { waits_for: vec!["b".to_owned()], ..report(3) };
         assert!(cell(&waits).advice.contains('b'));
+    }
+
+    #[test]
+    fn a_node_that_is_not_taken_in_is_a_failure_although_every_door_opens() {
+        let alarm = "peer: 10.0.0.1:7413: the secrets differ".to_owned();
+        let alone = ClusterReport { alarms: vec![alarm], ..report(3) };
+        assert_eq!((peers(&alone).verdict, peers(&report(3)).verdict), (Verdict::Fail, Verdict::Ok));
+        let directory = ClusterReport { register: "file:/x".to_owned(), ..report(1) };
+        assert!(register(&directory).advice.contains("one node"));
     }
 
     #[test]

@@ -123,12 +123,12 @@ impl CellConfig {
 
     fn missing(&self, has_register: bool) -> Vec<&'static str> {
         let needed = [
-            ("cell.name", self.name.is_none()),
-            ("cell.node", self.node.is_none()),
-            ("register.url", !has_register),
-            ("cell.peer_listen", self.peer_listen.is_none()),
+            ("--cell (`cell.name`)", self.name.is_none()),
+            ("--node (`cell.node`)", self.node.is_none()),
+            ("--register (`register.url`)", !has_register),
+            ("--peer-listen (`cell.peer_listen`)", self.peer_listen.is_none()),
         ];
-        needed.into_iter().filter_map(|(key, is_missing)| is_missing.then_some(key)).collect()
+        needed.into_iter().filter_map(|(told, is_missing)| is_missing.then_some(told)).collect()
     }
 
     fn check_addresses(&self, peer_listen: SocketAddr, listen: &[SocketAddr]) -> Result<(), ConfigError> {

@@ -53,9 +53,9 @@ pub enum ConfigError {
         message: &'static str,
     },
     /// Keys of a cell without others that it needs.
-    #[error("a cell needs `{}` as well", missing.join("` and `"))]
+    #[error("a cell needs {} as well", missing.join(" and "))]
     Partial {
-        /// Which are missing.
+        /// Which are missing, as flags and as keys.
         missing: Vec<&'static str>,
     },
     /// Other hosts could call as nodes of the cell without having to prove anything.
@@ -77,7 +77,8 @@ pub enum ConfigError {
         message: &'static str,
     },
     /// The secret of the cell cannot be read.
-    #[error("cannot read the cell secret {}", path.display())]
+    #[error("cannot read the cell secret {0} (`head -c 32 /dev/urandom | base64 > {0}; chmod 600 {0}` makes one, which \
+        every node of the cell needs)", path.display())]
     SecretUnreadable {
         /// Which file.
         path: PathBuf,

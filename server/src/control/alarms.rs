@@ -4,20 +4,34 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Texts of one subject that are remembered as logged, while it is wrong.
+const LOGGED_MAX: usize = 16;
+
 /// What is wrong now, by subject. Clones share one board.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Alarms {
-    board: Arc<Mutex<BTreeMap<&'static str, String>>>,
+    board: Arc<Mutex<BTreeMap<&'static str, Alarm>>>,
+}
+
+#[derive(Debug, Default)]
+struct Alarm {
+    text: String,
+    /// What was logged of it: several reasons may take turns, and each is news once.
+    logged: Vec<String>,
 }
 
 impl Alarms {
     /// Something is wrong; a new text replaces the old one of the same subject. Logged when it is news.
     pub(crate) fn raise(&self, subject: &'static str, text: String) {
         let mut board = self.board();
-        if board.get(subject) != Some(&text) {
+        let alarm = board.entry(subject).or_default();
+        if !alarm.logged.contains(&text) {
             tracing::error!(subject, alarm = text, "alarm");
-            board.insert(subject, text);
+            if alarm.logged.len() < LOGGED_MAX {
+                alarm.logged.push(text.clone());
+            }
         }
+        alarm.text = text;
     }
 
     /// It is right again.
@@ -29,16 +43,16 @@ impl Alarms {
 
     /// What is wrong with one subject.
     pub(crate) fn text(&self, subject: &'static str) -> Option<String> {
-        self.board().get(subject).cloned()
+        self.board().get(subject).map(|alarm| alarm.text.clone())
     }
 
     /// Every alarm, as `status` prints it.
     pub(crate) fn texts(&self) -> Vec<String> {
-        self.board().iter().map(|(subject, text)| format!("{subject}: {text}")).collect()
+        self.board().iter().map(|(subject, alarm)| format!("{subject}: {}", alarm.text)).collect()
     }
 
     /// A panic elsewhere leaves whole entries behind: the board stays usable.
-    fn board(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
+    fn board(&self) -> MutexGuard<'_, BTreeMap<&'static str, Alarm>> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

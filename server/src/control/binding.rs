@@ -57,7 +57,9 @@ pub enum BindError {
         group: String,
     },
     /// The address is taken.
-    #[error("{address} is in use; stop who listens there (`ss -ltnp`) or set another --listen or --admin")]
+    #[error(
+        "{address} is in use; stop who listens there (`ss -ltnp`) or set another --listen, --peer-listen or --admin"
+    )]
     InUse {
         /// Which address.
         address: SocketAddr,

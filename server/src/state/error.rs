@@ -24,6 +24,15 @@ pub enum StateError {
         /// The process that uses it, as its lock file says.
         pid: Option<u32>,
     },
+    /// It is a register, and another node uses it.
+    #[error("the register in {} is in use by another node{}; a directory serves a cell of one node, etcd:// several",
+        path.display(), pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    RegisterLocked {
+        /// Which directory.
+        path: PathBuf,
+        /// The process that uses it, as its lock file says.
+        pid: Option<u32>,
+    },
     /// Something else is at its place.
     #[error("the state directory {} is not a directory; move what is there away or set another --state-dir",
         path.display())]

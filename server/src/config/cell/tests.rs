@@ -21,10 +21,11 @@ fn refusal(text: &str) -> String {
 fn a_cell_is_whole_or_refused_with_what_is_missing() {
     parse(WHOLE).unwrap().check().unwrap();
     let keys = ["cell.name", "cell.node", "register.url", "cell.peer_listen"];
-    for missing in keys {
+    let flags = ["--cell", "--node", "--register", "--peer-listen"];
+    for (missing, flag) in keys.into_iter().zip(flags) {
         let lines = WHOLE.lines().filter(|line| !line.starts_with(missing.trim_start_matches("cell.")));
         let text = lines.collect::<Vec<_>>().join("\n");
-        assert_eq!(refusal(&text), format!("a cell needs `{missing}` as well"));
+        assert_eq!(refusal(&text), format!("a cell needs {flag} (`{missing}`) as well"));
     }
     for lonely in ["peer_address = \"h:1\"", "profile = \"cloud\"", "min_copies = 1", "peer_secret = \"/s\""]
     {

@@ -31,7 +31,11 @@ impl FileRegister {
     /// # Errors
     /// [`StateError`].
     pub(super) fn open(path: &Path) -> Result<FileRegister, StateError> {
-        Ok(FileRegister { directory: StateDirectory::open(path)?, seen: None, revision: 0 })
+        let directory = StateDirectory::open(path).map_err(|error| match error {
+            StateError::Locked { path, pid } => StateError::RegisterLocked { path, pid },
+            other => other,
+        })?;
+        Ok(FileRegister { directory, seen: None, revision: 0 })
     }
 
     fn look(&mut self) -> Result<Option<Stored>, StateError> {
