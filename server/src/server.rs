@@ -32,8 +32,7 @@ use crate::pass::{ShardThread, Wiring};
 use crate::patience::{Temper, wake_cost};
 use crate::shard::{Settings, Shard};
 use crate::state::{
-    Beginning, Begun, NodeState, Past, Pasts, SnapshotPlace, StateDirectory, default_directory, epoch_alone,
-    snapshot,
+    Beginning, Begun, NodeState, Past, Pasts, SnapshotPlace, StateDirectory, default_directory, snapshot,
 };
 use crate::stats::ShardStats;
 
@@ -122,10 +121,8 @@ impl Server {
         let workers = spawn_workers(count, &config)?;
         let io = workers.first().map_or("none", |worker| worker.io);
         let in_cell = config.cell.is_told();
-        let founding = match in_cell {
-            true => Some(crate::cell::found(&config, &addresses, count, &path, epoch_alone(&directory)?)?),
-            false => None,
-        };
+        let founding =
+            in_cell.then(|| crate::cell::found(&config, &addresses, count, &directory)).transpose()?;
         let profile = founding.as_ref().map(|founding| founding.profile);
         let index_key = random_key()?.0[0];
         let (mut alone, mut lock) = (None, None);

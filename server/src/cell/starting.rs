@@ -20,6 +20,7 @@ use crate::control::bind_tcp;
 use crate::control::register::{self, Opened, RegisterThread};
 use crate::error::StartError;
 use crate::lanes::{ControlLane, ToControl};
+use crate::state::{StateDirectory, epoch_alone};
 
 /// Where the machine's id is kept, in the order in which it is looked for.
 const MACHINE_ID_FILES: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
@@ -36,7 +37,7 @@ pub(crate) struct Founding {
     pub(crate) profile: Profile,
 }
 
-/// Prepares this node's life. `before` is the epoch of a server alone whose tokens the cell's have to be above.
+/// Prepares this node's life. A server alone may have used its directory: the cell's tokens have to be above that one's.
 ///
 /// # Errors
 /// [`StartError`].
@@ -47,9 +48,9 @@ pub(crate) fn found(
     config: &Config,
     tcp: &[SocketAddr],
     shards: u16,
-    state: &Path,
-    before: Option<Epoch>,
+    state: &StateDirectory,
 ) -> Result<Founding, StartError> {
+    let before = epoch_alone(state)?;
     let cell = &config.cell;
     let told = "a checked configuration names the cell, the node and its address";
     let name = cell.name.clone().expect(told);
@@ -58,7 +59,7 @@ pub(crate) fn found(
     let door = bind_tcp(cell.peer_listen.expect(told))?;
     let bound = door.local_addr().map_err(StartError::Resources)?;
     let (peer, clients) = (cell.peer(bound), cell.clients(tcp));
-    let me = Member { node, machine: machine_id(state)?, incarnation: incarnation()?, peer, clients };
+    let me = Member { node, machine: machine_id(state.path())?, incarnation: incarnation()?, peer, clients };
     let (cell_id, keys) = (random()?, random()?);
     let half =
         |number: u128, shift: u32| u64::try_from((number >> shift) & u128::from(u64::MAX)).unwrap_or(0);

@@ -112,7 +112,9 @@ impl Shard {
         let Some(replicated) = &mut self.replicated else { return };
         let (sought, announced) =
             (std::mem::take(&mut replicated.sought), std::mem::take(&mut replicated.announced));
-        sought.into_iter().for_each(|(id, by)| self.session_sought(id, by));
+        for (id, by) in sought {
+            self.session_sought(id, by);
+        }
         for new in announced {
             let (id, by) = (new.id, self.settings.me);
             self.session_opened(new);
