@@ -13,6 +13,10 @@ use fairlock::AdminError;
 use fairlock::admin::Fulfilled;
 use fairlock_protocol::Refusal;
 use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// Pause before it is asked again whether those who are named answered.
+const CALL_PAUSE: Duration = Duration::from_millis(50);
 
 /// Does what was asked.
 ///
@@ -73,7 +77,17 @@ fn evict(order: &EvictArgs, reach: &Reach) -> Result<u8, Failure> {
 fn force_new(order: &ForceNewArgs, reach: &Reach) -> Result<u8, Failure> {
     order.off.iter().try_for_each(|node| check_name(node))?;
     let mut admin = remote::admin(reach)?;
-    let done = admin.force_new(&order.off).map_err(|error| {
+    let begun = Instant::now();
+    // Whoever is named is called first.
+    let outcome = loop {
+        match admin.force_new(&order.off) {
+            Err(error) if error.refusal() == Some(Refusal::Busy) && begun.elapsed() < reach.deadline => {
+                std::thread::sleep(CALL_PAUSE);
+            }
+            outcome => break outcome,
+        }
+    };
+    let done = outcome.map_err(|error| {
         let failure = of_cell(&error);
         if failure.code == failure::DENIED {
             failure.advise("`fairlock cluster status` on the node that is left says whom it waits for")

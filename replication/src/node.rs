@@ -102,10 +102,10 @@ pub struct Node {
     /// Probes under way, and whether each began after the present configuration was read: only then it counts.
     probing: BTreeMap<NodeId, bool>,
     probe_at: Tick,
-    /// The watch saw nothing where something stood: it has yet to be looked at.
+    /// The watch saw nothing where something stood, or something older: that has yet to be read.
     is_missed: bool,
-    /// An earlier life of this node that was listed at another address of this machine, where it does not answer.
-    former_over: Option<Incarnation>,
+    /// An earlier life of this node that was listed at another address: it does not answer there; and whether that is certain.
+    former_quiet: Option<(Incarnation, bool)>,
     /// A take-over because of silence waits for this moment; pauses grow (R12).
     gap: Duration,
     gap_until: Tick,
@@ -190,7 +190,7 @@ impl Node {
             probing: BTreeMap::new(),
             probe_at: Tick::ZERO,
             is_missed: false,
-            former_over: None,
+            former_quiet: None,
             gap,
             gap_until: Tick::ZERO,
             quarantine_until: Tick::ZERO,
@@ -219,7 +219,7 @@ impl Node {
             Input::RaiseHorizon(ttl) => self.raise_horizon(ttl),
             Input::StopClean => self.wants.clean = true,
             // Only a read says for certain that nothing stands there.
-            Input::Watched(Watched::Value(None)) => self.is_missed = self.known.is_some(),
+            Input::Watched(Watched::Value(None)) => self.is_missed |= self.known.is_some(),
             Input::Tick => {}
         }
         self.go_on(now);
@@ -229,7 +229,7 @@ impl Node {
     /// When it has something to do without any input.
     pub fn next_due(&self, now: Tick) -> Tick {
         let waits = match &self.phase {
-            Phase::Seeking { look_at } => *look_at,
+            Phase::Seeking { look_at } if self.asked.is_none() => *look_at,
             Phase::Following { stream: Stream::Down { dial_at }, .. } if self.may_dial() => *dial_at,
             _ => now.after(LOOK_AGAIN),
         };
@@ -349,19 +349,19 @@ impl Node {
         (later(me) && self.namesake().is_none()) || self.answering.get(&listed.node).is_some_and(later)
     }
 
-    /// Who is listed by this node's name at another address of this machine, until a probe has shown that nobody answers
-    /// there: whoever was given another state directory does not have the lock that lets one life follow another.
+    /// Who is listed by this node's name at another address, until it is certain that nobody is there: whoever was given
+    /// another state directory does not have the lock that lets one life follow another.
     fn namesake(&self) -> Option<&Member> {
         let me = &self.settings.me;
         let listed = self.known.as_ref()?.configuration.member(&me.node)?;
-        let elsewhere = listed.incarnation != me.incarnation && listed.peer != me.peer;
-        let is_one = elsewhere && listed.machine == me.machine;
-        (is_one && self.former_over != Some(listed.incarnation)).then_some(listed)
+        let is_one = listed.incarnation != me.incarnation && listed.peer != me.peer;
+        (is_one && self.former_quiet != Some((listed.incarnation, true))).then_some(listed)
     }
 
-    /// Whether a primary may be followed.
+    /// Whether a primary may be followed: it takes a new life in for the one that is listed, which must not be one that lives.
     fn may_dial(&self) -> bool {
-        self.stepping_down.is_empty() && self.namesake().is_none()
+        let is_quiet = |one: &Member| self.former_quiet.is_some_and(|(life, _)| life == one.incarnation);
+        self.stepping_down.is_empty() && self.namesake().is_none_or(is_quiet)
     }
 
     /// Nothing that is here counts any more.

@@ -34,7 +34,7 @@ fn namesake(cell: &Operated) -> Plan {
 /// G51: a cell whose record was deleted stops at once, before a node that finds no record begins another one beside it.
 #[test]
 fn a_cell_whose_record_is_deleted_stops_and_can_be_begun_anew() {
-    let cell = Operated::running(2);
+    let mut cell = Operated::running(2);
     let (_holder, before) = holder(&cell.one(0));
     let epoch = cell.await_members(2)["epoch"].as_u64();
     let answer = cell.cell.etcds[0].post("/v3/kv/deleterange", &json!({ "key": RECORD }));
@@ -43,7 +43,10 @@ fn a_cell_whose_record_is_deleted_stops_and_can_be_begun_anew() {
         let view = cell.view(at, |view| view["role"] == "halted");
         assert!(view["alarms"].to_string().contains("gone from the register"), "{view}");
     }
-    assert_eq!(cell.at(0, ["cluster", "force-new", "n2"]).code, 0);
+    let refused = cell.at(0, ["cluster", "force-new", "n2"]);
+    assert!(refused.code == 77 && refused.stderr.contains("somebody answers at"), "{}", refused.stderr);
+    cell.cell.nodes[1].kill();
+    eventually("the other is off", || (cell.at(0, ["cluster", "force-new", "n2"]).code == 0).then_some(()));
     let begun = cell.view(0, |view| view["role"] == "primary");
     assert!(begun["epoch"].as_u64() > epoch && begun["recovering_ms"].as_u64().unwrap() > 0, "{begun}");
     let mut next = Raw::greeted(&cell.one(0), ShardId::ANY);

@@ -142,6 +142,7 @@ impl Node {
 
     /// Something was read.
     pub(super) fn found(&mut self, now: Tick, found: Option<Stored>) {
+        self.is_missed = false;
         match found {
             Some(stored) => self.adopt(now, stored),
             None if self.known.is_some() => self.halt(
@@ -160,6 +161,8 @@ impl Node {
     /// The watch saw something.
     pub(super) fn watched(&mut self, now: Tick, stored: Stored) {
         self.alarm("register", None);
+        // Late, or what a restored backup has.
+        self.is_missed |= self.known.as_ref().is_some_and(|known| stored.revision < known.revision);
         self.told(now, stored);
     }
 
@@ -194,6 +197,10 @@ impl Node {
                     self.settle(now);
                 }
                 return;
+            }
+            if stored.configuration.cell != known.configuration.cell {
+                let why = "another cell was begun in the register since: stop these nodes, or those";
+                return self.halt("register", why.to_string());
             }
             if stored.configuration.epoch < known.configuration.epoch {
                 let (found, knows) = (stored.configuration.epoch.get(), known.configuration.epoch.get());

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use fairlock_protocol::Tick;
 
-use super::{Configuration, Member, Node, NodeId, Output, Phase, Purpose, Stored};
+use super::{Configuration, Node, NodeId, Output, Phase, Purpose, Stored};
 
 impl Node {
     /// An operator says that these nodes are off.
@@ -54,17 +54,12 @@ impl Node {
         let Some(known) = &self.known else {
             return Some("the register could not be read; nothing is known of the cell".to_string());
         };
-        if let Some(namesake) = self.namesake() {
-            let Member { node, peer, .. } = namesake;
-            return Some(alloc::format!(
-                "whether {node} runs already, at {peer}, is being asked; try again in a second"
-            ));
-        }
         let missing: Vec<&NodeId> = known
             .configuration
             .members
             .iter()
-            .filter(|member| !self.is_gone(member) && member.node != self.settings.me.node)
+            .filter(|member| !self.is_gone(member))
+            .filter(|member| member.node != self.settings.me.node || self.namesake().is_some())
             .map(|member| &member.node)
             .collect();
         let unnamed: Vec<&str> =

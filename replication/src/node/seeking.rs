@@ -127,7 +127,6 @@ impl Node {
         self.check_again(now);
         let wants_look = self.forcing.is_some() || self.is_missed && !matches!(self.phase, Phase::Halted);
         if wants_look && self.asked.is_none() && now >= self.ask_at {
-            self.is_missed = false;
             self.look();
         }
         self.adopt_told(now);
@@ -248,7 +247,13 @@ impl Node {
                 *stream = Stream::Down { dial_at: now.after(TRY_AGAIN) };
                 self.primary_silent(now);
             }
-            Dialed::Rejected(why) | Dialed::Unproven(why) => {
+            // Whoever has another secret is not the life that was followed: as good as silence.
+            Dialed::Unproven(why) => {
+                *stream = Stream::Down { dial_at: now.after(LOOK_AGAIN) };
+                self.alarm("peer", Some(why));
+                self.primary_silent(now);
+            }
+            Dialed::Rejected(why) => {
                 *stream = Stream::Down { dial_at: now.after(LOOK_AGAIN) };
                 self.alarm("peer", Some(why));
             }
@@ -261,14 +266,16 @@ impl Node {
             return;
         }
         if let Some(namesake) = self.namesake().filter(|namesake| namesake.node == *node).cloned() {
-            if outcome == Dialed::Alive {
-                let Member { node, peer, .. } = namesake;
-                let why = alloc::format!(
-                    "node {node} runs already, at {peer}: give this one another name with --node"
-                );
-                return self.halt("name", why);
+            let life = namesake.incarnation;
+            match outcome {
+                Dialed::Alive => return self.halt_as_second(&namesake),
+                Dialed::Up | Dialed::Unproven(_) => {}
+                // It may stand still.
+                Dialed::Silent(_) => self.former_quiet = Some((life, false)),
+                Dialed::Refused | Dialed::Other(_) | Dialed::Rejected(_) => {
+                    (self.former_quiet, self.probe_at) = (Some((life, true)), Tick::ZERO);
+                }
             }
-            (self.former_over, self.probe_at) = (Some(namesake.incarnation), Tick::ZERO);
         }
         match outcome {
             Dialed::Other(member) => {
@@ -285,6 +292,13 @@ impl Node {
             Dialed::Rejected(why) | Dialed::Unproven(why) => self.alarm("peer", Some(why)),
             Dialed::Up | Dialed::Alive | Dialed::Refused | Dialed::Silent(_) => {}
         }
+    }
+
+    fn halt_as_second(&mut self, first: &Member) {
+        let Member { node, peer, .. } = first;
+        let why =
+            alloc::format!("node {node} runs already, at {peer}: give this one another name with --node");
+        self.halt("name", why);
     }
 
     fn say_waiting(&mut self, missing: &[Member]) {

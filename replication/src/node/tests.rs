@@ -289,6 +289,17 @@ fn a_record_that_goes_missing_is_looked_for_at_once() {
     let told =
         |output: &Output| matches!(output, Output::Alarm("register", Some(why)) if why.contains("gone"));
     assert!(outputs.iter().any(told), "{outputs:?}");
+    // A read that fails is made again, and the answer to it counts.
+    let mut stage = Stage::in_office();
+    stage.register.remove();
+    stage.node.step(stage.now, Input::Watched(Watched::Value(None)));
+    stage.node.outputs().clear();
+    stage.node.step(stage.now, Input::Register(Answer::Failed("no leader".into())));
+    assert_eq!(stage.node.standing(), Standing::Primary);
+    stage.now = stage.now.after(TRY_AGAIN);
+    stage.node.outputs().clear();
+    stage.step(Input::Tick);
+    assert_eq!(stage.node.standing(), Standing::Halted);
     // A watch alone is not believed.
     let mut stage = Stage::in_office();
     stage.step(Input::Watched(Watched::Value(None)));
@@ -311,4 +322,43 @@ fn a_name_that_runs_already_is_not_taken() {
     let waits: Vec<String> = stage.node.waits_for().iter().map(ToString::to_string).collect();
     assert_eq!((stage.node.standing(), waits), (Standing::Seeking, vec!["a".to_string()]));
     stage.force(&["a"]).unwrap();
+}
+
+/// An etcd that was restored counts its revisions from where the backup was made.
+#[test]
+fn a_register_that_went_back_is_noticed_by_who_serves() {
+    let mut stage = Stage::in_office();
+    let known = stage.node.known().unwrap().clone();
+    let old = Stored { configuration: configuration(), revision: Revision(known.revision.0 - 1) };
+    stage.node.step(stage.now, Input::Watched(Watched::Value(Some(old.clone()))));
+    assert!(stage.node.outputs().contains(&Output::Ask(Ask::Read)), "what the watch says may be late");
+    stage.node.step(stage.now, Input::Register(Answer::Value(Some(old.clone()))));
+    assert_eq!(stage.node.standing(), Standing::Halted);
+    // It was late.
+    let mut stage = Stage::in_office();
+    stage.step(Input::Watched(Watched::Value(Some(old))));
+    assert_eq!(stage.node.standing(), Standing::Primary);
+    // Another cell, whatever its epoch.
+    let other = Configuration { cell: CellId(6), ..stage.next("b") };
+    stage.written(&other);
+    assert_eq!(stage.node.standing(), Standing::Halted);
+}
+
+/// Silence of an earlier life shows nothing: its place is not taken, but a primary may be followed, which takes it out.
+#[test]
+fn a_name_that_is_silent_elsewhere_is_not_taken_and_may_join() {
+    let me = Member { peer: "127.0.0.1:9".into(), ..member("b", 3) };
+    let mut stage = Stage::with(me.clone());
+    stage.dialed = Dialed::Silent("no answer".into());
+    stage.step(Input::Tick);
+    let waits: Vec<String> = stage.node.waits_for().iter().map(ToString::to_string).collect();
+    assert_eq!((stage.node.standing(), waits), (Standing::Seeking, vec!["a".to_string(), "b".to_string()]));
+    assert!(stage.node.may_dial());
+    assert!(stage.force(&["a"]).unwrap_err().contains("may be alive: b"));
+    // Nor while somebody is there who does not show who he is.
+    let mut stage = Stage::with(me);
+    stage.dialed = Dialed::Unproven("the secrets differ".into());
+    stage.step(Input::Tick);
+    assert!(!stage.node.may_dial() && stage.force(&["a"]).is_err());
+    stage.force(&["a", "b"]).unwrap();
 }

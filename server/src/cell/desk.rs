@@ -67,10 +67,19 @@ pub(crate) struct Outcome {
 
 /// The ticket of a hand-over that a stopping node wants for itself; those of operators are above it.
 pub(crate) const OWN_TICKET: u64 = 0;
-/// How long a sign of life speaks against the word of an operator that a node is off.
-const ALIVE_TIME: Duration = Duration::from_secs(5);
+/// How long it counts what a call showed when an operator says that a node is off.
+const SIGN_TIME: Duration = Duration::from_secs(5);
 /// Nodes that are remembered because they called; more is a mistake in somebody's configuration.
 const MET_MAX: usize = 64;
+
+/// What a call showed.
+#[derive(Clone, Copy, Debug)]
+struct Sign {
+    life: Incarnation,
+    at: Tick,
+    /// That life answered, or somebody who may be it.
+    answers: bool,
+}
 
 /// A node's desk.
 #[derive(Debug)]
@@ -88,8 +97,8 @@ pub(crate) struct Desk {
     register_fault: String,
     /// Who called, and how to reach them.
     met: BTreeMap<NodeId, Member>,
-    /// When a probe last found the life that is listed, or somebody who may be it.
-    alive: BTreeMap<NodeId, (Incarnation, Tick)>,
+    /// What the newest call at the life that is listed showed.
+    called: BTreeMap<NodeId, Sign>,
     /// What operators wait for.
     wishes: Wishes,
     /// How often this node became primary.
@@ -124,7 +133,7 @@ impl Desk {
             place: parts.place,
             register_fault: String::new(),
             met: BTreeMap::new(),
-            alive: BTreeMap::new(),
+            called: BTreeMap::new(),
             wishes: Wishes::default(),
             offices_total: 0,
             clerk: Clerk::new(parts.settings, parts.copies_min),
@@ -195,29 +204,49 @@ impl Desk {
                 );
                 Some((Refusal::Unavailable, why))
             }
-            Wish::ForceNew(off) => self.refuse_force(now, off).map(|why| (Refusal::Denied, why)),
+            Wish::ForceNew(off) => self.refuse_force(now, off),
             Wish::Switchover(_) | Wish::Evict(_) => None,
         }
     }
 
-    /// Why a cell is not begun anew by force: somebody of it was heard (R13).
-    fn refuse_force(&self, now: Tick, off: &[NodeId]) -> Option<String> {
+    /// Why a cell is not begun anew by force: somebody of it was heard (R13), or has yet to be called.
+    fn refuse_force(&self, now: Tick, off: &[NodeId]) -> Option<(Refusal, String)> {
+        // Those have words of their own.
+        if matches!(self.node().standing(), Standing::Primary | Standing::Backup)
+            && self.node().hears().is_none()
+        {
+            return None;
+        }
         if let Some(primary) = self.node().hears() {
-            return Some(format!(
-                "{primary} serves this cell, and this node follows it: nothing has to be forced"
-            ));
+            let why =
+                format!("{primary} serves this cell, and this node follows it: nothing has to be forced");
+            return Some((Refusal::Denied, why));
         }
         let members = &self.node().known()?.configuration.members;
-        let heard = |member: &&Member| {
-            let seen = self.alive.get(&member.node);
-            seen.is_some_and(|(life, at)| *life == member.incarnation && now.since(*at) < ALIVE_TIME)
-        };
-        let alive = members.iter().filter(|member| off.contains(&member.node)).find(heard)?;
-        let Member { node, peer, .. } = alive;
-        Some(format!(
-            "somebody answers at {peer}, where {node} is listed, or has a moment ago: stop it, and try again after {} s",
-            ALIVE_TIME.as_secs()
-        ))
+        let own_life = self.introduction.me.incarnation;
+        let named = members.iter().filter(|one| off.contains(&one.node) && one.incarnation != own_life);
+        let signs = named.map(|member| {
+            let sign = self.called.get(&member.node).filter(|sign| sign.life == member.incarnation);
+            (member, sign.filter(|sign| now.since(sign.at) < SIGN_TIME))
+        });
+        let signs: Vec<_> = signs.collect();
+        let answers = |(_, sign): &&(&Member, Option<&Sign>)| sign.is_some_and(|sign| sign.answers);
+        if let Some((Member { node, peer, .. }, _)) = signs.iter().find(answers) {
+            let why = format!(
+                "somebody answers at {peer}, where {node} is listed, or has a moment ago: stop it, and try again after \
+                 {} s",
+                SIGN_TIME.as_secs()
+            );
+            return Some((Refusal::Denied, why));
+        }
+        let unknown: Vec<&Member> =
+            signs.iter().filter(|(_, sign)| sign.is_none()).map(|(member, _)| *member).collect();
+        for member in &unknown {
+            self.dial((*member).clone(), true);
+        }
+        let names: Vec<&str> = unknown.iter().map(|member| member.node.as_str()).collect();
+        (!names.is_empty())
+            .then(|| (Refusal::Busy, format!("{} is being called; try again in a second", names.join(", "))))
     }
 
     /// The node stops and leaves no lease behind.
@@ -238,9 +267,9 @@ impl Desk {
             CellEvent::Report(shard, report) => self.step(now, Input::Shard(shard, report), tray),
             CellEvent::Called(caller) => self.called(now, *caller, tray),
             CellEvent::Dialed { member, probe, outcome, streams } => {
-                if matches!(outcome, Dialed::Alive | Dialed::Unproven(_)) {
-                    self.alive.insert(member.node.clone(), (member.incarnation, now));
-                }
+                let answers = matches!(outcome, Dialed::Alive | Dialed::Up | Dialed::Unproven(_));
+                let sign = Sign { life: member.incarnation, at: now, answers };
+                self.called.insert(member.node.clone(), sign);
                 for (socket, lane) in streams.into_iter().zip(tray.lanes.iter_mut()) {
                     lane.send(ToShard::Peer(Box::new(PeerStream {
                         socket,
@@ -301,6 +330,7 @@ impl Desk {
                 self.offices_total += u64::from(standing == Standing::Primary);
                 if matches!(standing, Standing::Primary | Standing::Backup) {
                     tray.alarms.clear("waiting");
+                    tray.alarms.clear("peer");
                 }
                 outcome.became = Some(standing);
             }

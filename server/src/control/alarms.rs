@@ -25,7 +25,7 @@ impl Alarms {
     pub(crate) fn raise(&self, subject: &'static str, text: String) {
         let mut board = self.board();
         let alarm = board.entry(subject).or_default();
-        if !alarm.logged.contains(&text) {
+        if alarm.text != text && !alarm.logged.contains(&text) {
             tracing::error!(subject, alarm = text, "alarm");
             if alarm.logged.len() < LOGGED_MAX {
                 alarm.logged.push(text.clone());

@@ -91,7 +91,8 @@ pub enum StateError {
     },
     /// A server alone used it before and left leases that may be alive: a node of a cell would not honour them.
     #[error("{} is of a server that ran alone and was killed, or keeps sessions for its next start; start it alone once \
-        more and stop it when `fairlock sessions` shows none, or set another --state-dir", path.display())]
+        more and stop it when it grants again (`fairlock status`) and `fairlock sessions` shows none, or set another \
+        --state-dir", path.display())]
     LeftAlone {
         /// Which file.
         path: PathBuf,

@@ -65,8 +65,8 @@ pub(crate) struct Leftovers {
 /// [`StateError`]: somebody may still hold what that server granted, or it cannot be read.
 pub(crate) fn epoch_alone(directory: &StateDirectory) -> Result<Option<Epoch>, StateError> {
     match directory.read()? {
-        // An end that left no lease alive is written with a horizon of nothing.
-        Some(Record { clean: true, ttl_horizon: Duration::ZERO, epoch, .. }) => Ok(Some(epoch)),
+        // No lease was granted, or a clean end left none alive.
+        Some(Record { ttl_horizon: Duration::ZERO, epoch, .. }) => Ok(Some(epoch)),
         Some(_) => Err(StateError::LeftAlone { path: directory.path().join(RECORD) }),
         None => Ok(None),
     }
