@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
@@ -213,6 +213,29 @@ impl Etcd {
         self.await_ready();
     }
 
+    /// Restarts it, and keeps a copy of all it has, as a backup does.
+    ///
+    /// # Panics
+    /// When its data cannot be copied.
+    pub fn back_up(&mut self) {
+        self.kill();
+        copy(&self.data(), &self.home.join("backup")).expect("the scratch directory can be written");
+        self.spawn();
+        self.await_ready();
+    }
+
+    /// Restarts it with the copy.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn restore(&mut self) {
+        self.kill();
+        std::fs::remove_dir_all(self.data()).expect("it has data");
+        copy(&self.home.join("backup"), &self.data()).expect("there is a backup");
+        self.spawn();
+        self.await_ready();
+    }
+
     /// Asks it through its gateway.
     ///
     /// # Panics
@@ -238,6 +261,21 @@ impl Etcd {
         let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         Ok(serde_json::from_str(body)?)
     }
+}
+
+/// Copies a directory with all that is in it.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            copy(&source, &target)?;
+        } else {
+            std::fs::copy(&source, &target)?;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Etcd {

@@ -54,6 +54,23 @@ fn a_cell_whose_record_is_deleted_stops_and_can_be_begun_anew() {
     assert!(u64::from(session.epoch_number()) > before.token.unwrap().get() >> 39);
 }
 
+/// G51: an etcd that was restored from a backup stops the nodes that know better, before others begin with what it says.
+#[test]
+fn a_register_that_was_restored_from_a_backup_stops_the_cell() {
+    let mut cell = Operated::running(2);
+    cell.cell.etcds[0].back_up();
+    cell.view(0, |view| view["register"]["answers"] == true);
+    for to in ["n2", "n1"] {
+        assert_eq!(cell.anywhere(["cluster", "switchover", to]).code, 0);
+        cell.await_members(2);
+    }
+    cell.cell.etcds[0].restore();
+    for at in [0, 1] {
+        let view = cell.view(at, |view| view["role"] == "halted");
+        assert!(view["alarms"].to_string().contains("the register went back"), "{view}");
+    }
+}
+
 /// G54: a node is not taken for an earlier life of itself while that one answers, and goes; nobody notices anything of it.
 #[test]
 fn a_name_that_runs_already_is_refused() {
