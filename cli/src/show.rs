@@ -46,8 +46,9 @@ pub(crate) fn obstacles(reach: &Reach) -> String {
     let status =
         remote::admin(reach).and_then(|mut admin| admin.status().map_err(|error| remote::of_admin(&error)));
     let Ok(status) = status else { return String::new() };
+    let in_the_way = status.alarms.iter().filter(|alarm| alarm.contains("nothing is granted"));
     let mut lines: Vec<String> =
-        status.alarms.iter().map(|alarm| format!("  {}\n", printable(alarm.as_bytes()))).collect();
+        in_the_way.map(|alarm| format!("  {}\n", printable(alarm.as_bytes()))).collect();
     if status.recovering_ms > 0 {
         let left = human_ms(status.recovering_ms.into());
         lines.push(format!("  nothing is granted for {left} more, until old leases are over\n"));

@@ -269,7 +269,13 @@ impl Desk {
             CellEvent::Dialed { member, probe, outcome, streams } => {
                 let answers = matches!(outcome, Dialed::Alive | Dialed::Up | Dialed::Unproven(_));
                 let sign = Sign { life: member.incarnation, at: now, answers };
-                self.called.insert(member.node.clone(), sign);
+                // Whoever has answered has, for a while, whatever came of another call.
+                let answered = self.called.get(&member.node).is_some_and(|before| {
+                    before.life == sign.life && before.answers && now.since(before.at) < SIGN_TIME
+                });
+                if answers || !answered {
+                    self.called.insert(member.node.clone(), sign);
+                }
                 for (socket, lane) in streams.into_iter().zip(tray.lanes.iter_mut()) {
                     lane.send(ToShard::Peer(Box::new(PeerStream {
                         socket,
