@@ -104,8 +104,10 @@ pub struct Node {
     probe_at: Tick,
     /// The watch saw nothing where something stood, or something older: that has yet to be read.
     is_missed: bool,
-    /// An earlier life of this node that was listed at another address: it does not answer there; and whether that is certain.
-    former_quiet: Option<(Incarnation, bool)>,
+    /// This life was listed.
+    was_listed: bool,
+    /// An earlier life of this node that was listed at another address, where nobody is any more.
+    former_over: Option<Incarnation>,
     /// A take-over because of silence waits for this moment; pauses grow (R12).
     gap: Duration,
     gap_until: Tick,
@@ -138,7 +140,10 @@ struct Wants {
 /// A question and what it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Asked {
-    Look,
+    Look {
+        /// The watch had seen something that has to be read.
+        missed: bool,
+    },
     Swap {
         purpose: Purpose,
         expected: Option<Revision>,
@@ -190,7 +195,8 @@ impl Node {
             probing: BTreeMap::new(),
             probe_at: Tick::ZERO,
             is_missed: false,
-            former_quiet: None,
+            was_listed: false,
+            former_over: None,
             gap,
             gap_until: Tick::ZERO,
             quarantine_until: Tick::ZERO,
@@ -229,7 +235,7 @@ impl Node {
     /// When it has something to do without any input.
     pub fn next_due(&self, now: Tick) -> Tick {
         let waits = match &self.phase {
-            Phase::Seeking { look_at } if self.asked.is_none() => *look_at,
+            Phase::Seeking { look_at } if self.asked.is_none() => (*look_at).max(self.ask_at),
             Phase::Following { stream: Stream::Down { dial_at }, .. } if self.may_dial() => *dial_at,
             _ => now.after(LOOK_AGAIN),
         };
@@ -355,13 +361,13 @@ impl Node {
         let me = &self.settings.me;
         let listed = self.known.as_ref()?.configuration.member(&me.node)?;
         let is_one = listed.incarnation != me.incarnation && listed.peer != me.peer;
-        (is_one && self.former_quiet != Some((listed.incarnation, true))).then_some(listed)
+        (is_one && self.former_over != Some(listed.incarnation)).then_some(listed)
     }
 
-    /// Whether a primary may be followed: it takes a new life in for the one that is listed, which must not be one that lives.
+    /// Whether a primary may be followed. It takes a new life in for the one that is listed, which must not be one that lives;
+    /// one that does not is taken out without this node's doing.
     fn may_dial(&self) -> bool {
-        let is_quiet = |one: &Member| self.former_quiet.is_some_and(|(life, _)| life == one.incarnation);
-        self.stepping_down.is_empty() && self.namesake().is_none_or(is_quiet)
+        self.stepping_down.is_empty() && self.namesake().is_none()
     }
 
     /// Nothing that is here counts any more.

@@ -17,7 +17,9 @@ use super::{
 impl Node {
     pub(super) fn look(&mut self) {
         if self.asked.is_none() {
-            self.asked = Some(Asked::Look);
+            // What is missed from here on is not what this look will show.
+            let missed = core::mem::take(&mut self.is_missed);
+            self.asked = Some(Asked::Look { missed });
             self.outputs.push(Output::Ask(Ask::Read));
         }
     }
@@ -46,14 +48,15 @@ impl Node {
     pub(super) fn answered(&mut self, now: Tick, answer: Answer) {
         let Some(asked) = self.asked.take() else { return };
         match (asked, answer) {
-            (Asked::Look, Answer::Value(found)) => {
+            (Asked::Look { .. }, Answer::Value(found)) => {
                 self.alarm("register", None);
                 match self.forcing.take() {
                     Some((ticket, named)) => self.force_on(now, ticket, &named, found),
                     None => self.found(now, found),
                 }
             }
-            (Asked::Look, answer) => {
+            (Asked::Look { missed }, answer) => {
+                self.is_missed |= missed;
                 self.no_answer(now, &answer);
                 if let Some((ticket, _)) = self.forcing.take() {
                     let why = "the register does not answer, and nothing can begin without it".to_string();
@@ -142,7 +145,6 @@ impl Node {
 
     /// Something was read.
     pub(super) fn found(&mut self, now: Tick, found: Option<Stored>) {
-        self.is_missed = false;
         match found {
             Some(stored) => self.adopt(now, stored),
             None if self.known.is_some() => self.halt(
@@ -192,7 +194,8 @@ impl Node {
             return;
         }
         if let Some(known) = &self.known {
-            if known.revision == stored.revision {
+            let is_same = stored.configuration == known.configuration;
+            if known.revision == stored.revision && is_same {
                 if matches!(self.phase, Phase::Seeking { .. }) {
                     self.settle(now);
                 }
@@ -202,7 +205,8 @@ impl Node {
                 let why = "another cell was begun in the register since: stop these nodes, or those";
                 return self.halt("register", why.to_string());
             }
-            if stored.configuration.epoch < known.configuration.epoch {
+            let went_back = stored.revision <= known.revision && !is_same;
+            if went_back || stored.configuration.epoch < known.configuration.epoch {
                 let (found, knows) = (stored.configuration.epoch.get(), known.configuration.epoch.get());
                 return self.halt(
                     "register",
@@ -227,6 +231,7 @@ impl Node {
             false if now < self.quarantine_until => Some(Duration::ZERO),
             _ => None,
         };
+        self.was_listed |= self.lists_me(news);
         self.answering.clear();
         self.probing.values_mut().for_each(|counts| *counts = false);
         self.probe_at = Tick::ZERO;

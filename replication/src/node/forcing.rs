@@ -28,6 +28,14 @@ impl Node {
     pub(super) fn force_on(&mut self, now: Tick, ticket: u64, named: &[NodeId], found: Option<Stored>) {
         let expected = found.as_ref().map(|found| found.revision);
         let known = self.known.as_ref().map_or(0, |known| known.configuration.epoch.get());
+        if let Some(found) = &found
+            && self.is_news_to_halted(&found.configuration)
+        {
+            self.know_of_others(now, found);
+            let why = "what stands in the register is newer than what this node knew; look at `fairlock cluster status`, \
+                       and try again";
+            return self.outputs.push(Output::Answer(ticket, Err(why.to_string())));
+        }
         if found.as_ref().is_some_and(|found| found.configuration.epoch.get() > known) {
             self.found(now, found);
         }
@@ -40,6 +48,28 @@ impl Node {
         let new = self.anew(&Configuration { clean: false, ..last });
         self.swap_with(expected, Purpose::Begin, new);
         self.outputs.push(Output::Answer(ticket, Ok(())));
+    }
+
+    /// Whether this node, which goes on no more, has not followed what was written since; or another cell was begun.
+    fn is_news_to_halted(&self, found: &Configuration) -> bool {
+        let Some(known) = &self.known else { return false };
+        let known = &known.configuration;
+        found.cell != known.cell || matches!(self.phase, Phase::Halted) && found.epoch > known.epoch
+    }
+
+    /// Goes by what others wrote: who has to be named, and which leases may be alive. No epoch, and no lease, of either is
+    /// forgotten.
+    fn know_of_others(&mut self, now: Tick, found: &Stored) {
+        let (mut stored, mine) =
+            (found.clone(), self.known.as_ref().map(|known| known.configuration.clone()));
+        if let Some(mine) = mine {
+            let theirs = &mut stored.configuration;
+            theirs.epoch = theirs.epoch.max(mine.epoch);
+            theirs.reign = theirs.reign.max(mine.reign);
+            theirs.ttl_horizon = theirs.ttl_horizon.max(mine.ttl_horizon);
+            theirs.clean &= mine.clean;
+        }
+        self.know(now, stored);
     }
 
     fn refuse_force(&self, named: &[NodeId]) -> Option<String> {
@@ -59,7 +89,6 @@ impl Node {
             .members
             .iter()
             .filter(|member| !self.is_gone(member))
-            .filter(|member| member.node != self.settings.me.node || self.namesake().is_some())
             .map(|member| &member.node)
             .collect();
         let unnamed: Vec<&str> =

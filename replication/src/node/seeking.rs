@@ -56,6 +56,13 @@ impl Node {
                 ),
             );
         }
+        // A life holds its node's lock while it lasts: who took its place is another process, or runs on another machine.
+        if self.was_listed
+            && let Some(other) = configuration.member(&self.settings.me.node)
+            && other.incarnation != self.settings.me.incarnation
+        {
+            return self.halt_as_second(other);
+        }
         let primary = peer(configuration.primary_member());
         if self.lists_me(configuration) && primary == self.me() {
             return self.named_primary(&known);
@@ -265,15 +272,18 @@ impl Node {
         if self.probing.remove(node) != Some(true) {
             return;
         }
-        if let Some(namesake) = self.namesake().filter(|namesake| namesake.node == *node).cloned() {
-            let life = namesake.incarnation;
+        if *node == self.settings.me.node
+            && let Some(former) =
+                self.known.as_ref().and_then(|known| known.configuration.member(node)).cloned()
+        {
             match outcome {
-                Dialed::Alive => return self.halt_as_second(&namesake),
-                Dialed::Up | Dialed::Unproven(_) => {}
-                // It may stand still.
-                Dialed::Silent(_) => self.former_quiet = Some((life, false)),
+                Dialed::Alive => return self.halt_as_second(&former),
+                // It may stand still, or have another secret.
+                Dialed::Silent(_) | Dialed::Unproven(_) | Dialed::Up => {}
                 Dialed::Refused | Dialed::Other(_) | Dialed::Rejected(_) => {
-                    (self.former_quiet, self.probe_at) = (Some((life, true)), Tick::ZERO);
+                    if self.former_over.replace(former.incarnation) != Some(former.incarnation) {
+                        self.probe_at = Tick::ZERO;
+                    }
                 }
             }
         }
@@ -351,14 +361,18 @@ impl Node {
         }
     }
 
-    /// What is here cannot go on as the primary does: it is dropped, and this node joins anew.
+    /// What is here cannot go on as the primary does: it is dropped, and this node joins anew. Whoever is listed may be the
+    /// last who has what was exposed, and waits until the primary has taken it out; it may yet have to take over.
     fn astray(&mut self, now: Tick, from: &Peer) {
         if !matches!(&self.phase, Phase::Following { primary, .. } if primary == from) {
             return;
         }
-        self.step_down();
+        let listed = self.is_member();
+        if !listed {
+            self.step_down();
+        }
         if let Phase::Following { stream, .. } = &mut self.phase {
-            *stream = Stream::Down { dial_at: now };
+            *stream = Stream::Down { dial_at: if listed { now.after(TRY_AGAIN) } else { now } };
         }
     }
 

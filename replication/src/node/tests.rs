@@ -344,16 +344,16 @@ fn a_register_that_went_back_is_noticed_by_who_serves() {
     assert_eq!(stage.node.standing(), Standing::Halted);
 }
 
-/// Silence of an earlier life shows nothing: its place is not taken, but a primary may be followed, which takes it out.
+/// Silence of an earlier life shows nothing: its place is not taken. A primary takes out by itself whoever is gone.
 #[test]
-fn a_name_that_is_silent_elsewhere_is_not_taken_and_may_join() {
+fn a_name_that_is_silent_elsewhere_is_not_taken() {
     let me = Member { peer: "127.0.0.1:9".into(), ..member("b", 3) };
     let mut stage = Stage::with(me.clone());
     stage.dialed = Dialed::Silent("no answer".into());
     stage.step(Input::Tick);
     let waits: Vec<String> = stage.node.waits_for().iter().map(ToString::to_string).collect();
     assert_eq!((stage.node.standing(), waits), (Standing::Seeking, vec!["a".to_string(), "b".to_string()]));
-    assert!(stage.node.may_dial());
+    assert!(!stage.node.may_dial());
     assert!(stage.force(&["a"]).unwrap_err().contains("may be alive: b"));
     // Nor while somebody is there who does not show who he is.
     let mut stage = Stage::with(me);
@@ -361,4 +361,61 @@ fn a_name_that_is_silent_elsewhere_is_not_taken_and_may_join() {
     stage.step(Input::Tick);
     assert!(!stage.node.may_dial() && stage.force(&["a"]).is_err());
     stage.force(&["a", "b"]).unwrap();
+}
+
+/// Its own memory is older than what it replaces: it goes by who is listed now, and behind both epochs.
+#[test]
+fn a_node_that_halted_forces_nobody_away_whom_it_did_not_know() {
+    let mut stage = Stage::in_office();
+    let other = Configuration { cell: CellId(6), epoch: Epoch::new(400).unwrap(), ..stage.next("b") };
+    let other = Configuration { primary: NodeId::new("c").unwrap(), members: vec![member("c", 9)], ..other };
+    stage.written(&other);
+    assert_eq!(stage.node.standing(), Standing::Halted);
+    assert!(stage.force(&["a"]).unwrap_err().contains("newer"), "it looks first");
+    assert_eq!(stage.stands(), other);
+    assert!(stage.force(&["a"]).unwrap_err().contains("may be alive: c"));
+    stage.force(&["c"]).unwrap();
+    let stands = stage.stands();
+    assert_eq!((stands.epoch.get(), stands.state_lost), (401, true));
+}
+
+/// Whoever was listed and is listed in another life is not the only one of its name.
+#[test]
+fn who_was_replaced_by_his_namesake_goes() {
+    let mut stage = Stage::in_office();
+    let next = stage.next("a");
+    let next = Configuration { members: vec![member("a", 4), member("b", 7)], ..next };
+    stage.written(&next);
+    assert_eq!(stage.node.standing(), Standing::Halted);
+}
+
+/// The horizon rises within an epoch: a record of before is an old one all the same.
+#[test]
+fn an_old_record_of_the_same_epoch_stops_the_node() {
+    let mut stage = Stage::in_office();
+    let old = stage.node.known().unwrap().clone();
+    let raised = Configuration { ttl_horizon: Duration::from_mins(1), ..old.configuration.clone() };
+    stage.written(&raised);
+    assert_eq!(stage.node.standing(), Standing::Primary);
+    stage.node.step(stage.now, Input::Watched(Watched::Value(Some(old.clone()))));
+    stage.node.step(stage.now, Input::Register(Answer::Value(Some(old))));
+    assert_eq!(stage.node.standing(), Standing::Halted);
+}
+
+/// It was in office, its table is ahead, and it is listed: it keeps what it has until it was taken out, and takes over with it
+/// when the new one is gone before that (S4).
+#[test]
+fn a_node_astray_that_is_listed_keeps_what_it_has() {
+    let mut stage = Stage::in_office();
+    stage.dialed = Dialed::Up;
+    stage.written(&stage.next("a"));
+    stage.now = stage.now.after(LOOK_AGAIN);
+    stage.step(Input::Tick);
+    let primary = peer(&member("a", 4));
+    let outputs = stage.step(Input::Shard(0, Report::Astray(primary)));
+    assert!(!outputs.contains(&Output::Order(Order::StepDown)), "{outputs:?}");
+    stage.dialed = Dialed::Refused;
+    stage.now = stage.now.after(LOOK_AGAIN);
+    stage.step(Input::Tick);
+    assert_eq!((stage.node.standing(), stage.stands().state_lost), (Standing::Primary, false));
 }

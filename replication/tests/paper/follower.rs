@@ -72,8 +72,8 @@ impl Turn<'_> {
             return None;
         }
         if at < node.applied {
-            // `Node::astray`: a former primary whose table is ahead joins anew.
-            if matches!(node.phase, Phase::Following { .. }) {
+            // `Node::astray`: a former primary whose table is ahead joins anew when it has been taken out.
+            if matches!(node.phase, Phase::Following { .. }) && !self.is_member(me) {
                 self.step_down(me);
             }
             return None;
