@@ -6,13 +6,14 @@ use crate::scratch::Scratch;
 use crate::{WATCHDOG, eventually, workspace};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Which driver moves the bytes of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,11 +196,14 @@ impl Plan {
 /// # Panics
 /// When there is none.
 pub fn lasting_address() -> SocketAddr {
+    // Tests run side by side, and whoever got an address may bind it later.
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut random = Random::from_seed(crate::boottime_ns() ^ u64::from(std::process::id()));
     let free = (0..200).find_map(|_| {
         let port = u16::try_from(20_000 + random.below(12_000)).expect("below 32 000");
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        std::net::TcpListener::bind(address).is_ok().then_some(address)
+        (std::net::TcpListener::bind(address).is_ok() && given.insert(port)).then_some(address)
     });
     free.expect("loopback has a free port")
 }

@@ -49,9 +49,9 @@ impl Node {
         let Some(asked) = self.asked.take() else { return };
         match (asked, answer) {
             (Asked::Look { .. }, Answer::Value(found)) => {
-                self.alarm("register", None);
+                self.register_answers();
                 match self.forcing.take() {
-                    Some((ticket, named)) => self.force_on(now, ticket, &named, found),
+                    Some((ticket, named)) => self.force_on(now, ticket, &named, found.as_ref()),
                     None => self.found(now, found),
                 }
             }
@@ -160,11 +160,21 @@ impl Node {
         }
     }
 
+    /// Its alarm ends, but for the one that says why this node goes on no more.
+    fn register_answers(&mut self) {
+        if !matches!(self.phase, Phase::Halted) {
+            self.alarm("register", None);
+        }
+    }
+
     /// The watch saw something.
     pub(super) fn watched(&mut self, now: Tick, stored: Stored) {
-        self.alarm("register", None);
+        self.register_answers();
         // Late, or what a restored backup has.
-        self.is_missed |= self.known.as_ref().is_some_and(|known| stored.revision < known.revision);
+        self.is_missed |= self.known.as_ref().is_some_and(|known| {
+            let differs = stored.configuration != known.configuration;
+            stored.revision < known.revision || stored.revision == known.revision && differs
+        });
         self.told(now, stored);
     }
 
@@ -205,8 +215,12 @@ impl Node {
                 let why = "another cell was begun in the register since: stop these nodes, or those";
                 return self.halt("register", why.to_string());
             }
+            // Within an epoch the horizon rises, and nothing else is written.
+            let (new, old) = (&stored.configuration, &known.configuration);
+            let is_fork = new.epoch == old.epoch
+                && (&new.members, &new.primary, new.reign) != (&old.members, &old.primary, old.reign);
             let went_back = stored.revision <= known.revision && !is_same;
-            if went_back || stored.configuration.epoch < known.configuration.epoch {
+            if is_fork || went_back || stored.configuration.epoch < known.configuration.epoch {
                 let (found, knows) = (stored.configuration.epoch.get(), known.configuration.epoch.get());
                 return self.halt(
                     "register",

@@ -25,10 +25,20 @@ impl Node {
 
     /// What stands in the register now may be newer than what was known, older (a backup that was restored) or gone: the
     /// new epoch is behind both, and what stands there is what is replaced. Until here nothing of this node's is given up.
-    pub(super) fn force_on(&mut self, now: Tick, ticket: u64, named: &[NodeId], found: Option<Stored>) {
-        let expected = found.as_ref().map(|found| found.revision);
-        let known = self.known.as_ref().map_or(0, |known| known.configuration.epoch.get());
-        if let Some(found) = &found
+    pub(super) fn force_on(&mut self, now: Tick, ticket: u64, named: &[NodeId], found: Option<&Stored>) {
+        let expected = found.map(|found| found.revision);
+        let is_news = |found: &Stored, known: &Stored| {
+            let (new, old) = (&found.configuration, &known.configuration);
+            new.cell != old.cell || found.revision > known.revision && new.epoch >= old.epoch
+        };
+        // Which halts it when this is no history that it can go on from.
+        if let (Some(found), Some(known)) = (found, &self.known)
+            && !matches!(self.phase, Phase::Halted)
+            && is_news(found, known)
+        {
+            self.found(now, Some(found.clone()));
+        }
+        if let Some(found) = found
             && self.is_news_to_halted(&found.configuration)
         {
             self.know_of_others(now, found);
@@ -36,13 +46,12 @@ impl Node {
                        and try again";
             return self.outputs.push(Output::Answer(ticket, Err(why.to_string())));
         }
-        if found.as_ref().is_some_and(|found| found.configuration.epoch.get() > known) {
-            self.found(now, found);
-        }
         if let Some(why) = self.refuse_force(named) {
             return self.outputs.push(Output::Answer(ticket, Err(why)));
         }
         let Some(last) = self.known.as_ref().map(|known| known.configuration.clone()) else { return };
+        self.alarm("name", None);
+        self.alarm("register", None);
         self.phase = Phase::Seeking { look_at: Tick(u64::MAX) };
         self.step_down();
         let new = self.anew(&Configuration { clean: false, ..last });
@@ -54,7 +63,10 @@ impl Node {
     fn is_news_to_halted(&self, found: &Configuration) -> bool {
         let Some(known) = &self.known else { return false };
         let known = &known.configuration;
-        found.cell != known.cell || matches!(self.phase, Phase::Halted) && found.epoch > known.epoch
+        let is_another = found.members != known.members || found.primary != known.primary;
+        let is_later = found.epoch > known.epoch
+            || found.epoch == known.epoch && (is_another || found.ttl_horizon > known.ttl_horizon);
+        found.cell != known.cell || matches!(self.phase, Phase::Halted) && is_later
     }
 
     /// Goes by what others wrote: who has to be named, and which leases may be alive. No epoch, and no lease, of either is

@@ -419,3 +419,33 @@ fn a_node_astray_that_is_listed_keeps_what_it_has() {
     stage.step(Input::Tick);
     assert_eq!((stage.node.standing(), stage.stands().state_lost), (Standing::Primary, false));
 }
+
+/// A restored etcd, in which others went on: the same epoch in another history, whatever its revision.
+#[test]
+fn another_history_of_the_same_epoch_is_no_news() {
+    let mut stage = Stage::in_office();
+    let known = stage.node.known().unwrap().clone();
+    let fork = Configuration {
+        primary: NodeId::new("c").unwrap(),
+        members: vec![member("c", 9)],
+        ttl_horizon: Duration::from_mins(1),
+        ..known.configuration.clone()
+    };
+    stage.written(&fork);
+    assert_eq!(stage.node.standing(), Standing::Halted);
+    assert!(stage.force(&["a"]).unwrap_err().contains("newer"));
+    assert!(stage.force(&["a"]).unwrap_err().contains("may be alive: c"));
+    let outputs = stage.step(Input::Wish(8, Wish::ForceNew(vec![NodeId::new("c").unwrap()])));
+    assert_eq!((stage.node.standing(), stage.stands().epoch.get()), (Standing::Primary, 12));
+    let ends = |output: &Output| matches!(output, Output::Alarm("register", None));
+    assert!(outputs.iter().any(ends), "{outputs:?}");
+    let waits =
+        |output: &Output| matches!(output, Output::Quarantine(wait) if *wait >= Duration::from_mins(1));
+    assert!(outputs.iter().any(waits), "of the longest lease of either: {outputs:?}");
+    // Of the same revision, too.
+    let mut stage = Stage::in_office();
+    let known = stage.node.known().unwrap().clone();
+    let fork = Stored { configuration: fork, revision: known.revision };
+    stage.node.step(stage.now, Input::Watched(Watched::Value(Some(fork))));
+    assert!(stage.node.outputs().contains(&Output::Ask(Ask::Read)));
+}

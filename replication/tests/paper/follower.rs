@@ -73,8 +73,12 @@ impl Turn<'_> {
         }
         if at < node.applied {
             // `Node::astray`: a former primary whose table is ahead joins anew when it has been taken out.
-            if matches!(node.phase, Phase::Following { .. }) && !self.is_member(me) {
-                self.step_down(me);
+            if matches!(node.phase, Phase::Following { .. }) {
+                if self.is_member(me) {
+                    self.node_mut(me).astray = reign;
+                } else {
+                    self.step_down(me);
+                }
             }
             return None;
         }

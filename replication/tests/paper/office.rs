@@ -11,7 +11,10 @@ impl State {
         let Phase::Following { primary, .. } = self.node(me).phase else { return None };
         let alive = self.peer(primary.node) == primary && self.node(me).known.primary_peer() == primary;
         let may = self.node(me).has_state || self.left.joins > 0;
-        (alive && may && primary.node != me && !self.link(me, primary.node).up).then_some(primary.node)
+        let node = self.node(me);
+        let in_vain = node.astray != 0 && node.astray == node.known.reign && self.is_member(me);
+        (alive && may && !in_vain && primary.node != me && !self.link(me, primary.node).up)
+            .then_some(primary.node)
     }
 
     /// `Node::leave_silent`: whoever is silent and primary no more has to hand nothing over any more.

@@ -230,6 +230,9 @@ pub struct Node {
     pub released: u8,
     pub seen_round: u8,
     pub held: Vec<(u8, Held)>,
+    /// The reign whose primary cannot go on with this table, while it is listed: that one is dialled again in vain, which is
+    /// left out here.
+    pub astray: u8,
 }
 
 impl Node {
@@ -255,6 +258,7 @@ impl Node {
             released: 0,
             seen_round: 0,
             held: Vec::new(),
+            astray: 0,
         }
     }
 
