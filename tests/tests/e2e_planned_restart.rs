@@ -84,7 +84,9 @@ fn holders_and_waiters_notice_no_planned_restart() {
             is_back(&way.endpoint(&server), "a");
             for (guard, token) in guards.iter().zip(&tokens) {
                 guard.check().unwrap_or_else(|error| panic!("{way:?}: {error}\n{}", server.plan.log()));
-                assert_eq!((guard.token().get(), guard.state()), (*token, GuardState::Valid));
+                assert_eq!(guard.token().get(), *token);
+                // The other shard may be a moment later.
+                eventually("the guard is seen again", || (guard.state() == GuardState::Valid).then_some(()));
             }
             assert!(order.try_recv().is_err(), "nobody is let in beside the holder");
         }
