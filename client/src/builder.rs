@@ -104,7 +104,7 @@ impl Builder {
     }
 
     /// What ends the session when the program says nothing (default: `Process` over a `unix:` endpoint, else
-    /// `Heartbeat`).
+    /// `Heartbeat`). Where the primary of a cell is on another host, `Process` is `Heartbeat` there.
     pub fn liveness(mut self, liveness: Liveness) -> Builder {
         self.liveness = Some(liveness);
         self

@@ -84,6 +84,8 @@ pub struct Node {
     phase: Phase,
     /// What was read last.
     known: Option<Stored>,
+    /// Members of other histories of the register, which may be alive; of use to a node that halted.
+    others: Vec<Member>,
     /// What was heard of the register while it was being asked.
     told: Option<Stored>,
     /// What the register was asked, and is to answer.
@@ -185,6 +187,7 @@ impl Node {
             settings,
             phase: Phase::Seeking { look_at: Tick::ZERO },
             known: None,
+            others: Vec::new(),
             told: None,
             asked: None,
             ask_at: Tick::ZERO,
@@ -214,7 +217,7 @@ impl Node {
         match input {
             Input::Register(answer) => self.answered(now, answer),
             Input::Watched(Watched::Value(Some(stored))) => self.watched(now, stored),
-            Input::Watched(Watched::Blind(why)) => self.alarm("register", Some(why)),
+            Input::Watched(Watched::Blind(why)) => self.register_fails(why),
             Input::Shard(shard, report) => self.reported(now, shard, report),
             Input::Dialed { node, probe: true, outcome } => self.probed(&node, outcome),
             Input::Dialed { node, probe: false, outcome } => self.dialed(now, &node, outcome),
@@ -281,11 +284,16 @@ impl Node {
         }
     }
 
+    /// Everybody who is listed, also in other histories that the register had.
+    pub fn listed(&self) -> impl Iterator<Item = &Member> {
+        self.known.iter().flat_map(|known| &known.configuration.members).chain(&self.others)
+    }
+
     /// For people: what it waits for, when it has no place.
     pub fn waits_for(&self) -> Vec<NodeId> {
-        let Some(known) = &self.known else { return Vec::new() };
-        let missing = known.configuration.members.iter().filter(|member| !self.is_gone(member));
-        missing.map(|member| member.node.clone()).collect()
+        let missing: BTreeSet<&NodeId> =
+            self.listed().filter(|member| !self.is_gone(member)).map(|member| &member.node).collect();
+        missing.into_iter().cloned().collect()
     }
 
     fn shards(&self) -> usize {
@@ -359,9 +367,11 @@ impl Node {
     /// another state directory does not have the lock that lets one life follow another.
     fn namesake(&self) -> Option<&Member> {
         let me = &self.settings.me;
-        let listed = self.known.as_ref()?.configuration.member(&me.node)?;
-        let is_one = listed.incarnation != me.incarnation && listed.peer != me.peer;
-        (is_one && self.former_over != Some(listed.incarnation)).then_some(listed)
+        self.listed().find(|listed| {
+            let is_one =
+                listed.node == me.node && listed.incarnation != me.incarnation && listed.peer != me.peer;
+            is_one && self.former_over != Some(listed.incarnation)
+        })
     }
 
     /// Whether a primary may be followed. It takes a new life in for the one that is listed, which must not be one that lives;

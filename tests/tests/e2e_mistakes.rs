@@ -64,11 +64,17 @@ fn a_register_that_was_restored_from_a_backup_stops_the_cell() {
         assert_eq!(cell.anywhere(["cluster", "switchover", to]).code, 0);
         cell.await_members(2);
     }
+    let epoch = cell.await_members(2)["epoch"].as_u64();
     cell.cell.etcds[0].restore();
     for at in [0, 1] {
-        let view = cell.view(at, |view| view["role"] == "halted");
+        let view = cell.view(at, |view| view["role"] == "halted" && view["register"]["answers"] == true);
         assert!(view["alarms"].to_string().contains("the register went back"), "{view}");
     }
+    cell.cell.nodes[1].kill();
+    eventually("the other is off", || (cell.at(0, ["cluster", "force-new", "n2"]).code == 0).then_some(()));
+    let begun = cell.view(0, |view| view["role"] == "primary");
+    assert!(begun["epoch"].as_u64() > epoch, "{begun}");
+    assert!(!begun["alarms"].to_string().contains("register"), "{begun}");
 }
 
 /// G54: a node is not taken for an earlier life of itself while that one answers, and goes; nobody notices anything of it.

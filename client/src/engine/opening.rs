@@ -74,7 +74,7 @@ fn introduce(
     let shard = dial::shard_of(welcome).map_err(|fault| wire.fault(fault, "WELCOME"))?;
     // Read before the first byte of OPEN can be on its way: the lease counts from here.
     let sent = clock::now();
-    let opened = say_open(config, &mut wire, place.0, wanted)?;
+    let opened = say_open(config, &mut wire, (place.0, place.1), wanted)?;
     if opened.home != shard {
         return Err(wire.fault(Fault::OutOfTurn("another home than the shard that was asked"), "OPENED"));
     }
@@ -104,14 +104,19 @@ fn introduce(
 pub(super) fn say_open(
     config: &Config,
     wire: &mut Wire,
-    nodes: &Arc<Nodes>,
+    (nodes, target): (&Arc<Nodes>, &Target),
     wanted: &dyn Fn() -> bool,
 ) -> Result<Opened, ConnectError> {
+    // Of a local program that found the primary on another host, as of one whose session was taken there.
+    let liveness = match (config.liveness, target) {
+        (Liveness::Process, Target::Tcp(..)) => Liveness::Heartbeat,
+        (said, _) => said,
+    };
     let host = rustix::system::uname();
     let exe = std::fs::read_link("/proc/self/exe").unwrap_or_default();
     let open = Open {
         ttl_ms: config.ttl_ms,
-        liveness: config.liveness,
+        liveness,
         predecessor_gone: config.predecessor_gone,
         pid: std::process::id(),
         identity: &config.identity,

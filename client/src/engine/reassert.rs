@@ -83,7 +83,7 @@ pub(super) fn rescue(core: &Core, session: &Arc<Session>) -> Rescue {
     }
     // Read before OPEN can be on its way: the new lease counts from here.
     let sent = clock::now();
-    let opened = match opening::say_open(&core.config, &mut wire, &core.nodes, &wanted) {
+    let opened = match opening::say_open(&core.config, &mut wire, (&core.nodes, &target), &wanted) {
         Err(error) if error.refusal() == Some(Refusal::NotPrimary) => return Rescue::Again,
         opened => opened,
     };

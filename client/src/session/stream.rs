@@ -154,8 +154,8 @@ pub(crate) struct Stream<T> {
     /// Broken ones that somebody is still inside whom only the word knows, and when to look.
     broken_inside: Vec<Arc<Tenure>>,
     broken_due: Option<Tick>,
-    /// The same of former connections: somebody is still inside.
-    left_behind: Vec<Arc<Tenure>>,
+    /// What words of former connections are still known for.
+    former: cache::Former,
     /// Earliest moment at which a resting request is to be sent again.
     retry_due: Option<Tick>,
     /// Over: nothing is asked any more, except CLOSE.
@@ -195,7 +195,7 @@ impl<T> Stream<T> {
             tenures: Tenures::default(),
             broken_inside: Vec::new(),
             broken_due: None,
-            left_behind: Vec::new(),
+            former: cache::Former::default(),
             retry_due: None,
             ended: false,
             jitter,
@@ -445,7 +445,7 @@ impl<T> Stream<T> {
         }
         self.ends.clear();
         self.tenures.clear();
-        self.left_behind.clear();
+        self.former = cache::Former::default();
         self.broken_due = None;
         self.retry_due = None;
         self.tended = 0;

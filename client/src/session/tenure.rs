@@ -169,10 +169,12 @@ impl Tenures {
         kept.find(|kept| kept.tenure.grant == grant).map(|kept| Arc::clone(&kept.tenure))
     }
 
-    /// All of them, in the order of their grants.
-    pub(crate) fn all(&self) -> Vec<Arc<Tenure>> {
-        let mut all: Vec<_> = self.by_name.values().flatten().map(|kept| Arc::clone(&kept.tenure)).collect();
-        all.sort_unstable_by_key(|tenure| tenure.grant);
+    /// All of them and whose they are, in the order of their grants.
+    pub(crate) fn all(&self) -> Vec<(Arc<Spec>, Arc<Tenure>)> {
+        let named = self.by_name.iter().flat_map(|(name, kept)| kept.iter().map(move |kept| (name, kept)));
+        let mut all: Vec<_> =
+            named.map(|(name, kept)| (Arc::clone(&name.0), Arc::clone(&kept.tenure))).collect();
+        all.sort_unstable_by_key(|(_, tenure)| tenure.grant);
         all
     }
 

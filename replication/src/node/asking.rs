@@ -4,12 +4,13 @@
 //! happened), what was there before (it is asked again, word for word, so that it does no harm if the first one still
 //! arrives), or something else (it can happen no more).
 
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use core::time::Duration;
 
 use fairlock_protocol::Tick;
 use fairlock_protocol::tick::quarantine;
 
+use super::forcing::ANOTHER;
 use super::{
     Answer, Ask, Asked, Configuration, Node, Output, Phase, Purpose, Revision, Stored, TRY_AGAIN, exhausted,
 };
@@ -80,10 +81,14 @@ impl Node {
                 let revision = Revision(expected.map_or(1, |expected| expected.0 + 1));
                 self.swapped(now, purpose, &Stored { configuration: new, revision });
             }
-            (Asked::Swap { purpose, expected, new, .. }, Answer::Unknown(why)) => {
-                self.alarm("register", Some(why));
-                self.asked = Some(Asked::Check { purpose, expected, new, again_at: None });
-                self.outputs.push(Output::Ask(Ask::Read));
+            (Asked::Swap { purpose, expected, new, again }, Answer::Unknown(why)) => {
+                self.register_fails(why);
+                // At once, but for a register that answers like this again and again.
+                let again_at = again.then(|| now.after(TRY_AGAIN));
+                self.asked = Some(Asked::Check { purpose, expected, new, again_at });
+                if again_at.is_none() {
+                    self.outputs.push(Output::Ask(Ask::Read));
+                }
             }
             // This one will not happen, but the one before it may.
             (Asked::Swap { purpose, expected, new, again: true }, answer)
@@ -118,7 +123,7 @@ impl Node {
             Answer::Failed(why) | Answer::Unknown(why) => why.clone(),
             other => alloc::format!("the register gave an answer that fits no question: {other:?}"),
         };
-        self.alarm("register", Some(why));
+        self.register_fails(why);
         self.ask_at = now.after(TRY_AGAIN);
     }
 
@@ -149,7 +154,8 @@ impl Node {
             Some(stored) => self.adopt(now, stored),
             None if self.known.is_some() => self.halt(
                 "register",
-                "the configuration is gone from the register; restore it, or begin anew with `fairlock cluster force-new`"
+                "the configuration is gone from the register; restore it, or stop the other nodes, let this one run on, and \
+                 `fairlock cluster force-new` the others here"
                     .to_string(),
             ),
             None => {
@@ -164,6 +170,13 @@ impl Node {
     fn register_answers(&mut self) {
         if !matches!(self.phase, Phase::Halted) {
             self.alarm("register", None);
+        }
+    }
+
+    /// Nor does one of a node that halted give way to this.
+    pub(super) fn register_fails(&mut self, why: String) {
+        if !matches!(self.phase, Phase::Halted) {
+            self.alarm("register", Some(why));
         }
     }
 
@@ -220,23 +233,32 @@ impl Node {
             let is_fork = new.epoch == old.epoch
                 && (&new.members, &new.primary, new.reign) != (&old.members, &old.primary, old.reign);
             let went_back = stored.revision <= known.revision && !is_same;
-            if is_fork || went_back || stored.configuration.epoch < known.configuration.epoch {
-                let (found, knows) = (stored.configuration.epoch.get(), known.configuration.epoch.get());
-                return self.halt(
-                    "register",
-                    alloc::format!(
-                        "the register went back from epoch {knows} to {found}: an old backup was restored; \
-                         stop all nodes, then `fairlock cluster force-new`"
-                    ),
-                );
-            }
+            let (found, knows) = (new.epoch.get(), old.epoch.get());
+            let what = if is_fork {
+                alloc::format!("others wrote an epoch {found} as well")
+            } else if went_back || found < knows {
+                alloc::format!("the register went back from epoch {knows} to {found}")
+            } else {
+                return self.go_by(now, stored);
+            };
+            let todo =
+                "stop the other nodes, let this one run on, and `fairlock cluster force-new` the others here";
+            return self.halt("register", alloc::format!("{what}: an old backup was restored; {todo}"));
         }
+        self.go_by(now, stored);
+    }
+
+    fn go_by(&mut self, now: Tick, stored: Stored) {
         self.know(now, stored);
         self.settle(now);
     }
 
     /// Remembers a configuration; what probes said about the one before says nothing about this one.
     pub(super) fn know(&mut self, now: Tick, stored: Stored) {
+        // It was wished when something else stood there, and others were called.
+        if let Some((ticket, _)) = self.forcing.take() {
+            self.outputs.push(Output::Answer(ticket, Err(ANOTHER.to_string())));
+        }
         let reign = self.known.as_ref().map(|known| known.configuration.reign);
         let news = &stored.configuration;
         // Whoever may take over keeps the quarantine, too (R13). One that learned of it late counts from then.
@@ -278,7 +300,10 @@ impl Node {
     fn swapped(&mut self, now: Tick, purpose: Purpose, stored: &Stored) {
         self.know(now, stored.clone());
         match purpose {
-            Purpose::Begin => self.enter(true, stored),
+            Purpose::Begin => {
+                self.others.clear();
+                self.enter(true, stored);
+            }
             Purpose::Seize => self.enter(false, stored),
             Purpose::Members | Purpose::Horizon | Purpose::Handover | Purpose::End => {
                 self.reconfigured(now, purpose, stored);

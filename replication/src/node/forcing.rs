@@ -5,7 +5,11 @@ use alloc::vec::Vec;
 
 use fairlock_protocol::Tick;
 
-use super::{Configuration, Node, NodeId, Output, Phase, Purpose, Stored};
+use super::{Configuration, Member, Node, NodeId, Output, Peer, Phase, Purpose, Stored, peer};
+
+/// The answer to who wants to force what nobody was asked about.
+pub(super) const ANOTHER: &str = "what stands in the register is not what this node knew; look at `fairlock cluster \
+                                  status`, and try again";
 
 impl Node {
     /// An operator says that these nodes are off.
@@ -23,28 +27,18 @@ impl Node {
         self.look();
     }
 
-    /// What stands in the register now may be newer than what was known, older (a backup that was restored) or gone: the
-    /// new epoch is behind both, and what stands there is what is replaced. Until here nothing of this node's is given up.
+    /// What stands in the register now may be newer than what was known, older (a backup that was restored), of another
+    /// history or gone: the new epoch is behind all of them, and what stands there is what is replaced. Until here nothing of
+    /// this node's is given up.
     pub(super) fn force_on(&mut self, now: Tick, ticket: u64, named: &[NodeId], found: Option<&Stored>) {
-        let expected = found.map(|found| found.revision);
-        let is_news = |found: &Stored, known: &Stored| {
-            let (new, old) = (&found.configuration, &known.configuration);
-            new.cell != old.cell || found.revision > known.revision && new.epoch >= old.epoch
-        };
-        // Which halts it when this is no history that it can go on from.
-        if let (Some(found), Some(known)) = (found, &self.known)
-            && !matches!(self.phase, Phase::Halted)
-            && is_news(found, known)
-        {
-            self.found(now, Some(found.clone()));
-        }
         if let Some(found) = found
-            && self.is_news_to_halted(&found.configuration)
+            && self.known.as_ref() != Some(found)
         {
-            self.know_of_others(now, found);
-            let why = "what stands in the register is newer than what this node knew; look at `fairlock cluster status`, \
-                       and try again";
-            return self.outputs.push(Output::Answer(ticket, Err(why.to_string())));
+            // Which halts it when this is no history that it can go on from.
+            self.found(now, Some(found.clone()));
+            if !matches!(self.phase, Phase::Halted) || self.learn_of_others(now, found) {
+                return self.outputs.push(Output::Answer(ticket, Err(ANOTHER.to_string())));
+            }
         }
         if let Some(why) = self.refuse_force(named) {
             return self.outputs.push(Output::Answer(ticket, Err(why)));
@@ -55,33 +49,29 @@ impl Node {
         self.phase = Phase::Seeking { look_at: Tick(u64::MAX) };
         self.step_down();
         let new = self.anew(&Configuration { clean: false, ..last });
-        self.swap_with(expected, Purpose::Begin, new);
+        self.swap_with(found.map(|found| found.revision), Purpose::Begin, new);
         self.outputs.push(Output::Answer(ticket, Ok(())));
     }
 
-    /// Whether this node, which goes on no more, has not followed what was written since; or another cell was begun.
-    fn is_news_to_halted(&self, found: &Configuration) -> bool {
-        let Some(known) = &self.known else { return false };
-        let known = &known.configuration;
-        let is_another = found.members != known.members || found.primary != known.primary;
-        let is_later = found.epoch > known.epoch
-            || found.epoch == known.epoch && (is_another || found.ttl_horizon > known.ttl_horizon);
-        found.cell != known.cell || matches!(self.phase, Phase::Halted) && is_later
-    }
-
-    /// Goes by what others wrote: who has to be named, and which leases may be alive. No epoch, and no lease, of either is
-    /// forgotten.
-    fn know_of_others(&mut self, now: Tick, found: &Stored) {
-        let (mut stored, mine) =
-            (found.clone(), self.known.as_ref().map(|known| known.configuration.clone()));
-        if let Some(mine) = mine {
-            let theirs = &mut stored.configuration;
-            theirs.epoch = theirs.epoch.max(mine.epoch);
-            theirs.reign = theirs.reign.max(mine.reign);
-            theirs.ttl_horizon = theirs.ttl_horizon.max(mine.ttl_horizon);
-            theirs.clean &= mine.clean;
-        }
+    /// Goes by what others wrote, and forgets nothing that it knew: no epoch, no lease and no member of either. Whether
+    /// somebody is new, who has to be named, and called, before anything begins.
+    fn learn_of_others(&mut self, now: Tick, found: &Stored) -> bool {
+        let Some(mine) = self.known.as_ref().map(|known| known.configuration.clone()) else { return true };
+        let known: Vec<Peer> = self.listed().map(peer).chain([self.me()]).collect();
+        let mut stored = found.clone();
+        let theirs = &mut stored.configuration;
+        let is_strange = |member: &Member| !known.contains(&peer(member));
+        let is_news = theirs.cell != mine.cell || theirs.members.iter().any(is_strange);
+        theirs.epoch = theirs.epoch.max(mine.epoch);
+        theirs.reign = theirs.reign.max(mine.reign);
+        theirs.ttl_horizon = theirs.ttl_horizon.max(mine.ttl_horizon);
+        theirs.clean &= mine.clean;
+        self.others.extend(mine.members);
+        self.others.retain(|other| !theirs.members.iter().any(|member| peer(member) == peer(other)));
+        self.others.sort_by(|one, next| (&one.node, one.incarnation).cmp(&(&next.node, next.incarnation)));
+        self.others.dedup_by(|one, next| peer(one) == peer(next));
         self.know(now, stored);
+        is_news
     }
 
     fn refuse_force(&self, named: &[NodeId]) -> Option<String> {
@@ -93,18 +83,12 @@ impl Node {
                 "this node has everything and takes over by itself: nothing has to be forced".to_string(),
             );
         }
-        let Some(known) = &self.known else {
+        if self.known.is_none() {
             return Some("the register could not be read; nothing is known of the cell".to_string());
-        };
-        let missing: Vec<&NodeId> = known
-            .configuration
-            .members
-            .iter()
-            .filter(|member| !self.is_gone(member))
-            .map(|member| &member.node)
-            .collect();
+        }
+        let waited_for = self.waits_for();
         let unnamed: Vec<&str> =
-            missing.into_iter().filter(|node| !named.contains(node)).map(NodeId::as_str).collect();
+            waited_for.iter().filter(|node| !named.contains(node)).map(NodeId::as_str).collect();
         (!unnamed.is_empty()).then(|| {
             alloc::format!(
                 "these members may be alive: {}; name each one that you have made sure is off",

@@ -254,6 +254,8 @@ impl Node {
                 *stream = Stream::Down { dial_at: now.after(TRY_AGAIN) };
                 self.primary_silent(now);
             }
+            // It lives, and makes room again.
+            Dialed::Busy(_) => *stream = Stream::Down { dial_at: now.after(TRY_AGAIN) },
             // Whoever has another secret is not the life that was followed: as good as silence.
             Dialed::Unproven(why) => {
                 *stream = Stream::Down { dial_at: now.after(LOOK_AGAIN) };
@@ -279,7 +281,7 @@ impl Node {
             match outcome {
                 Dialed::Alive => return self.halt_as_second(&former),
                 // It may stand still, or have another secret.
-                Dialed::Silent(_) | Dialed::Unproven(_) | Dialed::Up => {}
+                Dialed::Silent(_) | Dialed::Busy(_) | Dialed::Unproven(_) | Dialed::Up => {}
                 Dialed::Refused | Dialed::Other(_) | Dialed::Rejected(_) => {
                     if self.former_over.replace(former.incarnation) != Some(former.incarnation) {
                         self.probe_at = Tick::ZERO;
@@ -300,7 +302,7 @@ impl Node {
                 }
             }
             Dialed::Rejected(why) | Dialed::Unproven(why) => self.alarm("peer", Some(why)),
-            Dialed::Up | Dialed::Alive | Dialed::Refused | Dialed::Silent(_) => {}
+            Dialed::Up | Dialed::Alive | Dialed::Refused | Dialed::Silent(_) | Dialed::Busy(_) => {}
         }
     }
 

@@ -371,7 +371,7 @@ fn a_node_that_halted_forces_nobody_away_whom_it_did_not_know() {
     let other = Configuration { primary: NodeId::new("c").unwrap(), members: vec![member("c", 9)], ..other };
     stage.written(&other);
     assert_eq!(stage.node.standing(), Standing::Halted);
-    assert!(stage.force(&["a"]).unwrap_err().contains("newer"), "it looks first");
+    assert!(stage.force(&["a"]).unwrap_err().contains("not what this node knew"), "it looks first");
     assert_eq!(stage.stands(), other);
     assert!(stage.force(&["a"]).unwrap_err().contains("may be alive: c"));
     stage.force(&["c"]).unwrap();
@@ -433,7 +433,7 @@ fn another_history_of_the_same_epoch_is_no_news() {
     };
     stage.written(&fork);
     assert_eq!(stage.node.standing(), Standing::Halted);
-    assert!(stage.force(&["a"]).unwrap_err().contains("newer"));
+    assert!(stage.force(&["a"]).unwrap_err().contains("not what this node knew"));
     assert!(stage.force(&["a"]).unwrap_err().contains("may be alive: c"));
     let outputs = stage.step(Input::Wish(8, Wish::ForceNew(vec![NodeId::new("c").unwrap()])));
     assert_eq!((stage.node.standing(), stage.stands().epoch.get()), (Standing::Primary, 12));
@@ -448,4 +448,57 @@ fn another_history_of_the_same_epoch_is_no_news() {
     let fork = Stored { configuration: fork, revision: known.revision };
     stage.node.step(stage.now, Input::Watched(Watched::Value(Some(fork))));
     assert!(stage.node.outputs().contains(&Output::Ask(Ask::Read)));
+}
+
+/// A restored etcd, in which others went on from an older epoch: they count as much as those of the later one.
+#[test]
+fn whoever_is_listed_in_either_history_has_to_be_named() {
+    let restored = |epoch, members: Vec<Member>| {
+        let mut stage = Stage::looking();
+        stage.register.remove();
+        let epoch = Epoch::new(epoch).unwrap();
+        let primary = members[0].node.clone();
+        let ttl_horizon = Duration::from_mins(1);
+        let other = Configuration { epoch, reign: epoch, primary, members, ttl_horizon, ..configuration() };
+        stage.register.compare_and_swap(None, &other);
+        stage
+    };
+    let mut stage = restored(5, vec![member("c", 9)]);
+    let why = stage.force(&["a"]).unwrap_err();
+    assert!(why.contains("not what this node knew"), "{why}");
+    assert_eq!(stage.node.standing(), Standing::Halted, "its own look showed it");
+    assert!(stage.force(&["a"]).unwrap_err().contains("may be alive: c"));
+    assert!(stage.force(&["c"]).unwrap_err().contains("may be alive: a"), "who was listed before still is");
+    let names: Vec<&str> = stage.node.listed().map(|member| member.node.as_str()).collect();
+    assert_eq!(names, ["c", "a", "b"], "each of them is called");
+    let outputs = stage.step(Input::Wish(8, Wish::ForceNew(stage.node.waits_for())));
+    assert_eq!((stage.node.standing(), stage.stands().epoch.get()), (Standing::Primary, 11));
+    let waits =
+        |output: &Output| matches!(output, Output::Quarantine(wait) if *wait >= Duration::from_mins(1));
+    assert!(outputs.iter().any(waits), "of the longest lease of either: {outputs:?}");
+    assert_eq!(stage.node.listed().count(), 1);
+    // Another life of the same name has yet to be called.
+    let mut stage = restored(5, vec![member("a", 9)]);
+    assert!(stage.force(&["a"]).unwrap_err().contains("not what this node knew"));
+    stage.force(&["a"]).unwrap();
+    // News that it can go on from is gone by first.
+    let mut stage = restored(12, vec![member("a", 1)]);
+    assert!(stage.force(&["a"]).unwrap_err().contains("not what this node knew"));
+    assert_eq!(stage.node.standing(), Standing::Seeking);
+    stage.force(&["a"]).unwrap();
+    assert_eq!(stage.stands().epoch.get(), 13);
+}
+
+/// What the register says later is not why it halted.
+#[test]
+fn a_node_that_halted_says_why_until_it_is_forced_on() {
+    let mut stage = Stage::looking();
+    stage.register.remove();
+    stage.now = stage.now.after(LOOK_AGAIN);
+    let outputs = stage.step(Input::Tick);
+    let halts =
+        |output: &Output| matches!(output, Output::Alarm("register", Some(why)) if why.contains("gone"));
+    assert!(outputs.iter().any(halts), "{outputs:?}");
+    let blind = Input::Watched(Watched::Blind("the watch ended".to_string()));
+    assert_eq!(stage.step(blind), []);
 }

@@ -57,6 +57,8 @@ pub enum Dialed {
     Silent(String),
     /// It answered, and will have nothing to do with us: another cell, or a number of shards that does not fit.
     Rejected(String),
+    /// Somebody answered that too many call at present.
+    Busy(String),
     /// Somebody answered who cannot be told from the one that was wanted: the secrets or the versions differ.
     Unproven(String),
 }

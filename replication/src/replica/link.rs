@@ -2,12 +2,16 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use fairlock_protocol::Tick;
 
 use super::Peer;
 use crate::log::Lsn;
 use crate::message::Round;
+
+/// How many times longer a follower that acknowledges something may take for all of it: a whole window on a slow line.
+const LAG: u32 = 4;
 
 /// A stream's name, given by whoever owns the socket; never used twice by one replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,8 +81,10 @@ pub(super) struct Progress {
     pub(super) acked_in: u32,
     /// Newest round sent.
     pub(super) sent_round: Round,
-    /// Since when something is unacknowledged.
+    /// Since when something is unacknowledged and nothing is acknowledged.
     pub(super) waiting_since: Option<Tick>,
+    /// A round that is unacknowledged, and since when: one that acknowledges ever less than it is sent is late as well.
+    pub(super) awaited: Option<(Round, Tick)>,
     /// It is no member yet.
     pub(super) joiner: Option<Joiner>,
 }
@@ -92,8 +98,15 @@ impl Progress {
             acked_in: 0,
             sent_round: Round(0),
             waiting_since: None,
+            awaited: None,
             joiner,
         }
+    }
+
+    /// Whether it has acknowledged nothing for this long, or lags behind by far more.
+    pub(super) fn is_late(&self, now: Tick, limit: Duration) -> bool {
+        self.waiting_since.is_some_and(|since| now.since(since) > limit)
+            || self.awaited.is_some_and(|(_, since)| now.since(since) > limit * LAG)
     }
 
     /// Whether commits wait for it although it is not listed (R7).

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use core::mem;
+use core::time::Duration;
 
 use fairlock_protocol::Tick;
 
@@ -12,6 +13,8 @@ use crate::message::{APPEND_BYTES, Entries, Message, Round, Unwelcome};
 
 /// Pieces of a snapshot under way to one joiner.
 pub(super) const PIECES_UNDER_WAY: u32 = 8;
+/// How long a joiner may be silent while it is sent the snapshot: it may be putting together a large one.
+const JOINER_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Replica {
     /// Enters an operation that was just applied here. The primary alone numbers operations (R1).
@@ -86,6 +89,7 @@ impl Replica {
         }
         progress.sent_round = round;
         progress.waiting_since = progress.waiting_since.or(Some(now));
+        progress.awaited = progress.awaited.or(Some((round, now)));
     }
 
     /// Looks how far everybody who counts has come (R2), and what follows from it.
@@ -185,7 +189,13 @@ impl Replica {
                 self.refuse(key, Unwelcome::NotYet);
             }
             None if self.pinned.is_some() => self.refuse(key, Unwelcome::NotYet),
-            None => self.outputs.push(Output::SnapshotWanted(key)),
+            None => {
+                // An earlier life of it may have been sent a snapshot, and has not been missed yet.
+                self.end_links(|link| {
+                    link.peer.node == peer.node && link.peer != peer && link.progress().is_some()
+                });
+                self.outputs.push(Output::SnapshotWanted(key));
+            }
         }
     }
 
@@ -264,6 +274,9 @@ impl Replica {
         }
         let all = progress.acked_round == progress.sent_round && progress.acked == progress.sent;
         progress.waiting_since = if all { None } else { Some(now) };
+        if progress.awaited.is_some_and(|(round, _)| round <= progress.acked_round) {
+            progress.awaited = (!all).then_some((progress.sent_round, now));
+        }
         if let Some(joiner) = &mut progress.joiner {
             if pieces > joiner.sent {
                 return Err(Nonsense);
@@ -424,17 +437,18 @@ impl Replica {
             return;
         }
         let evict = self.profile.evict;
-        let late = |since: Option<Tick>| since.is_some_and(|since| now.since(since) > evict);
-        let mut slow = Vec::new();
-        for link in &self.links {
-            if let Some(progress) = link.progress().filter(|progress| late(progress.waiting_since)) {
-                slow.push((link.key, link.peer.clone(), progress.counts()));
-            }
-        }
-        for (key, peer, counts) in slow {
+        // Nobody waits for a joiner that does not count, until nothing more can be kept for it.
+        let patience = if self.is_full() { evict } else { JOINER_PATIENCE.max(evict) };
+        let is_late = |progress: &Progress| {
+            let waits = progress.joiner.is_none() || progress.counts();
+            progress.is_late(now, if waits { evict } else { patience })
+        };
+        let late = self.links.iter().filter(|link| link.progress().is_some_and(is_late));
+        let late: Vec<(LinkKey, Peer)> = late.map(|link| (link.key, link.peer.clone())).collect();
+        for (key, peer) in late {
             if self.others.contains(&peer) || self.pinned.as_ref() == Some(&peer) {
                 self.report(Report::Late(peer));
-            } else if counts {
+            } else {
                 self.hang_up(now, key);
             }
         }

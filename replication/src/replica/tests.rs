@@ -3,6 +3,7 @@
 use super::*;
 use crate::{Incarnation, NodeId};
 use alloc::string::ToString;
+use core::time::Duration;
 use std::vec;
 use std::vec::Vec;
 
@@ -173,4 +174,84 @@ fn a_hand_over_turns_the_stream_round() {
     let round = pair.b.end_pass(pair.now, true).expect("the former primary is a member");
     pair.talk();
     assert!(pair.b.released() >= round && pair.a.received_lsn() == Lsn(2), "it follows");
+}
+
+impl Pair {
+    /// Time goes on for the primary alone. What it says, in the order of moments.
+    fn wait(&mut self, time: Duration) -> Vec<Output> {
+        let (mut outputs, until) = (vec![], self.now.after(time));
+        while self.now < until {
+            self.now = self.now.after(Profile::LAN.heartbeat);
+            self.a.step(self.now, Input::Tick);
+            self.a.end_pass(self.now, false);
+            outputs.append(self.a.outputs());
+        }
+        outputs
+    }
+
+    /// A joiner that is sent the snapshot, and says nothing.
+    fn sending() -> Pair {
+        let mut pair = Pair::new();
+        pair.link();
+        carry(pair.now, &mut pair.b, &mut pair.a);
+        assert!(mem::take(pair.a.outputs()).contains(&Output::SnapshotWanted(STREAM)));
+        pair.a.begin_snapshot(pair.now, STREAM);
+        pair.a.offer_piece(STREAM, b"snap".to_vec(), false);
+        pair
+    }
+}
+
+const LET_GO: Output = Output::HangUp(STREAM);
+
+/// L7: nobody waits for it, so its log is kept for it; no longer than there is room.
+#[test]
+fn a_joiner_that_falls_silent_is_let_go_before_it_fills_the_window() {
+    let mut pair = Pair::sending();
+    assert!(!pair.wait(Duration::from_secs(1)).contains(&LET_GO), "it may be at work");
+    while !pair.a.is_full() {
+        pair.a.append(&[7; 60_000]);
+    }
+    assert!(pair.wait(Profile::LAN.evict * 2).contains(&LET_GO));
+    assert!(!pair.a.is_full());
+    let mut pair = Pair::sending();
+    assert!(pair.wait(Duration::from_secs(3)).contains(&LET_GO), "not for ever");
+}
+
+#[test]
+fn the_next_life_of_a_joiner_does_not_wait_for_the_end_of_the_one_before() {
+    let mut pair = Pair::sending();
+    let (next, mut other) = (LinkKey(2), Replica::new(Profile::LAN));
+    pair.a.step(pair.now, Input::Linked { link: next, peer: peer("b", 3), dialed: false });
+    other.step(pair.now, Input::Linked { link: STREAM, peer: peer("a", 1), dialed: true });
+    let mut greeting = vec![];
+    other.take_out(|_, out| greeting.append(out));
+    let (message, _) = Message::split(&greeting).unwrap().unwrap();
+    pair.a.step(pair.now, Input::Received(next, message));
+    let outputs = mem::take(pair.a.outputs());
+    assert!(outputs.ends_with(&[LET_GO, Output::SnapshotWanted(next)]), "{outputs:?}");
+}
+
+/// L7: a member that acknowledges ever less of what it is sent is late, although it says something all the time.
+#[test]
+fn a_follower_that_lags_ever_more_is_late() {
+    let mut pair = Pair::new();
+    pair.link();
+    pair.talk();
+    pair.a.step(pair.now, Input::Order(Order::Pin(peer("b", 2))));
+    pair.a.step(pair.now, Input::Order(Order::Configure(setup(6, 5, &[peer("b", 2)]))));
+    pair.talk();
+    let mut late_in = |lag: u64| {
+        (0..100).any(|_| {
+            pair.a.append(b"something");
+            let late =
+                pair.wait(Profile::LAN.heartbeat).contains(&Output::Report(Report::Late(peer("b", 2))));
+            let (round, received) =
+                (Round(pair.a.round().0.saturating_sub(lag)), pair.a.commit_lsn().plus(1));
+            let ack = Message::Ack { epoch: 6, round, received, pieces: 2 };
+            pair.a.step(pair.now, Input::Received(STREAM, ack));
+            late
+        })
+    };
+    assert!(!late_in(4), "always a little behind");
+    assert!(late_in(60));
 }

@@ -48,7 +48,7 @@ impl Turn<'_> {
         if snapshot {
             let node = self.node_mut(me);
             (node.has_state, node.log, node.pieces) = (false, Log::blank(at), 0);
-            (node.commit, node.applied) = (at, at);
+            (node.commit, node.applied, node.astray) = (at, at, 0);
             (node.common, node.reign) = ([NOTHING_COMMON; super::state::EPOCHS], conf.reign);
         } else {
             self.go_on_from(me, conf.reign, at)?;

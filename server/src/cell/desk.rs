@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use fairlock_protocol::{Refusal, Tick};
 use fairlock_replication::node::{self, Dialed, Input, Node, NodeSettings, Standing, Wish, peer};
-use fairlock_replication::replica::Report;
-use fairlock_replication::{Answer, Incarnation, Member, NodeId, Watched};
+use fairlock_replication::replica::{Peer, Report};
+use fairlock_replication::{Answer, Member, NodeId, Watched};
 
 use super::clerk::{Clerk, Errand};
 use super::picture::CellAnswer;
@@ -75,7 +75,6 @@ const MET_MAX: usize = 64;
 /// What a call showed.
 #[derive(Clone, Copy, Debug)]
 struct Sign {
-    life: Incarnation,
     at: Tick,
     /// That life answered, or somebody who may be it.
     answers: bool,
@@ -97,8 +96,8 @@ pub(crate) struct Desk {
     register_fault: String,
     /// Who called, and how to reach them.
     met: BTreeMap<NodeId, Member>,
-    /// What the newest call at the life that is listed showed.
-    called: BTreeMap<NodeId, Sign>,
+    /// What the newest call of somebody who is listed showed.
+    called: BTreeMap<Peer, Sign>,
     /// What operators wait for.
     wishes: Wishes,
     /// How often this node became primary.
@@ -222,11 +221,10 @@ impl Desk {
                 format!("{primary} serves this cell, and this node follows it: nothing has to be forced");
             return Some((Refusal::Denied, why));
         }
-        let members = &self.node().known()?.configuration.members;
         let own_life = self.introduction.me.incarnation;
-        let named = members.iter().filter(|one| off.contains(&one.node) && one.incarnation != own_life);
+        let named = self.node().listed().filter(|one| off.contains(&one.node) && one.incarnation != own_life);
         let signs = named.map(|member| {
-            let sign = self.called.get(&member.node).filter(|sign| sign.life == member.incarnation);
+            let sign = self.called.get(&peer(member));
             (member, sign.filter(|sign| now.since(sign.at) < SIGN_TIME))
         });
         let signs: Vec<_> = signs.collect();
@@ -262,19 +260,29 @@ impl Desk {
     /// Something happened.
     pub(crate) fn hear(&mut self, now: Tick, event: CellEvent, tray: &mut Tray<'_>) -> Outcome {
         match event {
-            CellEvent::Register(answer) => self.step(now, Input::Register(answer), tray),
-            CellEvent::Watched(watched) => self.step(now, Input::Watched(watched), tray),
+            CellEvent::Register(answer) => {
+                self.register_fault = match &answer {
+                    Answer::Failed(why) | Answer::Unknown(why) => why.clone(),
+                    Answer::Value(_) | Answer::Written(_) | Answer::Conflict(_) => String::new(),
+                };
+                self.step(now, Input::Register(answer), tray)
+            }
+            CellEvent::Watched(watched) => {
+                self.register_fault = match &watched {
+                    Watched::Blind(why) => why.clone(),
+                    Watched::Value(_) => String::new(),
+                };
+                self.step(now, Input::Watched(watched), tray)
+            }
             CellEvent::Report(shard, report) => self.step(now, Input::Shard(shard, report), tray),
             CellEvent::Called(caller) => self.called(now, *caller, tray),
             CellEvent::Dialed { member, probe, outcome, streams } => {
-                let answers = matches!(outcome, Dialed::Alive | Dialed::Up | Dialed::Unproven(_));
-                let sign = Sign { life: member.incarnation, at: now, answers };
+                let answers =
+                    matches!(outcome, Dialed::Alive | Dialed::Up | Dialed::Unproven(_) | Dialed::Busy(_));
+                self.called.retain(|_, sign| now.since(sign.at) < SIGN_TIME);
                 // Whoever has answered has, for a while, whatever came of another call.
-                let answered = self.called.get(&member.node).is_some_and(|before| {
-                    before.life == sign.life && before.answers && now.since(before.at) < SIGN_TIME
-                });
-                if answers || !answered {
-                    self.called.insert(member.node.clone(), sign);
+                if answers || !self.called.get(&peer(&member)).is_some_and(|before| before.answers) {
+                    self.called.insert(peer(&member), Sign { at: now, answers });
                 }
                 for (socket, lane) in streams.into_iter().zip(tray.lanes.iter_mut()) {
                     lane.send(ToShard::Peer(Box::new(PeerStream {
@@ -308,7 +316,6 @@ impl Desk {
         for errand in self.clerk.step(now, input, tray.alarms) {
             self.carry_out(errand, tray, &mut outcome);
         }
-        self.register_fault = tray.alarms.text("register").unwrap_or_default();
         outcome.answers.extend(self.wishes.settle(now, self.clerk.node(), &self.register_fault));
         outcome
     }
@@ -408,6 +415,9 @@ impl Desk {
         let Some(known) = self.node().known() else {
             return format!("reading the register at {}", self.place);
         };
+        if self.node().standing() == Standing::Halted {
+            return "this node goes on no more: its alarms tell why, and what to do".to_string();
+        }
         let names = |nodes: &[NodeId]| nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ");
         if let Some(primary) = self.node().hears() {
             return format!("{primary} is the primary and brings this node up to date");

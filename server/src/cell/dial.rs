@@ -78,9 +78,10 @@ fn weight(outcome: &Dialed) -> u8 {
         Dialed::Up | Dialed::Alive => 0,
         Dialed::Refused => 1,
         Dialed::Silent(_) => 2,
-        Dialed::Unproven(_) => 3,
-        Dialed::Rejected(_) => 4,
-        Dialed::Other(_) => 5,
+        Dialed::Busy(_) => 3,
+        Dialed::Unproven(_) => 4,
+        Dialed::Rejected(_) => 5,
+        Dialed::Other(_) => 6,
     }
 }
 
@@ -135,7 +136,7 @@ impl Dialling<'_> {
             };
             match outcome {
                 Dialed::Refused => {}
-                Dialed::Silent(_) => worst = outcome,
+                Dialed::Silent(_) | Dialed::Busy(_) => worst = outcome,
                 known => return Err(known),
             }
         }
@@ -208,6 +209,7 @@ fn outcome(address: &SocketAddr, trouble: &Trouble) -> Dialed {
     let text = format!("{address}: {trouble}");
     match trouble {
         Trouble::Reset => Dialed::Refused,
+        Trouble::Busy => Dialed::Busy(text),
         Trouble::Version { .. } | Trouble::OneSecret { .. } | Trouble::WrongProof => Dialed::Unproven(text),
         Trouble::Unsuited(
             Unsuited::OtherCell { .. }
@@ -220,7 +222,6 @@ fn outcome(address: &SocketAddr, trouble: &Trouble) -> Dialed {
         | Trouble::Late { .. }
         | Trouble::Ended
         | Trouble::NotAPeer
-        | Trouble::Busy
         | Trouble::Echo
         | Trouble::TooLong { .. }
         | Trouble::Malformed(_)

@@ -81,7 +81,7 @@ impl Wishes {
             let took = now.since(pending.begun);
             if pending.is_fulfilled(node) {
                 settled.push((pending.ticket, fulfilled(took, node)));
-            } else if took >= WISH_TIME {
+            } else if took >= WISH_TIME || pending.is_over(node) {
                 settled.push((pending.ticket, pending.out_of_time(node, fault)));
             } else {
                 return true;
@@ -107,8 +107,15 @@ impl Pending {
             }
     }
 
+    /// What was begun by force has not come into the register.
+    fn is_over(&self, node: &Node) -> bool {
+        self.accepted && matches!(self.wish, Wish::ForceNew(_)) && node.standing() == Standing::Halted
+    }
+
     fn out_of_time(&self, node: &Node, fault: &str) -> CellAnswer {
-        let why = if !fault.is_empty() {
+        let why = if self.is_over(node) {
+            "the register did not take it, and nothing was begun; try again".to_string()
+        } else if !fault.is_empty() {
             format!("the register does not answer ({fault}); it is done when it does")
         } else if matches!(self.wish, Wish::Switchover(_)) && node.standing() == Standing::Primary {
             "the other node has not taken over; this one goes on for the time being".to_string()

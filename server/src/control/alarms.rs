@@ -41,11 +41,6 @@ impl Alarms {
         }
     }
 
-    /// What is wrong with one subject.
-    pub(crate) fn text(&self, subject: &'static str) -> Option<String> {
-        self.board().get(subject).map(|alarm| alarm.text.clone())
-    }
-
     /// Every alarm, as `status` prints it.
     pub(crate) fn texts(&self) -> Vec<String> {
         self.board().iter().map(|(subject, alarm)| format!("{subject}: {}", alarm.text)).collect()
@@ -68,7 +63,6 @@ mod tests {
         here.raise("disk", "full".to_string());
         here.raise("disk", "still full".to_string());
         assert_eq!(clone.texts(), ["disk: still full"]);
-        assert_eq!((clone.text("disk").as_deref(), clone.text("fan")), (Some("still full"), None));
         assert!(there.texts().is_empty());
         clone.clear("disk");
         clone.clear("disk");

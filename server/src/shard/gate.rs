@@ -3,6 +3,9 @@
 use super::Shard;
 use super::replicated::Batch;
 use crate::connection::ConnectionKey;
+use fairlock_replication::replica::Part;
+use fairlock_shm::segment::Segment;
+use std::sync::Arc;
 
 impl Shard {
     /// Where bytes for a connection wait for their round; `None` when they need not wait.
@@ -13,6 +16,15 @@ impl Shard {
             replicated.written.push(key);
         }
         Some(&mut connection.held)
+    }
+
+    /// A session has ended, which its client finds in its memory before anybody can see what follows: a primary that was
+    /// replaced ends nothing.
+    pub(super) fn show_end(&mut self, segment: Arc<Segment>) {
+        match self.replicated.as_mut().filter(|_| self.holds_back) {
+            Some(replicated) => replicated.ended.push(segment),
+            None => segment.status().end(),
+        }
     }
 
     /// Lets go what everybody has acknowledged.
@@ -27,6 +39,7 @@ impl Shard {
         }
         while replicated.batches.front().is_some_and(|batch| batch.round <= released) {
             let Some(batch) = replicated.batches.pop_front() else { return };
+            batch.ended.iter().for_each(|segment| segment.status().end());
             for (key, bytes) in batch.writes {
                 let Some(connection) = self.connections.at_mut(key) else { continue };
                 connection.let_go(bytes);
@@ -43,6 +56,7 @@ impl Shard {
     /// leaves before what it writes from here on. What earlier passes wrote has left already.
     pub(super) fn let_go_written(&mut self) {
         let Some(replicated) = &mut self.replicated else { return };
+        replicated.ended.drain(..).for_each(|segment| segment.status().end());
         for key in replicated.written.drain(..) {
             let Some(connection) = self.connections.at_mut(key) else { continue };
             let bytes = connection.hold();
@@ -67,21 +81,27 @@ impl Shard {
         if !self.holds_back {
             assert!(replicated.written.is_empty(), "R3: what was written is in a batch, or was let go");
             replicated.replica.end_pass(self.now, false);
+            if replicated.replica.part() == Part::Primary && replicated.replica.stands_alone() {
+                replicated.confirmed = self.now;
+            }
             return self.set_free();
         }
         let closes = std::mem::take(&mut self.output.close);
         let to_shards = std::mem::take(&mut self.output.to_shards);
-        let wants = !replicated.written.is_empty() || !closes.is_empty() || !to_shards.is_empty();
+        let ended = std::mem::take(&mut replicated.ended);
+        let is_said = !replicated.written.is_empty() || !closes.is_empty() || !to_shards.is_empty();
+        let wants = is_said || !ended.is_empty();
         let round = replicated.replica.end_pass(self.now, wants);
         if wants {
             let connections = &mut self.connections;
             let held = |key| Some((key, connections.at_mut(key)?.hold()));
             let writes = replicated.written.drain(..).filter_map(held).collect();
             let round = round.unwrap_or_default();
-            replicated.batches.push_back(Batch { round, writes, closes, to_shards });
+            replicated.batches.push_back(Batch { round, ended, writes, closes, to_shards });
         }
+        // One that was begun earlier says nothing of now, also when it has come back since.
         let newest = replicated.replica.round();
-        if replicated.begun.back().is_none_or(|(round, _)| *round < newest) {
+        if std::mem::replace(&mut replicated.begun_newest, newest) < newest {
             replicated.begun.push_back((newest, self.now));
         }
         self.release();

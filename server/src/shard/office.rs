@@ -161,7 +161,9 @@ impl Shard {
         let closes = replicated.batches.drain(..).flat_map(|batch| batch.closes);
         self.output.close.extend(closes.chain(std::mem::take(&mut replicated.free).closes));
         replicated.begun.clear();
+        let confirmed = replicated.confirmed;
         replicated.written.clear();
+        replicated.ended.clear();
         replicated.sought.clear();
         replicated.announced.clear();
         let watched = std::mem::take(&mut self.presences).into_iter().flatten();
@@ -170,9 +172,15 @@ impl Shard {
         self.openings.clear();
         self.parked.clear();
         self.holds_back = false;
+        // The next office begins with what the register covers then, which may be less.
+        self.settings.horizon_ms = 0;
         self.output.to_shards.clear();
         for key in self.connections.keys() {
             let Some(connection) = self.connections.at_mut(key) else { continue };
+            // Another node may end its session now; what this one stamps in its next office says nothing of it.
+            if let Some(words) = &connection.words {
+                words.stop_renewing(confirmed);
+            }
             // Whoever is owed an answer learns that it will not come: from the end of the connection.
             let is_owed = connection.forget_held() && connection.phase != Phase::Ending;
             if is_owed || matches!(connection.phase, Phase::Bound(_) | Phase::Opening) {

@@ -6,12 +6,14 @@
 //! were made until their round has come back from everybody (R3, R9).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use fairlock_locktable::command::Command;
 use fairlock_locktable::{Effects, Settings as TableSettings, Table, operation};
 use fairlock_protocol::{Role, SessionId, ShardId, Tick};
 use fairlock_replication::message::{Message, Round};
 use fairlock_replication::replica::{Input, LinkKey, Order, Output as Wish, Part, Peer, Replica};
+use fairlock_shm::segment::Segment;
 
 use super::Shard;
 use super::joining::Join;
@@ -50,6 +52,8 @@ impl CellFacts {
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) round: Round,
+    /// Where it is to be seen that a session has ended; before all else.
+    pub(super) ended: Vec<Arc<Segment>>,
     pub(super) writes: Vec<(ConnectionKey, usize)>,
     pub(super) closes: Vec<(ConnectionKey, bool)>,
     pub(super) to_shards: Vec<(ShardId, ToShard)>,
@@ -83,6 +87,7 @@ pub(super) struct Replicated {
     operation: Vec<u8>,
     streams: Vec<Stream>,
     pub(super) written: Vec<ConnectionKey>,
+    pub(super) ended: Vec<Arc<Segment>>,
     pub(super) batches: VecDeque<Batch>,
     /// What everybody has acknowledged: it leaves at the end of the pass, not to be taken for something that was made there.
     pub(super) free: Free,
@@ -98,6 +103,7 @@ pub(super) struct Replicated {
     pub(super) announced: Vec<Box<Announcement>>,
     /// When rounds were begun that have not come back, and when the newest was that has.
     pub(super) begun: VecDeque<(Round, Tick)>,
+    pub(super) begun_newest: Round,
     pub(super) confirmed: Tick,
     /// Streams to end.
     hang_ups: Vec<LinkKey>,
@@ -114,6 +120,7 @@ impl Replicated {
             operation: Vec::new(),
             streams: Vec::new(),
             written: Vec::new(),
+            ended: Vec::new(),
             batches: VecDeque::new(),
             free: Free::default(),
             join: Join::default(),
@@ -122,6 +129,7 @@ impl Replicated {
             sought: Vec::new(),
             announced: Vec::new(),
             begun: VecDeque::new(),
+            begun_newest: Round::default(),
             confirmed: Tick::ZERO,
             hang_ups: Vec::new(),
         }

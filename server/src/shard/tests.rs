@@ -4,6 +4,7 @@
 mod bundles;
 mod connections;
 mod hostile;
+mod office;
 mod sessions;
 mod words;
 pub(crate) mod world;

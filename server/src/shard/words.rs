@@ -10,7 +10,7 @@ mod caching;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use fairlock_protocol::GrantId;
+use fairlock_protocol::{GrantId, Tick};
 use fairlock_shm::segment::{Segment, WORDS};
 use fairlock_shm::word::{Generation, Seen, Word};
 
@@ -70,6 +70,11 @@ impl Words {
     pub(crate) fn new(segment: Arc<Segment>, most: usize) -> Words {
         let (places, free, retired) = (Vec::new(), Vec::new(), VecDeque::new());
         Words { segment, most: most.min(WORDS), places, free, retired, by_grant: HashMap::new(), hand: 0 }
+    }
+
+    /// The client is shown renewals up to this moment, and no later ones.
+    pub(super) fn stop_renewing(&self, at: Tick) {
+        self.segment.status().stop_renewing(at.0);
     }
 
     fn word(&self, index: u32) -> &Word {

@@ -25,6 +25,15 @@ pub(crate) enum Attempt {
     Ask,
 }
 
+/// What is left of words of connections that are gone.
+#[derive(Debug, Default)]
+pub(super) struct Former {
+    /// Somebody is still inside whom only the word knows.
+    pub(super) left_behind: Vec<(Arc<Spec>, Arc<Tenure>)>,
+    /// What was held in one and is held on: the server still does not know whose it is.
+    pub(super) holds: Vec<Arc<Hold>>,
+}
+
 impl<T> Stream<T> {
     /// The present connection goes through this memory.
     pub(crate) fn shares(&mut self, memory: &Arc<Memory>) {
@@ -36,9 +45,12 @@ impl<T> Stream<T> {
     /// Tries to have the lock without a message. Also finds out whether its owner is inside already: of a grant that
     /// stays with the client the server does not know whose it is.
     pub(crate) fn enter(&mut self, spec: &Arc<Spec>) -> Attempt {
-        if !self.is_live() || self.ended {
+        if self.ended {
             return Attempt::Ask;
         }
+        let holds = &self.holds;
+        let is_held = |hold: &Arc<Hold>| holds.get(&hold.grant()).is_some_and(|it| Arc::ptr_eq(it, hold));
+        self.former.holds.retain(is_held);
         if let Some(hold) = self.own(spec) {
             let held = hold.facts().mode;
             if spec.reentrant && held.covers(spec.mode) {
@@ -51,7 +63,7 @@ impl<T> Stream<T> {
         } else if self.is_inside_unseen(spec) {
             return Attempt::Refused(Refusal::AlreadyHeld);
         }
-        if !spec.cacheable {
+        if !spec.cacheable || !self.is_live() {
             return Attempt::Ask;
         }
         let holder = holder_of(spec.owner);
@@ -72,8 +84,9 @@ impl<T> Stream<T> {
                 Entry::Refused => {}
             }
         }
+        // Not forgotten: a primary that is no more may have taken it, and then the next one still knows the grant as ours.
         for index in over {
-            self.tenures.forget(index);
+            self.tenures.shut(index);
         }
         let Some(tenure) = entered else { return Attempt::Ask };
         let hold = Arc::new(Hold::entered(tenure, holder, Arc::clone(spec)));
@@ -83,7 +96,8 @@ impl<T> Stream<T> {
 
     /// Whether one of these is held by its owner, in a tenure, in a mode that goes not with it.
     pub(crate) fn meets_itself(&self, specs: &[Arc<Spec>]) -> bool {
-        !self.tenures.is_empty()
+        let Former { left_behind, holds } = &self.former;
+        !(self.tenures.is_empty() && left_behind.is_empty() && holds.is_empty())
             && specs.iter().any(|spec| {
                 let own = self.own(spec).map(|hold| !hold.facts().mode.compatible(spec.mode));
                 own.unwrap_or_else(|| self.is_inside_unseen(spec))
@@ -93,7 +107,11 @@ impl<T> Stream<T> {
     /// What the owner of this request holds of a tenure of the same lock.
     fn own(&self, spec: &Arc<Spec>) -> Option<Arc<Hold>> {
         let holds = self.tenures.of(spec).iter().filter_map(|kept| self.holds.get(&kept.tenure.grant));
-        holds.filter(|hold| hold.spec.owner == spec.owner).map(Arc::clone).next()
+        let former =
+            self.former.holds.iter().filter(|hold| {
+                hold.spec.resource() == spec.resource() && self.holds.contains_key(&hold.grant())
+            });
+        holds.chain(former).find(|hold| hold.spec.owner == spec.owner).map(Arc::clone)
     }
 
     /// Whether the thread that asks is inside a tenure of the same lock through a prepared lock, which only the word
@@ -105,7 +123,11 @@ impl<T> Stream<T> {
                 && !self.holds.contains_key(&tenure.grant)
                 && !tenure.facts.mode.compatible(spec.mode)
         };
-        is_thread(spec.owner) && self.tenures.of(spec).iter().any(|kept| inside(&kept.tenure))
+        let mut left_behind =
+            self.former.left_behind.iter().filter(|(of, _)| of.resource() == spec.resource());
+        is_thread(spec.owner)
+            && (self.tenures.of(spec).iter().any(|kept| inside(&kept.tenure))
+                || left_behind.any(|(_, tenure)| inside(tenure)))
     }
 
     /// The server left a grant with us, in a word. One that was released meanwhile it takes back by itself.
@@ -208,7 +230,7 @@ impl<T> Stream<T> {
     /// No word is entered any more, and whoever is inside one finds out. Whether anybody was whom only the word knows.
     pub(super) fn renounce_all(&mut self) -> bool {
         let mut unseen = false;
-        for tenure in self.tenures.all() {
+        for (_, tenure) in self.tenures.all() {
             tenure.memory().revise();
             let was_inside = tenure.look() == Seen::Held;
             tenure.renounce();
@@ -229,13 +251,13 @@ impl<T> Stream<T> {
         for tenure in left {
             self.confirm(tenure.grant);
         }
-        let all = std::mem::take(&mut self.left_behind);
-        let (inside, left): (Vec<_>, Vec<_>) = all.into_iter().partition(|it| it.look() == Seen::Held);
-        self.left_behind = inside;
-        for tenure in left {
+        let all = std::mem::take(&mut self.former.left_behind);
+        let (inside, left): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, it)| it.look() == Seen::Held);
+        self.former.left_behind = inside;
+        for (_, tenure) in left {
             self.submit(Tick::ZERO, Ask::Release(tenure.grant, Tick(u64::MAX)), None, false);
         }
-        let waits = !self.broken_inside.is_empty() || !self.left_behind.is_empty();
+        let waits = !self.broken_inside.is_empty() || !self.former.left_behind.is_empty();
         self.broken_due = waits.then(|| now.after(BROKEN_LOOK));
     }
 
@@ -246,22 +268,23 @@ impl<T> Stream<T> {
         for hold in self.holds.values() {
             let _ = hold.go_on_by_messages();
         }
+        self.former.holds = self.holds.values().filter(|hold| hold.is_ours_alone()).map(Arc::clone).collect();
         // Those that no hold stands for, too, once nobody is inside whom only the word knows; none is entered again. Nothing
         // is to be renewed by the answers.
-        for tenure in self.tenures.all() {
+        for (spec, tenure) in self.tenures.all() {
             let seen = tenure.shut();
             if self.holds.contains_key(&tenure.grant) {
                 continue;
             }
             if seen == Seen::Held {
-                self.left_behind.push(tenure);
+                self.former.left_behind.push((spec, tenure));
             } else {
                 self.submit(Tick::ZERO, Ask::Release(tenure.grant, Tick(u64::MAX)), None, false);
             }
         }
         self.tenures.clear();
         self.broken_inside.clear();
-        self.broken_due = (!self.left_behind.is_empty()).then_some(Tick::ZERO);
+        self.broken_due = (!self.former.left_behind.is_empty()).then_some(Tick::ZERO);
         self.events.extend(self.broken_due.map(|_| Event::Rearm));
     }
 

@@ -18,7 +18,7 @@ impl<T> Stream<T> {
     /// What can be proven, oldest first, and the number before those under which it may be said. `None`: somebody is inside a
     /// word whom only the word knows, and who would be taken for one who goes on.
     pub(crate) fn claims(&mut self) -> Option<(u64, Vec<Arc<Hold>>)> {
-        if !(self.left_behind.is_empty() && self.broken_inside.is_empty()) {
+        if !(self.former.left_behind.is_empty() && self.broken_inside.is_empty()) {
             return None;
         }
         let mut claims: Vec<_> =

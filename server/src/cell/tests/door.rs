@@ -13,7 +13,7 @@ fn who_comes_when_all_places_are_taken_is_told_so_and_nobody_else_suffers() {
     let wanted = listed("b", 2, door.address());
     let mute: Vec<_> = (0..64).map(|_| TcpStream::connect(door.address()).unwrap()).collect();
     let (outcome, _) = dial(&node("a", 1), &wanted, true, PLENTY);
-    assert!(matches!(&outcome, Dialed::Silent(text) if text.contains("busy")), "{outcome:?}");
+    assert!(matches!(&outcome, Dialed::Busy(text) if text.contains("busy")), "{outcome:?}");
     assert_eq!((door.turned_away(), door.failed()), (1, 0));
     drop(mute);
     // Their places are free when their threads have noticed.

@@ -3,6 +3,7 @@
 //! Whether to cache follows what was seen of a lock: after a run of acquires by one session it is, and for a while after
 //! it had to be taken back it is not (the rule of biased reader locks).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fairlock_locktable::command::{Command, Ended, SessionKey};
@@ -167,8 +168,9 @@ impl Shard {
     /// A session is over: that stands in its memory before anybody can see what follows, and no word of it is entered.
     pub(in crate::shard) fn end_words(&mut self, session: SessionKey) {
         if let Some((_, words)) = self.words_of(session) {
-            words.segment.status().end();
+            let segment = Arc::clone(&words.segment);
             words.void_all();
+            self.show_end(segment);
         }
     }
 
@@ -176,7 +178,7 @@ impl Shard {
     pub(in crate::shard) fn stop_renewing(&mut self, session: SessionKey) {
         let now = self.now;
         if let Some((_, words)) = self.words_of(session) {
-            words.segment.status().stop_renewing(now.0);
+            words.stop_renewing(now);
         }
     }
 
@@ -201,6 +203,9 @@ impl Shard {
 
     /// Looks again at words that are wanted and had somebody inside.
     pub(crate) fn look_at_wanted(&mut self) -> bool {
+        if !self.serves() {
+            return false;
+        }
         let mut wanted = std::mem::take(&mut self.histories.wanted);
         wanted.retain(|&(key, session, grant)| {
             let Some(words) = self.words(key) else { return false };
@@ -226,7 +231,7 @@ impl Shard {
 
     /// Whether any word is wanted.
     pub(crate) fn wants_words(&self) -> bool {
-        !self.histories.wanted.is_empty()
+        !self.histories.wanted.is_empty() && self.serves()
     }
 
     /// How many are.
@@ -244,7 +249,7 @@ impl Shard {
 
     /// Takes back cached grants that nobody has used for a while, now and then.
     pub(in crate::shard) fn reclaim_idle_words(&mut self) {
-        if self.histories.rows.is_empty() || self.now < self.histories.reclaim_at {
+        if self.histories.rows.is_empty() || self.now < self.histories.reclaim_at || !self.serves() {
             return;
         }
         self.histories.reclaim_at = self.now.after(RECLAIM_EVERY);
@@ -274,7 +279,7 @@ impl Shard {
 
     /// When idle words are to be looked for next; `None` while no client has asked for any.
     pub(in crate::shard) fn reclaim_due(&self) -> Option<Tick> {
-        (!self.histories.rows.is_empty()).then_some(self.histories.reclaim_at)
+        (!self.histories.rows.is_empty() && self.serves()).then_some(self.histories.reclaim_at)
     }
 
     /// While draining no grant stays with anybody.
@@ -299,7 +304,7 @@ impl Shard {
         let now = self.now;
         if let Some((_, words)) = self.words_of(session) {
             // Nothing shows in this memory any more when the session ends; its client counts on stamps no longer.
-            words.segment.status().stop_renewing(now.0);
+            words.stop_renewing(now);
             let free = words.void_all();
             self.histories.returned.extend(free.into_iter().map(|grant| (session, grant)));
             self.apply_returned();
@@ -310,9 +315,10 @@ impl Shard {
     /// before anybody can see what follows.
     pub(in crate::shard) fn end_session(&mut self, session: SessionKey, why: Ended) {
         if let Some((_, words)) = self.words_of(session) {
-            words.segment.status().end();
+            let segment = Arc::clone(&words.segment);
             let free = words.void_all();
             self.histories.returned.extend(free.into_iter().map(|grant| (session, grant)));
+            self.show_end(segment);
             self.apply_returned();
         }
         self.apply(Command::End { session, why });

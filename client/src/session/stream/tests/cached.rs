@@ -114,8 +114,10 @@ fn one_who_leaves_while_somebody_waits_says_look_and_enters_no_more() {
     assert!(cached.enter(fresh_owner()).is_none());
     assert!(cached.word().take(FIRST));
     assert!(cached.enter(fresh_owner()).is_none());
-    assert!(cached.talk.stream.tenures.is_empty(), "what is over is forgotten");
     assert_eq!(cached.talk.said(), [""; 0], "the request that follows says enough");
+    // Another server may still know the grant as ours.
+    cached.talk.resume(1010, 0);
+    assert!(cached.talk.said().iter().any(|said| said.contains("release 1")));
 }
 
 #[test]
@@ -291,6 +293,35 @@ fn what_only_a_word_knew_is_given_back_by_a_message_when_the_session_goes_on_wit
     assert!(hold.check(&cached.talk.lease, at(1005)).is_ok() && cached.talk.said().len() == 2);
     cached.talk.stream.release(at(1005), &hold);
     assert_eq!(cached.talk.said(), ["4: release 1 ack 1"]);
+}
+
+/// The server that goes on knows the grant, and not whose it is.
+#[test]
+fn one_who_is_inside_a_word_that_is_gone_is_known_to_his_client_alone() {
+    let (mut cached, hold) = Cached::kept();
+    let mine = owner_of_this_thread();
+    let look = |cached: &mut Cached| {
+        assert!(cached.refuses((*plain(mine)).clone()) && !cached.refuses((*plain(fresh_owner())).clone()));
+        assert!(cached.talk.stream.meets_itself(&[plain(mine)]));
+        assert!(!cached.talk.stream.meets_itself(&[plain(fresh_owner())]));
+        let again = Arc::new(Spec { reentrant: true, cacheable: false, ..(*plain(mine)).clone() });
+        let Attempt::Entered(same) = cached.talk.stream.enter(&again) else { panic!("refused") };
+        cached.talk.stream.release(at(1003), &same);
+    };
+    cached.talk.stream.disconnected();
+    look(&mut cached);
+    cached.talk.resume(1004, 0);
+    look(&mut cached);
+    assert_eq!(cached.talk.said().len(), 2, "HELLO and RESUME");
+    cached.talk.stream.release(at(1005), &hold);
+    assert_eq!(cached.talk.said(), ["4: release 1 ack 1"]);
+    assert!(!cached.refuses((*plain(mine)).clone()) && !cached.talk.stream.meets_itself(&[plain(mine)]));
+    // Also when only the word knew.
+    let (mut cached, hold) = Cached::kept();
+    cached.talk.stream.release(at(1003), &hold);
+    assert_eq!(cached.word().enter(FIRST, holder_of(mine), Leaving::Barrier), Entry::Entered);
+    cached.talk.resume(1004, 0);
+    assert!(cached.refuses((*plain(mine)).clone()) && cached.talk.stream.meets_itself(&[plain(mine)]));
 }
 
 #[test]

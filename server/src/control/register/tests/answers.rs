@@ -111,9 +111,12 @@ fn errors_that_may_hide_an_effect_are_unknown_and_refusals_are_not() {
     }
     let proxy = Fake::raw("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>");
     unknown(register(&[&proxy]).compare_and_swap(EXPECTED, &configuration(4)));
+    // The swap that fills it up is carried out, and answered with this.
+    let full = Fake::always(429, error(8, "etcdserver: mvcc: database space exceeded"));
+    let why = unknown(register(&[&full]).compare_and_swap(EXPECTED, &configuration(4)));
+    assert!(why.contains("etcdctl alarm disarm"), "{why}");
     for (status, code, message, advice) in [
         (503, 14, "etcdserver: no leader", "start more of its members"),
-        (429, 8, "etcdserver: mvcc: database space exceeded", "etcdctl alarm disarm"),
         (429, 8, "etcdserver: too many requests", "too many requests"),
         (400, 3, "etcdserver: user name is empty", "register.user"),
         (403, 7, "etcdserver: permission denied", "grant-permission"),
