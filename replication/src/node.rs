@@ -110,6 +110,8 @@ pub struct Node {
     was_listed: bool,
     /// An earlier life of this node that was listed at another address, where nobody is any more.
     former_over: Option<Incarnation>,
+    /// Since when whoever is to be followed has no room for a caller.
+    busy_since: Option<Tick>,
     /// A take-over because of silence waits for this moment; pauses grow (R12).
     gap: Duration,
     gap_until: Tick,
@@ -200,6 +202,7 @@ impl Node {
             is_missed: false,
             was_listed: false,
             former_over: None,
+            busy_since: None,
             gap,
             gap_until: Tick::ZERO,
             quarantine_until: Tick::ZERO,

@@ -330,6 +330,8 @@ fn clients_that_share_memory_with_a_primary_go_on_without_it() {
         let inside = keeper.lock("held").acquire().unwrap();
         let token = inside.token().get();
         let kept = until_it_stays(&keeper, "kept");
+        until_it_stays(&keeper, "entered");
+        let entered = keeper.lock("entered").acquire().unwrap();
         cell.nodes[primary].kill();
         cell.primary_but(primary);
         is_still(&inside, token);
@@ -340,6 +342,12 @@ fn clients_that_share_memory_with_a_primary_go_on_without_it() {
         assert!(taken.token().get() > kept);
         assert_eq!(keeper.lock("kept").try_acquire().unwrap_err().refusal(), Refusal::WouldBlock);
         taken.release().unwrap();
+        // Whose it is that a word was entered for only the client knows.
+        keeper.lock("entered").reentrant(true).acquire().unwrap().release().unwrap();
+        assert_eq!(keeper.lock("entered").acquire().unwrap_err().refusal(), Refusal::AlreadyHeld);
+        assert_eq!(other.lock("entered").try_acquire().unwrap_err().refusal(), Refusal::WouldBlock);
+        entered.release().unwrap();
+        other.lock("entered").acquire().unwrap().release().unwrap();
         inside.release().unwrap();
         other.lock("held").acquire().unwrap().release().unwrap();
     }
@@ -377,6 +385,21 @@ fn a_session_that_lived_by_its_process_lives_by_its_lease_after_a_failover() {
     raw.acquire(b"y");
     drop(raw);
     connect(&cell).lock("y").acquire().unwrap().release().unwrap();
+    guard.release().unwrap();
+}
+
+/// G12: a program that knows the node of its own host alone is served by the primary on another one, where its lease decides.
+#[test]
+fn a_program_on_the_host_of_a_backup_is_served_by_the_primary_elsewhere() {
+    let cell = CellPlan::new(2).start();
+    let backup = 1 - cell.settled(2);
+    let near = cell.nodes[backup].unix();
+    let client = Client::builder().ttl(Duration::from_millis(500)).connect(near.as_str()).unwrap();
+    let guard = client.lock("x").acquire().unwrap();
+    let token = guard.token().get();
+    std::thread::sleep(Duration::from_millis(1500));
+    is_still(&guard, token);
+    assert_eq!(connect(&cell).lock("x").try_acquire().unwrap_err().refusal(), Refusal::WouldBlock);
     guard.release().unwrap();
 }
 

@@ -220,8 +220,9 @@ impl Lane {
             Attempt::Ask => None,
             Attempt::Refused(refusal) => Some(Err(refusal)),
             Attempt::Entered(hold) => {
-                // After the word was taken, so that no pause slips between.
-                let shown = memory.is_some_and(|memory| memory.is_alive() && !memory.has_ended());
+                // After the word was taken, so that no pause slips between. What is held in none is judged by the lease alone.
+                let shows = |memory: Arc<Memory>| memory.is_alive() && !memory.has_ended();
+                let shown = !hold.is_entered() || memory.is_some_and(shows);
                 if shown && session.lease.check(clock::now()).is_ok() {
                     return Some(Ok(hold));
                 }
@@ -462,16 +463,18 @@ pub(super) fn break_link(state: &mut LaneState, number: u64, pause: Duration) {
     if state.link.as_ref().is_none_or(|link| link.number != number) {
         return;
     }
-    if let Some(link) = state.link.take() {
-        link.hang_up();
-    }
+    let link = state.link.take();
     if state.stream.is_live() {
         state.tries = 0;
     } else {
         state.tries += 1;
         state.target += 1;
     }
+    // Whoever is inside a word knows that it means nothing any more before the server sees the end.
     state.stream.disconnected();
+    if let Some(link) = link {
+        link.hang_up();
+    }
     state.outlet = Outlet::Open;
     let backoff = state.jitter.backoff(state.tries, REDIAL_PAUSE, REDIAL_PAUSE_MAX);
     state.redial = clock::now().after(pause.max(backoff));

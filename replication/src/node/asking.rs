@@ -65,12 +65,11 @@ impl Node {
                 }
             }
             (Asked::Swap { purpose, new, .. }, Answer::Written(revision)) => {
-                self.alarm("register", None);
+                self.register_answers();
                 self.swapped(now, purpose, &Stored { configuration: new, revision });
             }
             (Asked::Swap { purpose, expected, new, .. }, Answer::Conflict(found))
             | (Asked::Check { purpose, expected, new, .. }, Answer::Value(found)) => {
-                self.alarm("register", None);
                 self.compare(now, (purpose, expected, new), found);
             }
             (Asked::Swap { purpose, .. }, answer @ Answer::Unknown(_)) if mutant!(UnknownIsFailure) => {
@@ -135,13 +134,17 @@ impl Node {
         found: Option<Stored>,
     ) {
         match found {
-            Some(found) if found.configuration == new => self.swapped(now, purpose, &found),
+            Some(found) if found.configuration == new => {
+                self.register_answers();
+                self.swapped(now, purpose, &found);
+            }
             // It has had no effect yet, and may still have one: the same once more.
             found if found.as_ref().map(|found| found.revision) == expected => {
                 self.asked = Some(Asked::Swap { purpose, expected, new: new.clone(), again: true });
                 self.outputs.push(Output::Ask(Ask::Cas { expected, new }));
             }
             found => {
+                self.register_answers();
                 self.found(now, found);
                 self.not_swapped(now, purpose);
             }
@@ -249,6 +252,7 @@ impl Node {
     }
 
     fn go_by(&mut self, now: Tick, stored: Stored) {
+        self.others.clear();
         self.know(now, stored);
         self.settle(now);
     }

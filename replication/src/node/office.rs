@@ -281,6 +281,10 @@ impl Node {
     }
 
     pub(super) fn raise_horizon(&mut self, ttl: Duration) {
+        // Of an office that is over: the next one says anew how far it goes.
+        if !matches!(self.phase, Phase::Primary | Phase::Entering { .. }) {
+            return;
+        }
         let whole_ms = u64::try_from(ttl.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
         let ttl = Duration::from_millis(whole_ms).min(self.settings.ttl_max);
         let known = self.known.as_ref().map_or(Duration::ZERO, |known| known.configuration.ttl_horizon);

@@ -246,16 +246,20 @@ impl Node {
         if primary.node != *node || *stream != Stream::Dialling {
             return;
         }
+        let busy_since = self.busy_since.take().unwrap_or(now);
         match outcome {
+            // It lives, and makes room again; or somebody else is there.
+            Dialed::Busy(_) if now.since(busy_since) < SETTLE_TIME => {
+                *stream = Stream::Down { dial_at: now.after(TRY_AGAIN) };
+                self.busy_since = Some(busy_since);
+            }
             Dialed::Up if *torn => *stream = Stream::Down { dial_at: now.after(TRY_AGAIN) },
             Dialed::Up => *stream = Stream::Up,
             Dialed::Other(_) | Dialed::Refused => self.primary_died(now),
-            Dialed::Silent(_) | Dialed::Alive => {
+            Dialed::Silent(_) | Dialed::Busy(_) | Dialed::Alive => {
                 *stream = Stream::Down { dial_at: now.after(TRY_AGAIN) };
                 self.primary_silent(now);
             }
-            // It lives, and makes room again.
-            Dialed::Busy(_) => *stream = Stream::Down { dial_at: now.after(TRY_AGAIN) },
             // Whoever has another secret is not the life that was followed: as good as silence.
             Dialed::Unproven(why) => {
                 *stream = Stream::Down { dial_at: now.after(LOOK_AGAIN) };

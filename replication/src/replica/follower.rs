@@ -154,8 +154,9 @@ impl Replica {
         self.commit = self.commit.max(commit.min(self.log.end()));
         if round != Round(0) {
             self.seen_round = round;
-            self.ack_due = true;
         }
+        // Also the parts of what it lacked: it is not silent while they come.
+        self.ack_due = true;
         Ok(())
     }
 

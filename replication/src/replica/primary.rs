@@ -189,14 +189,23 @@ impl Replica {
                 self.refuse(key, Unwelcome::NotYet);
             }
             None if self.pinned.is_some() => self.refuse(key, Unwelcome::NotYet),
+            None if self.is_sent_to_another(now, &peer) => self.refuse(key, Unwelcome::NotYet),
             None => {
-                // An earlier life of it may have been sent a snapshot, and has not been missed yet.
                 self.end_links(|link| {
                     link.peer.node == peer.node && link.peer != peer && link.progress().is_some()
                 });
                 self.outputs.push(Output::SnapshotWanted(key));
             }
         }
+    }
+
+    /// Whether another life of a joiner is sent the snapshot, and says something. One that is over may not have been missed yet.
+    fn is_sent_to_another(&self, now: Tick, peer: &Peer) -> bool {
+        let silent = self.profile.heartbeat * 3;
+        self.links.iter().filter(|link| link.peer.node == peer.node && link.peer != *peer).any(|link| {
+            let since = link.progress().map(|progress| progress.waiting_since);
+            since.is_some_and(|since| since.is_none_or(|since| now.since(since) <= silent))
+        })
     }
 
     /// A member takes its stream up, where it left off or where this reign began.

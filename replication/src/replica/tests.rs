@@ -209,7 +209,7 @@ fn a_joiner_that_falls_silent_is_let_go_before_it_fills_the_window() {
     let mut pair = Pair::sending();
     assert!(!pair.wait(Duration::from_secs(1)).contains(&LET_GO), "it may be at work");
     while !pair.a.is_full() {
-        pair.a.append(&[7; 60_000]);
+        pair.a.append(&vec![7; 60_000]);
     }
     assert!(pair.wait(Profile::LAN.evict * 2).contains(&LET_GO));
     assert!(!pair.a.is_full());
@@ -221,6 +221,7 @@ fn a_joiner_that_falls_silent_is_let_go_before_it_fills_the_window() {
 fn the_next_life_of_a_joiner_does_not_wait_for_the_end_of_the_one_before() {
     let mut pair = Pair::sending();
     let (next, mut other) = (LinkKey(2), Replica::new(Profile::LAN));
+    pair.wait(Profile::LAN.heartbeat * 5);
     pair.a.step(pair.now, Input::Linked { link: next, peer: peer("b", 3), dialed: false });
     other.step(pair.now, Input::Linked { link: STREAM, peer: peer("a", 1), dialed: true });
     let mut greeting = vec![];

@@ -135,8 +135,11 @@ impl Dialling<'_> {
                 Err(outcome) => outcome,
             };
             match outcome {
-                Dialed::Refused => {}
-                Dialed::Silent(_) | Dialed::Busy(_) => worst = outcome,
+                Dialed::Refused | Dialed::Silent(_) | Dialed::Busy(_) => {
+                    if weight(&outcome) > weight(&worst) {
+                        worst = outcome;
+                    }
+                }
                 known => return Err(known),
             }
         }

@@ -2,10 +2,9 @@
 
 use super::Shard;
 use super::replicated::Batch;
+use super::words::Words;
 use crate::connection::ConnectionKey;
 use fairlock_replication::replica::Part;
-use fairlock_shm::segment::Segment;
-use std::sync::Arc;
 
 impl Shard {
     /// Where bytes for a connection wait for their round; `None` when they need not wait.
@@ -16,15 +15,6 @@ impl Shard {
             replicated.written.push(key);
         }
         Some(&mut connection.held)
-    }
-
-    /// A session has ended, which its client finds in its memory before anybody can see what follows: a primary that was
-    /// replaced ends nothing.
-    pub(super) fn show_end(&mut self, segment: Arc<Segment>) {
-        match self.replicated.as_mut().filter(|_| self.holds_back) {
-            Some(replicated) => replicated.ended.push(segment),
-            None => segment.status().end(),
-        }
     }
 
     /// Lets go what everybody has acknowledged.
@@ -38,8 +28,8 @@ impl Shard {
             replicated.confirmed = begun;
         }
         while replicated.batches.front().is_some_and(|batch| batch.round <= released) {
-            let Some(batch) = replicated.batches.pop_front() else { return };
-            batch.ended.iter().for_each(|segment| segment.status().end());
+            let Some(mut batch) = replicated.batches.pop_front() else { return };
+            batch.ended.iter_mut().for_each(Words::end);
             for (key, bytes) in batch.writes {
                 let Some(connection) = self.connections.at_mut(key) else { continue };
                 connection.let_go(bytes);
@@ -56,7 +46,7 @@ impl Shard {
     /// leaves before what it writes from here on. What earlier passes wrote has left already.
     pub(super) fn let_go_written(&mut self) {
         let Some(replicated) = &mut self.replicated else { return };
-        replicated.ended.drain(..).for_each(|segment| segment.status().end());
+        replicated.ended.drain(..).for_each(|mut words| words.end());
         for key in replicated.written.drain(..) {
             let Some(connection) = self.connections.at_mut(key) else { continue };
             let bytes = connection.hold();

@@ -370,7 +370,7 @@ impl Shard {
         connection.phase = Phase::Ending;
         self.timeouts.bound(connection);
         if let Some(session) = session {
-            self.hang_up(session, key);
+            self.hang_up(session, key, false);
         }
         self.output.close.push((key, flush));
     }

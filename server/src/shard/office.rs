@@ -157,11 +157,13 @@ impl Shard {
     /// Everybody is sent on; what waited for a round is void.
     pub(super) fn leave_office(&mut self) {
         let Some(replicated) = &mut self.replicated else { return };
+        let confirmed = replicated.confirmed;
+        let left = replicated.batches.iter().flat_map(|batch| &batch.ended).chain(&replicated.ended);
+        left.for_each(|words| words.stop_renewing(confirmed));
         // Connections that were to end end, without what was to be said before; the rest is void.
         let closes = replicated.batches.drain(..).flat_map(|batch| batch.closes);
         self.output.close.extend(closes.chain(std::mem::take(&mut replicated.free).closes));
         replicated.begun.clear();
-        let confirmed = replicated.confirmed;
         replicated.written.clear();
         replicated.ended.clear();
         replicated.sought.clear();

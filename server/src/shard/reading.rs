@@ -90,7 +90,7 @@ impl Shard {
     /// Lets go of a connection that is gone and has nothing more to say.
     fn forget(&mut self, key: ConnectionKey) {
         if let Some(session) = self.connections.at(key).and_then(Connection::session) {
-            self.hang_up(session, key);
+            self.hang_up(session, key, true);
         }
         if let Some(mut connection) = self.connections.remove(key) {
             self.timeouts.bound(&mut connection);

@@ -6,19 +6,17 @@
 //! were made until their round has come back from everybody (R3, R9).
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
+use super::Shard;
+use super::joining::Join;
+use super::words::Words;
+use crate::connection::ConnectionKey;
+use crate::lanes::{Announcement, ToControl, ToShard};
 use fairlock_locktable::command::Command;
 use fairlock_locktable::{Effects, Settings as TableSettings, Table, operation};
 use fairlock_protocol::{Role, SessionId, ShardId, Tick};
 use fairlock_replication::message::{Message, Round};
 use fairlock_replication::replica::{Input, LinkKey, Order, Output as Wish, Part, Peer, Replica};
-use fairlock_shm::segment::Segment;
-
-use super::Shard;
-use super::joining::Join;
-use crate::connection::ConnectionKey;
-use crate::lanes::{Announcement, ToControl, ToShard};
 
 /// Operations between two comparisons of the members' tables (S6), and the first byte of the entry that compares.
 const COMPARE_EVERY: u64 = 4096;
@@ -52,8 +50,8 @@ impl CellFacts {
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) round: Round,
-    /// Where it is to be seen that a session has ended; before all else.
-    pub(super) ended: Vec<Arc<Segment>>,
+    /// Words of clients that have left; before all else.
+    pub(super) ended: Vec<Words>,
     pub(super) writes: Vec<(ConnectionKey, usize)>,
     pub(super) closes: Vec<(ConnectionKey, bool)>,
     pub(super) to_shards: Vec<(ShardId, ToShard)>,
@@ -87,7 +85,7 @@ pub(super) struct Replicated {
     operation: Vec<u8>,
     streams: Vec<Stream>,
     pub(super) written: Vec<ConnectionKey>,
-    pub(super) ended: Vec<Arc<Segment>>,
+    pub(super) ended: Vec<Words>,
     pub(super) batches: VecDeque<Batch>,
     /// What everybody has acknowledged: it leaves at the end of the pass, not to be taken for something that was made there.
     pub(super) free: Free,
@@ -332,9 +330,10 @@ impl Shard {
         if self.serves() {
             self.apply_committed();
         }
+        // What was acknowledged before an office ended counts.
+        self.release();
         self.change_part();
         self.tell_of_primary();
-        self.release();
         let waits = self.replicated.as_ref().is_some_and(|replicated| replicated.waits());
         if std::mem::replace(&mut self.holds_back, waits) && !waits {
             self.let_go_written();

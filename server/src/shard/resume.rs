@@ -34,7 +34,7 @@ impl Shard {
             return self.reject(key, request, Malformed::Illegal("received"));
         }
         // Nobody looks after the words of a former segment any more: what was only kept there comes back.
-        self.give_words_up(session);
+        self.give_words_up(session, false);
         if let Some(former) = self.presence(session).and_then(|presence| presence.connection.take()) {
             self.forget_connection(former);
         }

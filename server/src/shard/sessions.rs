@@ -278,11 +278,11 @@ impl Shard {
     }
 
     /// The connection that acted for a session is gone. The session lives on, unless it shared memory with us: nobody
-    /// watches its words any more, so it ends.
-    pub(super) fn hang_up(&mut self, session: SessionKey, key: ConnectionKey) {
+    /// watches its words any more, so it ends. `left`: the client hung up, or is gone.
+    pub(super) fn hang_up(&mut self, session: SessionKey, key: ConnectionKey, left: bool) {
         let shares = self.connections.at(key).is_some_and(|connection| connection.words.is_some());
         let present = self.presence(session).is_some_and(|presence| presence.connection == Some(key));
-        if !(shares && present) {
+        if !(shares && present && self.serves()) {
             return self.unbind(session, key);
         }
         let Some((id, liveness)) = self.presence(session).map(|presence| (presence.id, presence.liveness))
@@ -291,7 +291,11 @@ impl Shard {
         };
         let is_home = id.home() == self.settings.me;
         if is_home && liveness != Liveness::Inherit {
-            return self.end_session(session, Ended::Expired);
+            return if left {
+                self.end_left(session, key);
+            } else {
+                self.end_session(session, Ended::Expired);
+            };
         }
         if liveness != Liveness::Inherit {
             // Its home ends it, here too but not here first: a guard of what is held in no word finds the end in the home's
@@ -299,7 +303,7 @@ impl Shard {
             self.output.to_shards.push((id.home(), ToShard::SessionClosed { id, why: Ended::Expired }));
         }
         // Until then, or as long as its descendants keep it alive, what is held is held on without words.
-        self.give_words_up(session);
+        self.give_words_up(session, left);
         self.unbind(session, key);
     }
 

@@ -193,6 +193,19 @@ impl Words {
         self.word(index).look(self.places[index as usize].generation) == Seen::Free
     }
 
+    /// Takes back every word with nobody inside. Gives their grants.
+    fn take_free(&mut self) -> Vec<GrantId> {
+        let mut kept: Vec<u32> = self.by_grant.values().copied().collect();
+        kept.sort_unstable();
+        kept.into_iter().filter_map(|index| self.take(index)).collect()
+    }
+
+    /// The session is over: that is to be seen before any word changes.
+    pub(super) fn end(&mut self) {
+        self.segment.status().end();
+        let _ = self.void_all();
+    }
+
     /// Ends every use by force. Gives the grants with nobody inside.
     fn void_all(&mut self) -> Vec<GrantId> {
         let mut kept: Vec<u32> = self.by_grant.values().copied().collect();

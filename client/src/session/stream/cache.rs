@@ -210,11 +210,15 @@ impl<T> Stream<T> {
     /// An operator broke a grant: its word is entered no more. `true`: somebody is inside whom only the word knows, and he
     /// is to be waited for before it is confirmed.
     pub(super) fn renounce(&mut self, now: Tick, grant: GrantId, late: bool) -> bool {
-        if self.tenures.is_empty() {
+        let left_behind = &mut self.former.left_behind;
+        let tenure = if let Some(tenure) = self.tenures.of_grant(grant) {
+            self.tenures.forget(tenure.index);
+            tenure
+        } else if let Some(at) = left_behind.iter().position(|(_, tenure)| tenure.grant == grant) {
+            left_behind.swap_remove(at).1
+        } else {
             return false;
-        }
-        let Some(tenure) = self.tenures.of_grant(grant) else { return false };
-        self.tenures.forget(tenure.index);
+        };
         tenure.memory().revise();
         tenure.renounce();
         // One who is inside says FREE when he leaves.
@@ -230,7 +234,8 @@ impl<T> Stream<T> {
     /// No word is entered any more, and whoever is inside one finds out. Whether anybody was whom only the word knows.
     pub(super) fn renounce_all(&mut self) -> bool {
         let mut unseen = false;
-        for (_, tenure) in self.tenures.all() {
+        let left_behind = self.former.left_behind.iter().cloned();
+        for (_, tenure) in self.tenures.all().into_iter().chain(left_behind) {
             tenure.memory().revise();
             let was_inside = tenure.look() == Seen::Held;
             tenure.renounce();

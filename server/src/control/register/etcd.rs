@@ -297,6 +297,21 @@ fn sum(mut troubles: Vec<Trouble>) -> Trouble {
     troubles.swap_remove(telling.unwrap_or(0))
 }
 
+impl Etcd {
+    /// The write that fills an etcd up is carried out and answered like those after it, which are not; none comes later. What
+    /// stands there tells which it was.
+    fn filled_up(&mut self, expected: Option<Revision>, new: &Configuration, trouble: &Trouble) -> Answer {
+        let Ok(found) = self.find() else { return Answer::Unknown(trouble.to_string()) };
+        match found.stored {
+            Some(stored) if stored.configuration == *new => Answer::Written(stored.revision),
+            stored if stored.as_ref().map(|stored| stored.revision) == expected => {
+                Answer::Failed(trouble.to_string())
+            }
+            stored => Answer::Conflict(stored),
+        }
+    }
+}
+
 impl Register for Etcd {
     fn read(&mut self) -> Answer {
         match self.find() {
@@ -309,6 +324,9 @@ impl Register for Etcd {
         let body = gateway::swap(&self.key, expected, new);
         let answer = match self.ask(Request { path: gateway::TXN, body: &body, once: true }) {
             Ok(answer) => answer,
+            Err(trouble) if matches!(trouble.kind, Kind::Full) => {
+                return self.filled_up(expected, new, &trouble);
+            }
             Err(trouble) if trouble.effect == Effect::Possible => {
                 return Answer::Unknown(trouble.to_string());
             }

@@ -99,8 +99,6 @@ impl Trouble {
             _ => Kind::Said(message.to_owned()),
         };
         let certain = match kind {
-            // The swap that fills an etcd up is carried out and refused.
-            Kind::Full => false,
             Kind::Said(_) => [INVALID, NOT_FOUND, EXHAUSTED, PRECONDITION].contains(&code),
             _ => true,
         };

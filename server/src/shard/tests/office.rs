@@ -6,10 +6,12 @@ use std::time::Duration;
 use fairlock_locktable::{Limits, NamespaceRules, Settings as TableSettings};
 use fairlock_protocol::{Epoch, Reply, Request, ShardId, Tick};
 use fairlock_replication::message::Message;
-use fairlock_replication::replica::{Input, LinkKey, Order, Output, Peer, Replica, Report, Setup};
 use fairlock_replication::profile::Profile;
+use fairlock_replication::replica::{Input, LinkKey, Order, Output, Peer, Replica, Report, Setup};
 use fairlock_replication::{Incarnation, NodeId};
+use fairlock_shm::word::Holder;
 
+use super::words::cached;
 use super::world::{World, open};
 use crate::lanes::{ToControl, ToShard};
 
@@ -152,17 +154,34 @@ fn the_end_of_a_session_is_shown_when_everybody_has_it() {
         let mut cell = Cell::alone();
         let (line, segment) = cell.world.share(0);
         cell.world.open_on(line, 60_000);
+        let (_, index, generation) = cached(&mut cell.world, line, 1, "x");
         let mut cell = cell.joined();
         cell.world.hang_up(line);
         cell.world.turn();
-        assert!(!segment.status().has_ended());
+        let shows = || {
+            let is_inside = segment.word(index).unwrap().is_held(generation, Holder::GRANTED);
+            (segment.status().has_ended(), is_inside)
+        };
+        assert_eq!(shows(), (false, true));
         if is_replaced {
             cell.order(Order::StepDown);
         } else {
             cell.talk();
         }
-        assert_eq!(segment.status().has_ended(), !is_replaced);
+        assert_eq!(shows(), (!is_replaced, is_replaced));
+        assert_eq!(segment.status().renewed_until().is_some(), is_replaced);
     }
+}
+
+/// G1: a client that this side drops may live and believe, and what ends its session may be known to others before it is here.
+#[test]
+fn the_end_of_a_client_that_is_dropped_is_shown_at_once() {
+    let mut cell = Cell::alone();
+    let (line, segment) = cell.world.share(0);
+    cell.world.open_on(line, 60_000);
+    let mut cell = cell.joined();
+    cell.world.send_bytes(line, &[0xFF; 64]);
+    assert!(segment.status().has_ended());
 }
 
 /// G50: what the register covers is asked for anew in every office.

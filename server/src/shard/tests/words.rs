@@ -23,7 +23,7 @@ fn take(world: &mut World, line: Line, number: u64, name: &str) -> (GrantId, Opt
 
 /// Takes and releases a lock until the grant stays with the client: it, its word and its tenure. Requests are numbered
 /// from `number`.
-fn cached(world: &mut World, line: Line, number: u64, name: &str) -> (GrantId, u32, Generation) {
+pub(super) fn cached(world: &mut World, line: Line, number: u64, name: &str) -> (GrantId, u32, Generation) {
     let mut number = number;
     loop {
         let (grant, note) = take(world, line, number, name);

@@ -3,7 +3,6 @@
 //! Whether to cache follows what was seen of a lock: after a run of acquires by one session it is, and for a while after
 //! it had to be taken back it is not (the rule of biased reader locks).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use fairlock_locktable::command::{Command, Ended, SessionKey};
@@ -168,17 +167,15 @@ impl Shard {
     /// A session is over: that stands in its memory before anybody can see what follows, and no word of it is entered.
     pub(in crate::shard) fn end_words(&mut self, session: SessionKey) {
         if let Some((_, words)) = self.words_of(session) {
-            let segment = Arc::clone(&words.segment);
-            words.void_all();
-            self.show_end(segment);
+            words.end();
         }
     }
 
     /// The session is renewed no more: its client, which sees renewals in its memory, sees that there.
     pub(in crate::shard) fn stop_renewing(&mut self, session: SessionKey) {
-        let now = self.now;
+        let until = self.shown_until();
         if let Some((_, words)) = self.words_of(session) {
-            words.stop_renewing(now);
+            words.stop_renewing(until);
         }
     }
 
@@ -299,13 +296,13 @@ impl Shard {
     }
 
     /// A session loses its words and lives on: what it kept without being inside comes back, the rest are grants like
-    /// others.
-    pub(in crate::shard) fn give_words_up(&mut self, session: SessionKey) {
-        let now = self.now;
+    /// others. `left`: its client has gone, or goes on with the session elsewhere (see [`Shard::end_left`]).
+    pub(in crate::shard) fn give_words_up(&mut self, session: SessionKey, left: bool) {
+        let (until, left) = (self.shown_until(), left && self.holds_back);
         if let Some((_, words)) = self.words_of(session) {
             // Nothing shows in this memory any more when the session ends; its client counts on stamps no longer.
-            words.stop_renewing(now);
-            let free = words.void_all();
+            words.stop_renewing(until);
+            let free = if left { words.take_free() } else { words.void_all() };
             self.histories.returned.extend(free.into_iter().map(|grant| (session, grant)));
             self.apply_returned();
         }
@@ -315,12 +312,34 @@ impl Shard {
     /// before anybody can see what follows.
     pub(in crate::shard) fn end_session(&mut self, session: SessionKey, why: Ended) {
         if let Some((_, words)) = self.words_of(session) {
-            let segment = Arc::clone(&words.segment);
+            words.segment.status().end();
             let free = words.void_all();
             self.histories.returned.extend(free.into_iter().map(|grant| (session, grant)));
-            self.show_end(segment);
             self.apply_returned();
         }
         self.apply(Command::End { session, why });
+    }
+
+    /// Ends the session of a client that has gone. Or it has left this node, because another one serves: so nothing is shown to it,
+    /// and nobody is thrown out of a word, before everybody has it. A primary that was replaced ends nothing.
+    pub(in crate::shard) fn end_left(&mut self, session: SessionKey, key: ConnectionKey) {
+        let words = self.connections.at_mut(key).filter(|_| self.holds_back);
+        if let Some(mut words) = words.and_then(|connection| connection.words.take())
+            && let Some(replicated) = &mut self.replicated
+        {
+            let free = words.take_free();
+            replicated.ended.push(words);
+            self.histories.returned.extend(free.into_iter().map(|grant| (session, grant)));
+            self.apply_returned();
+        }
+        self.end_session(session, Ended::Expired);
+    }
+
+    /// The moment until which clients on this host were shown renewals, at most.
+    fn shown_until(&self) -> Tick {
+        match &self.replicated {
+            Some(replicated) if !replicated.replica.stands_alone() => replicated.confirmed,
+            _ => self.now,
+        }
     }
 }

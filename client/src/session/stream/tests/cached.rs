@@ -347,6 +347,32 @@ fn one_whom_only_a_word_knew_keeps_it_on_another_node_until_he_leaves() {
     assert_eq!(cached.talk.stream.due(), None);
 }
 
+/// An operator of the node that took the session up breaks what is held in a word of the one before.
+#[test]
+fn one_whom_only_a_word_of_before_knows_is_broken_before_that_is_confirmed() {
+    for late in [false, true] {
+        let (mut cached, hold) = Cached::kept();
+        if late {
+            cached.talk.stream.confirm_when_released();
+        }
+        cached.talk.stream.release(at(1003), &hold);
+        let holder = Holder::new(9);
+        assert_eq!(cached.word().enter(FIRST, holder, Leaving::Barrier), Entry::Entered);
+        cached.talk.resume(1010, 0);
+        cached.talk.said();
+        let Reply::Granted(grant) = granted(1) else { unreachable!() };
+        let broken = Reply::Broken { grant: grant.grant, forced: false };
+        cached.talk.hear_ok(1011, RequestId::NOTICE, 0, &broken);
+        assert!(!cached.word().is_held(FIRST, holder), "he finds out");
+        assert_eq!(cached.talk.said().len(), usize::from(!late), "confirmed at once, or when he has left");
+        let _ = cached.word().leave(FIRST, Leaving::Barrier);
+        if let Some(due) = cached.talk.stream.due() {
+            cached.talk.stream.tick(due);
+        }
+        assert_eq!(cached.talk.said().len(), usize::from(late));
+    }
+}
+
 #[test]
 fn an_end_that_waits_for_the_program_ends_what_only_words_know_and_opens_no_word_again() {
     for someone in [true, false] {

@@ -111,10 +111,6 @@ fn errors_that_may_hide_an_effect_are_unknown_and_refusals_are_not() {
     }
     let proxy = Fake::raw("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>");
     unknown(register(&[&proxy]).compare_and_swap(EXPECTED, &configuration(4)));
-    // The swap that fills it up is carried out, and answered with this.
-    let full = Fake::always(429, error(8, "etcdserver: mvcc: database space exceeded"));
-    let why = unknown(register(&[&full]).compare_and_swap(EXPECTED, &configuration(4)));
-    assert!(why.contains("etcdctl alarm disarm"), "{why}");
     for (status, code, message, advice) in [
         (503, 14, "etcdserver: no leader", "start more of its members"),
         (429, 8, "etcdserver: too many requests", "too many requests"),
@@ -127,6 +123,24 @@ fn errors_that_may_hide_an_effect_are_unknown_and_refusals_are_not() {
         assert!(why.contains(advice) && why.contains(&fake.address().to_string()), "{why}");
         assert!(failed(register(&[&fake]).read()).contains(advice));
     }
+}
+
+/// The swap that fills it up is carried out, and answered as those after it.
+#[test]
+fn whether_a_full_etcd_has_swapped_is_read() {
+    let swap = |stands: Option<Value>| {
+        let fake = Fake::saying(move |asked| match &stands {
+            Some(stands) if asked.path.ends_with("range") => Say::Json(200, stands.clone()),
+            _ => Say::Json(429, error(8, "etcdserver: mvcc: database space exceeded")),
+        });
+        register(&[&fake]).compare_and_swap(EXPECTED, &configuration(4))
+    };
+    assert_eq!(swap(Some(found(4, 18))), Answer::Written(Revision(18)));
+    assert!(failed(swap(Some(found(3, 5)))).contains("etcdctl alarm disarm"));
+    assert!(
+        matches!(swap(Some(found(5, 19))), Answer::Conflict(Some(there)) if there.revision == Revision(19))
+    );
+    assert!(unknown(swap(None)).contains("etcdctl alarm disarm"));
 }
 
 #[test]
