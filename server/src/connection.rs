@@ -102,6 +102,8 @@ pub(crate) struct Connection {
     pub(crate) stalled: bool,
     /// The peer is gone; what it said before is still served, and nothing is answered.
     pub(crate) hung_up: bool,
+    /// It was this side that ended it.
+    pub(crate) dropped: bool,
     /// Of a connection through shared memory: the grants that stay with its client.
     pub(crate) words: Option<Words>,
     inbound: Vec<u8>,
@@ -127,6 +129,7 @@ impl Connection {
             paused: false,
             stalled: false,
             hung_up: false,
+            dropped: false,
             inbound: Vec::new(),
             taken: 0,
         }

@@ -32,7 +32,7 @@ fn one_seed_is_replayed_exactly() {
 fn seeds_that_have_failed_once_fail_no_more() {
     for seed in [
         1099, 1_001_214, 1_004_614, 1_018_710, 1_019_410, 2_000_055, 2_007_347, 4_010_185, 4_010_509,
-        5_016_525, 11_053_331,
+        5_016_525, 11_053_331, 17_012_154,
     ] {
         World::new(seed).run();
     }

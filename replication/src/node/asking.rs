@@ -297,7 +297,9 @@ impl Node {
                     self.settle(now);
                 }
             }
-            Purpose::Members | Purpose::Horizon | Purpose::Handover | Purpose::End => {}
+            // Nobody asks for it again: a read shows when the register is well.
+            Purpose::Handover => self.is_missed = true,
+            Purpose::Members | Purpose::Horizon | Purpose::End => {}
         }
     }
 

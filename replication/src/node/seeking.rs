@@ -119,6 +119,7 @@ impl Node {
     }
 
     pub(super) fn follow(&mut self, now: Tick, primary: Peer) {
+        self.busy_since = None;
         self.phase = Phase::Following {
             primary,
             stream: Stream::Down { dial_at: now },

@@ -151,7 +151,7 @@ impl ShardThread {
         ShardStats::add(&self.stats.dropped_total);
         self.driver.close(link, Flush::Discard);
         self.forget(link, connection);
-        self.shard.disconnected(connection);
+        self.shard.dropped(connection);
     }
 
     /// Nobody is at the other end any more, though a forked child may keep the socket open: its memory is given back.

@@ -87,10 +87,20 @@ impl Shard {
         self.forget(key);
     }
 
+    /// A connection was ended by this side: its client may live, and know nothing of it yet.
+    pub(crate) fn dropped(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connections.at_mut(key) {
+            connection.dropped = true;
+        }
+        self.disconnected(key);
+    }
+
     /// Lets go of a connection that is gone and has nothing more to say.
     fn forget(&mut self, key: ConnectionKey) {
-        if let Some(session) = self.connections.at(key).and_then(Connection::session) {
-            self.hang_up(session, key, true);
+        let connection = self.connections.at(key);
+        let left = connection.is_some_and(|connection| !connection.dropped);
+        if let Some(session) = connection.and_then(Connection::session) {
+            self.hang_up(session, key, left);
         }
         if let Some(mut connection) = self.connections.remove(key) {
             self.timeouts.bound(&mut connection);

@@ -282,7 +282,12 @@ impl Shard {
     pub(super) fn hang_up(&mut self, session: SessionKey, key: ConnectionKey, left: bool) {
         let shares = self.connections.at(key).is_some_and(|connection| connection.words.is_some());
         let present = self.presence(session).is_some_and(|presence| presence.connection == Some(key));
-        if !(shares && present && self.serves()) {
+        if !(shares && present) {
+            return self.unbind(session, key);
+        }
+        if !self.serves() {
+            // Whoever serves next goes on with it.
+            self.stop_renewing(session);
             return self.unbind(session, key);
         }
         let Some((id, liveness)) = self.presence(session).map(|presence| (presence.id, presence.liveness))

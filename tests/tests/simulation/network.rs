@@ -176,11 +176,15 @@ impl World {
         }
     }
 
-    /// A machine whose program is gone says so; one that is off does not.
+    /// A machine whose program is gone says so, also of a stream that it had before it was off; one that is off does not.
     fn nobody_there(&mut self, number: u64, side: usize, host: usize, parcel: &Parcel) {
-        if !self.hosts[host].dark && !matches!(parcel, Parcel::Close) {
-            self.send(number, side, Parcel::Close);
+        if self.hosts[host].dark || matches!(parcel, Parcel::Close) {
+            return;
         }
+        if let Some(stream) = self.network.streams.get_mut(&number) {
+            stream.closed[side] = false;
+        }
+        self.send(number, side, Parcel::Close);
     }
 
     /// Whoever was told of the stream takes what has come meanwhile.

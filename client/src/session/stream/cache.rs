@@ -234,7 +234,7 @@ impl<T> Stream<T> {
     /// No word is entered any more, and whoever is inside one finds out. Whether anybody was whom only the word knows.
     pub(super) fn renounce_all(&mut self) -> bool {
         let mut unseen = false;
-        let left_behind = self.former.left_behind.iter().cloned();
+        let left_behind = std::mem::take(&mut self.former.left_behind);
         for (_, tenure) in self.tenures.all().into_iter().chain(left_behind) {
             tenure.memory().revise();
             let was_inside = tenure.look() == Seen::Held;

@@ -118,7 +118,9 @@ impl Etcd {
                 }
                 Err(trouble) => trouble,
             };
-            if request.once && trouble.effect == Effect::Possible {
+            // The swap that fills an etcd up is carried out: what stands there is read, whatever others say.
+            let is_undecided = trouble.effect == Effect::Possible || matches!(trouble.kind, Kind::Full);
+            if request.once && is_undecided {
                 self.first = (at + 1) % count;
                 return Err(trouble);
             }

@@ -311,6 +311,9 @@ impl Shard {
     /// Ends a session. What it kept without being inside counts as given back; that it has ended stands in its memory
     /// before anybody can see what follows.
     pub(in crate::shard) fn end_session(&mut self, session: SessionKey, why: Ended) {
+        if !self.serves() {
+            return;
+        }
         if let Some((_, words)) = self.words_of(session) {
             words.segment.status().end();
             let free = words.void_all();

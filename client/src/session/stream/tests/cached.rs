@@ -347,6 +347,21 @@ fn one_whom_only_a_word_knew_keeps_it_on_another_node_until_he_leaves() {
     assert_eq!(cached.talk.stream.due(), None);
 }
 
+/// An operator ends a session that waits for its program: what somebody is inside of is not given back before he has stopped.
+#[test]
+fn one_whom_only_a_word_of_before_knows_is_waited_for_when_his_session_is_killed() {
+    let (mut cached, hold) = Cached::kept();
+    cached.talk.stream.release(at(1003), &hold);
+    let holder = Holder::new(9);
+    assert_eq!(cached.word().enter(FIRST, holder, Leaving::Barrier), Entry::Entered);
+    cached.talk.resume(1010, 0);
+    cached.talk.said();
+    assert!(cached.talk.stream.renounce_all(), "somebody is inside");
+    assert!(!cached.word().is_held(FIRST, holder), "he finds out");
+    cached.talk.stream.tick(at(1200));
+    assert_eq!(cached.talk.said(), [""; 0]);
+}
+
 /// An operator of the node that took the session up breaks what is held in a word of the one before.
 #[test]
 fn one_whom_only_a_word_of_before_knows_is_broken_before_that_is_confirmed() {
