@@ -152,7 +152,7 @@ pub(crate) struct Stream<T> {
     /// Grants that stay with the client.
     tenures: Tenures,
     /// Broken ones that somebody is still inside whom only the word knows, and when to look.
-    broken_inside: Vec<Arc<Tenure>>,
+    broken_inside: Vec<(Arc<Tenure>, cache::Owed)>,
     broken_due: Option<Tick>,
     /// What words of former connections are still known for.
     former: cache::Former,
@@ -445,7 +445,7 @@ impl<T> Stream<T> {
         }
         self.ends.clear();
         self.tenures.clear();
-        self.former = cache::Former::default();
+        (self.former, self.broken_inside) = Default::default();
         self.broken_due = None;
         self.retry_due = None;
         self.tended = 0;

@@ -25,6 +25,15 @@ pub(crate) enum Attempt {
     Ask,
 }
 
+/// What the server is owed when whoever is inside has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owed {
+    /// That a break is confirmed.
+    Confirm,
+    /// The grant.
+    Release,
+}
+
 /// What is left of words of connections that are gone.
 #[derive(Debug, Default)]
 pub(super) struct Former {
@@ -210,6 +219,14 @@ impl<T> Stream<T> {
     /// An operator broke a grant: its word is entered no more. `true`: somebody is inside whom only the word knows, and he
     /// is to be waited for before it is confirmed.
     pub(super) fn renounce(&mut self, now: Tick, grant: GrantId, late: bool) -> bool {
+        if let Some(at) = self.broken_inside.iter().position(|(tenure, _)| tenure.grant == grant) {
+            // Said again, after a RESUME.
+            self.broken_inside[at].1 = Owed::Confirm;
+            if !late {
+                self.broken_inside.swap_remove(at);
+            }
+            return late;
+        }
         let left_behind = &mut self.former.left_behind;
         let tenure = if let Some(tenure) = self.tenures.of_grant(grant) {
             self.tenures.forget(tenure.index);
@@ -224,24 +241,36 @@ impl<T> Stream<T> {
         // One who is inside says FREE when he leaves.
         let unseen = late && tenure.look() != Seen::Free && !self.holds.contains_key(&grant);
         if unseen {
-            self.broken_inside.push(tenure);
+            self.broken_inside.push((tenure, Owed::Confirm));
             self.broken_due = Some(now.after(BROKEN_LOOK));
             self.events.push(Event::Rearm);
         }
         unseen
     }
 
-    /// No word is entered any more, and whoever is inside one finds out. Whether anybody was whom only the word knows.
+    /// No word is entered any more, and whoever is inside one finds out. Whether anybody is whom only the word knows: what he
+    /// has is given back when he has left.
     pub(super) fn renounce_all(&mut self) -> bool {
-        let mut unseen = false;
         let left_behind = std::mem::take(&mut self.former.left_behind);
-        for (_, tenure) in self.tenures.all().into_iter().chain(left_behind) {
+        let former = left_behind.len();
+        for (at, (_, tenure)) in left_behind.into_iter().chain(self.tenures.all()).enumerate() {
             tenure.memory().revise();
-            let was_inside = tenure.look() == Seen::Held;
+            let before = tenure.look();
             tenure.renounce();
-            unseen |= was_inside && !self.holds.contains_key(&tenure.grant);
+            let is_inside = before != Seen::Neither && tenure.look() != Seen::Free;
+            let is_known = self.holds.contains_key(&tenure.grant)
+                || self.broken_inside.iter().any(|(known, _)| known.grant == tenure.grant);
+            if is_inside && !is_known {
+                self.broken_inside.push((tenure, Owed::Release));
+            } else if at < former {
+                self.submit(Tick::ZERO, Ask::Release(tenure.grant, Tick(u64::MAX)), None, false);
+            }
         }
-        unseen
+        if !self.broken_inside.is_empty() {
+            self.broken_due = Some(Tick::ZERO);
+            self.events.push(Event::Rearm);
+        }
+        !self.broken_inside.is_empty()
     }
 
     /// Confirms broken tenures that were left, and releases those of a connection that is gone.
@@ -251,10 +280,15 @@ impl<T> Stream<T> {
         }
         let all = std::mem::take(&mut self.broken_inside);
         // A late store of the one who was inside says FREE.
-        let (left, inside): (Vec<_>, Vec<_>) = all.into_iter().partition(|it| it.look() == Seen::Free);
+        let (left, inside): (Vec<_>, Vec<_>) = all.into_iter().partition(|(it, _)| it.look() == Seen::Free);
         self.broken_inside = inside;
-        for tenure in left {
-            self.confirm(tenure.grant);
+        for (tenure, owed) in left {
+            match owed {
+                Owed::Confirm => self.confirm(tenure.grant),
+                Owed::Release => {
+                    self.submit(Tick::ZERO, Ask::Release(tenure.grant, Tick(u64::MAX)), None, false);
+                }
+            }
         }
         let all = std::mem::take(&mut self.former.left_behind);
         let (inside, left): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, it)| it.look() == Seen::Held);
@@ -278,7 +312,8 @@ impl<T> Stream<T> {
         // is to be renewed by the answers.
         for (spec, tenure) in self.tenures.all() {
             let seen = tenure.shut();
-            if self.holds.contains_key(&tenure.grant) {
+            let waits = self.broken_inside.iter().any(|(broken, _)| broken.grant == tenure.grant);
+            if waits || self.holds.contains_key(&tenure.grant) {
                 continue;
             }
             if seen == Seen::Held {
@@ -288,8 +323,8 @@ impl<T> Stream<T> {
             }
         }
         self.tenures.clear();
-        self.broken_inside.clear();
-        self.broken_due = (!self.former.left_behind.is_empty()).then_some(Tick::ZERO);
+        let waits = !(self.former.left_behind.is_empty() && self.broken_inside.is_empty());
+        self.broken_due = waits.then_some(Tick::ZERO);
         self.events.extend(self.broken_due.map(|_| Event::Rearm));
     }
 

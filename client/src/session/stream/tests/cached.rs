@@ -359,7 +359,50 @@ fn one_whom_only_a_word_of_before_knows_is_waited_for_when_his_session_is_killed
     assert!(cached.talk.stream.renounce_all(), "somebody is inside");
     assert!(!cached.word().is_held(FIRST, holder), "he finds out");
     cached.talk.stream.tick(at(1200));
+    // Said again, and the way is lost meanwhile.
+    assert!(cached.talk.stream.renounce_all());
+    cached.talk.resume(1300, 0);
+    cached.talk.said();
+    assert!(cached.talk.stream.renounce_all());
+    cached.talk.stream.tick(at(1400));
     assert_eq!(cached.talk.said(), [""; 0]);
+    let _ = cached.word().leave(FIRST, Leaving::Barrier);
+    cached.talk.stream.tick(cached.talk.stream.due().unwrap());
+    assert_eq!(cached.talk.said(), ["5: release 1 ack 1"]);
+    assert!(!cached.talk.stream.renounce_all());
+}
+
+/// The way is lost between a kill, or a break, and the moment in which he leaves.
+#[test]
+fn who_is_inside_is_waited_for_on_the_next_connection_too() {
+    for broken in [false, true] {
+        let (mut cached, hold) = Cached::kept();
+        cached.talk.stream.confirm_when_released();
+        cached.talk.stream.release(at(1003), &hold);
+        let holder = Holder::new(9);
+        assert_eq!(cached.word().enter(FIRST, holder, Leaving::Barrier), Entry::Entered);
+        let Reply::Granted(grant) = granted(1) else { unreachable!() };
+        let notice = Reply::Broken { grant: grant.grant, forced: false };
+        if broken {
+            cached.talk.hear_ok(1004, RequestId::NOTICE, 0, &notice);
+        } else {
+            assert!(cached.talk.stream.renounce_all());
+        }
+        cached.talk.resume(1010, 0);
+        if broken {
+            cached.talk.hear_ok(1011, RequestId::NOTICE, 0, &notice);
+        }
+        cached.talk.said();
+        cached.talk.stream.tick(at(1200));
+        assert_eq!(cached.talk.said(), [""; 0]);
+        let _ = cached.word().leave(FIRST, Leaving::Barrier);
+        cached.talk.stream.tick(cached.talk.stream.due().unwrap());
+        let said = cached.talk.said();
+        assert!(
+            said.len() == 1 && said[0].contains(if broken { "confirm 1" } else { "release 1" }),
+            "{said:?}"
+        );
+    }
 }
 
 /// An operator of the node that took the session up breaks what is held in a word of the one before.
