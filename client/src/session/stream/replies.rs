@@ -195,7 +195,7 @@ impl<T> Stream<T> {
                 }
                 (alive, interest) => {
                     // Nobody waits for it any more; who enters it meanwhile has it no longer than it lasts.
-                    let end = Hold::new(granted, spec, pending.asked).end;
+                    let end = self.end_of(granted, Hold::new(granted, spec, pending.asked).end);
                     self.submit(now, Ask::Release(granted.grant, end), None, false);
                     if let (Err(cause), Some(interest)) = (alive, interest) {
                         self.events.push(Event::Answered(interest, Answer::Lost(cause)));
@@ -270,6 +270,16 @@ impl<T> Stream<T> {
         ends.min()
     }
 
+    /// When a grant ends by time of its own, if not at `own`: one that is entered again lasts as long as who had it first was
+    /// granted it, who may be giving it back.
+    fn end_of(&self, granted: &Grant, own: Tick) -> Tick {
+        if !granted.reentered {
+            return own;
+        }
+        let held = self.holds.get(&granted.grant).map(|hold| hold.end);
+        [held, self.end_left(granted.grant)].into_iter().flatten().fold(own, Tick::min)
+    }
+
     /// The hold of a grant: the one that is entered again, or a new one.
     fn take_hold(&mut self, granted: &Grant, new: impl FnOnce() -> Hold) -> Arc<Hold> {
         if granted.reentered
@@ -279,10 +289,7 @@ impl<T> Stream<T> {
             return Arc::clone(hold);
         }
         let mut hold = new();
-        if granted.reentered {
-            // Its former guard is being given back; the grant's longest hold goes on all the same.
-            hold.end = hold.end.min(self.end_left(granted.grant).unwrap_or(hold.end));
-        }
+        hold.end = self.end_of(granted, hold.end);
         let hold = Arc::new(hold);
         if hold.end < Tick(u64::MAX) {
             self.ends.insert((hold.end, hold.grant()));

@@ -58,6 +58,21 @@ fn who_enters_a_grant_that_nobody_waited_for_has_it_no_longer_than_it_lasts() {
     assert_eq!(hold.end, at(1000 + 2000 - 20 - 10), "counted from the first request");
 }
 
+/// The same, when the level that is still owed is of somebody who entered it and did not wait for the answer (S4, seed 20032718).
+#[test]
+fn who_enters_a_grant_after_one_who_entered_it_and_left_has_it_no_longer_than_it_lasts() {
+    let (mut talk, asked, again) = given_back(spec(2000));
+    talk.stream.abandon(at(1004), again);
+    let third = talk.acquire_as(1005, 3, reentrant(0));
+    talk.hear_ok(1010, again, FLAG_KEPT, &grant(true));
+    // The first guard is back; the second level is on its way.
+    let released = RequestId(asked.0 + 2);
+    talk.hear_ok(1011, released, 0, &Reply::Released { remaining: 1 });
+    talk.hear_ok(1012, third, FLAG_KEPT, &grant(true));
+    let hold = Arc::clone(talk.stream.holds.values().next().unwrap());
+    assert_eq!(hold.end, at(1000 + 2000 - 20 - 10), "the longest hold of the grant");
+}
+
 /// The simulation of whole cells found a guard that was EX again when the server had made it NL (S2).
 #[test]
 fn a_conversion_that_comes_late_gives_no_more_than_was_asked_for_since() {
