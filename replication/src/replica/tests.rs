@@ -46,6 +46,17 @@ impl Pair {
         self.b.step(self.now, Input::Linked { link: STREAM, peer: peer("a", 1), dialed: true });
     }
 
+    /// With `b` as a member.
+    fn joined() -> Pair {
+        let mut pair = Pair::new();
+        pair.link();
+        pair.talk();
+        pair.a.step(pair.now, Input::Order(Order::Pin(peer("b", 2))));
+        pair.a.step(pair.now, Input::Order(Order::Configure(setup(6, 5, &[peer("b", 2)]))));
+        pair.talk();
+        pair
+    }
+
     /// Moves bytes and ends passes until nothing is left to say.
     fn talk(&mut self) -> Vec<Report> {
         let mut reports = vec![];
@@ -131,12 +142,7 @@ fn a_joiner_gets_a_snapshot_counts_and_then_holds_outputs_back() {
 
 #[test]
 fn whoever_takes_over_keeps_what_was_not_committed_and_the_old_one_is_told() {
-    let mut pair = Pair::new();
-    pair.link();
-    pair.talk();
-    pair.a.step(pair.now, Input::Order(Order::Pin(peer("b", 2))));
-    pair.a.step(pair.now, Input::Order(Order::Configure(setup(6, 5, &[peer("b", 2)]))));
-    pair.talk();
+    let mut pair = Pair::joined();
     pair.a.append(b"not acknowledged");
     pair.a.end_pass(pair.now, true);
     carry(pair.now, &mut pair.a, &mut pair.b);
@@ -154,12 +160,7 @@ fn whoever_takes_over_keeps_what_was_not_committed_and_the_old_one_is_told() {
 
 #[test]
 fn a_hand_over_turns_the_stream_round() {
-    let mut pair = Pair::new();
-    pair.link();
-    pair.talk();
-    pair.a.step(pair.now, Input::Order(Order::Pin(peer("b", 2))));
-    pair.a.step(pair.now, Input::Order(Order::Configure(setup(6, 5, &[peer("b", 2)]))));
-    pair.talk();
+    let mut pair = Pair::joined();
     pair.a.append(b"last");
     let next = setup(7, 7, &[peer("b", 2)]);
     pair.a.step(pair.now, Input::Order(Order::Yield { setup: next, to: peer("b", 2) }));
@@ -235,12 +236,7 @@ fn the_next_life_of_a_joiner_does_not_wait_for_the_end_of_the_one_before() {
 /// L7: a member that acknowledges ever less of what it is sent is late, although it says something all the time.
 #[test]
 fn a_follower_that_lags_ever_more_is_late() {
-    let mut pair = Pair::new();
-    pair.link();
-    pair.talk();
-    pair.a.step(pair.now, Input::Order(Order::Pin(peer("b", 2))));
-    pair.a.step(pair.now, Input::Order(Order::Configure(setup(6, 5, &[peer("b", 2)]))));
-    pair.talk();
+    let mut pair = Pair::joined();
     let mut late_in = |lag: u64| {
         (0..100).any(|_| {
             pair.a.append(b"something");

@@ -85,6 +85,7 @@ pub(super) struct Replicated {
     operation: Vec<u8>,
     streams: Vec<Stream>,
     pub(super) written: Vec<ConnectionKey>,
+    /// Words of clients that have left in this pass.
     pub(super) ended: Vec<Words>,
     pub(super) batches: VecDeque<Batch>,
     /// What everybody has acknowledged: it leaves at the end of the pass, not to be taken for something that was made there.
@@ -101,8 +102,9 @@ pub(super) struct Replicated {
     pub(super) announced: Vec<Box<Announcement>>,
     /// When rounds were begun that have not come back, and when the newest was that has.
     pub(super) begun: VecDeque<(Round, Tick)>,
-    pub(super) begun_newest: Round,
     pub(super) confirmed: Tick,
+    /// The newest round that was ever noted there.
+    pub(super) begun_newest: Round,
     /// Streams to end.
     hang_ups: Vec<LinkKey>,
 }
