@@ -4,14 +4,13 @@
 
 use crate::error::LostCause;
 use crate::session::{
-    Answer, Ask, Beat, Bundle, Directions, Event as StreamEvent, Facts, Hold, Jitter, Lease, Passport, Pulse,
-    Spec, Stream,
+    Answer, Ask, Beat, Bundle, Directions, Event as StreamEvent, Hold, Jitter, Lease, Passport, Pulse, Spec,
+    Stream,
 };
 use fairlock_protocol::{
     FencingToken, Frame, GrantId, Mode, OwnerId, Refusal, RequestId, Secret, SessionId, ShardId, Tick, Wait,
     Welcome,
 };
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -149,8 +148,6 @@ pub struct Session {
     streams: Vec<Stream<u64>>,
     pulse: Pulse,
     ended: bool,
-    /// Holds that are weaker until a conversion is answered, and what they are again when it is refused.
-    weakened: BTreeMap<u64, (Arc<Hold>, Facts)>,
     events: Vec<Event>,
 }
 
@@ -175,15 +172,7 @@ impl Session {
         });
         let streams = streams.collect();
         let pulse = Pulse::new(ttl, sent, Jitter::new(seed.rotate_left(17)));
-        Session {
-            passport,
-            lease,
-            streams,
-            pulse,
-            ended: false,
-            weakened: BTreeMap::new(),
-            events: Vec::new(),
-        }
+        Session { passport, lease, streams, pulse, ended: false, events: Vec::new() }
     }
 
     /// Its id.
@@ -321,9 +310,6 @@ impl Session {
         ticket: u64,
     ) -> Option<(ShardId, RequestId)> {
         held.check(now).ok()?;
-        if let Some(before) = held.hold.weaken(mode) {
-            self.weakened.insert(ticket, (Arc::clone(&held.hold), before));
-        }
         let shard = self.shard_of_hold(held);
         let ask = Ask::Convert { grant: held.grant(), mode, wait };
         Some((shard, self.submit(now, shard, ask, Some(ticket))?))
@@ -417,16 +403,8 @@ impl Session {
                 StreamEvent::Answered(ticket, Answer::GrantedAll(holds)) => {
                     Event::GrantedAll(ticket, holds.into_iter().map(held).collect())
                 }
-                StreamEvent::Answered(ticket, Answer::Converted) => {
-                    self.weakened.remove(&ticket);
-                    Event::Converted(ticket)
-                }
-                StreamEvent::Answered(ticket, Answer::Refused(refusal, _)) => {
-                    if let Some((hold, before)) = self.weakened.remove(&ticket) {
-                        hold.restore(before);
-                    }
-                    Event::Refused(ticket, refusal)
-                }
+                StreamEvent::Answered(ticket, Answer::Converted) => Event::Converted(ticket),
+                StreamEvent::Answered(ticket, Answer::Refused(refusal, _)) => Event::Refused(ticket, refusal),
                 StreamEvent::Answered(ticket, Answer::Lost(cause)) => Event::Lost(ticket, cause),
                 StreamEvent::Over(cause) => {
                     self.end(now, cause);

@@ -183,7 +183,6 @@ impl Guard {
             Wait::Millis(ms) => Some(now.after_millis(ms).after(deadline)),
             Wait::Forever => None,
         };
-        let before = self.hold.weaken(mode);
         let slot = Slot::new();
         let lane = self.session.lane_of(&self.hold.spec);
         if !ask_to_convert(core, &self.session, lane, (self.hold.grant(), mode, wait), &slot) {
@@ -191,12 +190,7 @@ impl Guard {
         }
         match await_slot(core, &slot, give_up) {
             Some(Outcome::Converted | Outcome::Granted(..) | Outcome::GrantedAll(..)) => Ok(()),
-            Some(Outcome::Failed(AcquireError::Refused(refusal))) => {
-                if let Some(facts) = before {
-                    self.hold.restore(facts);
-                }
-                Err(ConvertError::Refused(refusal))
-            }
+            Some(Outcome::Failed(AcquireError::Refused(refusal))) => Err(ConvertError::Refused(refusal)),
             Some(Outcome::Failed(AcquireError::Deadlock(cycle))) => Err(ConvertError::Deadlock(cycle)),
             Some(Outcome::Failed(AcquireError::Lost(cause))) => Err(ConvertError::Lost(cause)),
             Some(Outcome::Failed(_)) => Err(ConvertError::Lost(LostCause::Closed)),

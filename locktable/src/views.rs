@@ -188,6 +188,14 @@ impl Table {
         Some(self.grants[slot].mode())
     }
 
+    /// Whether a request of this number waits here, or has an answer that is kept.
+    pub fn knows(&self, key: SessionKey, request: RequestId) -> bool {
+        self.session_slot(key).is_some_and(|slot| {
+            let mut kept = self.sessions[slot].kept.iter();
+            self.pending_slot(slot, request).is_some() || kept.any(|(number, _)| *number == request)
+        })
+    }
+
     /// Fetches what look-ups of these resources will need, all at once. Changes nothing but how long they take.
     pub fn look_ahead(&self, digests: impl Iterator<Item = Digest>) {
         let glances = digests.map(|digest| self.by_digest.glance(self.key.hash(digest.0[0], digest.0[1])));

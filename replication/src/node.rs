@@ -292,6 +292,11 @@ impl Node {
         self.known.iter().flat_map(|known| &known.configuration.members).chain(&self.others)
     }
 
+    /// Members that this primary takes out and that are listed as yet: without them nothing is confirmed.
+    pub fn takes_out(&self) -> impl Iterator<Item = &NodeId> {
+        self.wants.evict.iter().map(|late| &late.node)
+    }
+
     /// For people: what it waits for, when it has no place.
     pub fn waits_for(&self) -> Vec<NodeId> {
         let missing: BTreeSet<&NodeId> =

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlock_locktable::{Limits, NamespaceRules, Settings as TableSettings, Table};
-use fairlock_protocol::{CellId, DigestKey, Epoch, MacKey, ShardId, Tick};
+use fairlock_protocol::{CellId, DigestKey, Epoch, MacKey, Refusal, ShardId, Tick};
 use fairlock_replication::node::{self, Dialed, Node, NodeSettings, Standing, Wish};
 use fairlock_replication::profile::Profile;
 use fairlock_replication::replica::{LinkKey, Peer, Replica};
@@ -74,7 +74,7 @@ pub enum Duty {
     /// The node is something else now.
     Became(Standing),
     /// The answer to an operator.
-    Answer(u64, Result<(), String>),
+    Answer(u64, Result<(), (Refusal, String)>),
 }
 
 /// What a node's control thread decides.

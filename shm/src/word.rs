@@ -18,6 +18,8 @@ const NONE: u64 = 0;
 const FREE: u64 = 1;
 const HELD: u64 = 2;
 const REVOKED: u64 = 3;
+/// As REVOKED, but by the client's own library, which goes on to wait for the holder.
+const RENOUNCED: u64 = 4;
 
 /// `wanted`: somebody waits for this tenure to end.
 const WANTED: u32 = 1;
@@ -183,7 +185,7 @@ impl Word {
             // or this finds HELD.
             let over = match seen(state, generation) {
                 Seen::Free => state,
-                _ => pack(REVOKED, generation, Holder::GRANTED),
+                _ => pack(RENOUNCED, generation, Holder::GRANTED),
             };
             // SeqCst: as in `void`.
             match self.state.compare_exchange(state, over, Ordering::SeqCst, Ordering::Relaxed) {
@@ -191,6 +193,17 @@ impl Word {
                 Err(now) => state = now,
             }
         }
+    }
+}
+
+/// The client's side, of one who waits for another.
+impl Word {
+    /// Whether somebody of this tenure is inside, and not thrown out by the server: what he was given may be given to
+    /// nobody else.
+    pub fn is_occupied(&self, generation: Generation) -> bool {
+        // Acquire: pairs with the Release of `leave`; what he did inside comes before whatever follows from his leaving.
+        let state = self.state.load(Ordering::Acquire);
+        state >> 32 == u64::from(generation.0) && matches!(state & 0xff, HELD | RENOUNCED)
     }
 }
 

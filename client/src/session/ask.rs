@@ -83,6 +83,14 @@ pub(crate) enum Ask {
 }
 
 impl Ask {
+    /// The grant whose mode it changes.
+    pub(crate) fn converts(&self) -> Option<GrantId> {
+        match self {
+            Ask::Convert { grant, .. } => Some(*grant),
+            _ => None,
+        }
+    }
+
     /// How long it may wait at the server; `None` for what never waits.
     pub(crate) fn wait(&self) -> Option<Wait> {
         match self {

@@ -10,7 +10,7 @@ use crate::error::LostCause;
 use fairlock_protocol::tick::certain;
 use fairlock_protocol::{FencingToken, GrantId, Mode, Proof, Tick, reply};
 use fairlock_shm::word::Holder;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -48,6 +48,9 @@ pub(crate) struct Hold {
     /// Set once, when it is no longer held; pairs with the load in `check` (Acquire inside `OnceLock`).
     void: OnceLock<LostCause>,
     facts: Mutex<Facts>,
+    /// The mode that the server has named last; `facts` have less while it is asked for less. Relaxed: changed and read
+    /// under the stream's lock.
+    granted: AtomicU8,
     /// It is held in a word of the connection's memory; set once, when the server leaves the grant with the client.
     inside: OnceLock<Inside>,
     /// It went on by messages, and its word means nothing any more. Release store before the server is told, Acquire load
@@ -75,6 +78,7 @@ impl Hold {
             levels: AtomicU32::new(1),
             void: OnceLock::new(),
             facts: Mutex::new(Facts::of(granted)),
+            granted: AtomicU8::new(granted.mode as u8),
             inside: OnceLock::new(),
             by_messages: AtomicBool::new(false),
             watchers: Mutex::new(Vec::new()),
@@ -92,6 +96,7 @@ impl Hold {
             levels: AtomicU32::new(1),
             void: OnceLock::new(),
             facts: Mutex::new(tenure.facts),
+            granted: AtomicU8::new(tenure.facts.mode as u8),
             inside: OnceLock::from(Inside { tenure, holder }),
             by_messages: AtomicBool::new(false),
             watchers: Mutex::new(Vec::new()),
@@ -105,7 +110,7 @@ impl Hold {
 
     /// It is held on at a server that had lost its memory, under another number and token.
     pub(crate) fn goes_on_as(&self, granted: &reply::Grant) {
-        self.convert(granted);
+        self.convert(granted, []);
         self.grant.store(granted.grant.get(), Ordering::Relaxed);
     }
 
@@ -191,27 +196,23 @@ impl Hold {
         *self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn convert(&self, granted: &reply::Grant) {
-        let facts = Facts::of(granted);
-        *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = facts;
+    /// The server has named what is held. These modes it was asked for since, and may have granted.
+    pub(crate) fn convert(&self, granted: &reply::Grant, asked: impl IntoIterator<Item = Mode>) {
+        self.granted.store(granted.mode as u8, Ordering::Relaxed);
+        self.believe(Facts::of(granted), asked);
     }
 
-    /// Has no more than the other mode allows from now on, before the server is asked for it: it may let others in at once.
-    /// Of PR and CW, which allow different things, that is CR. Gives back what it was, in case the server refuses.
-    pub(crate) fn weaken(&self, mode: Mode) -> Option<Facts> {
-        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = *facts;
-        facts.mode = match (before.mode.covers(mode), mode.covers(before.mode)) {
-            (true, _) => mode,
-            (false, true) => before.mode,
-            (false, false) => Mode::CR,
-        };
-        (facts.mode != before.mode).then_some(before)
+    /// Has no more than what the server named last and what these modes allow, which it is asked for: it may let others in
+    /// at once.
+    pub(crate) fn has_at_most(&self, asked: impl IntoIterator<Item = Mode>) {
+        let granted = self.granted.load(Ordering::Relaxed);
+        let mode = Mode::from_wire(granted).expect("it was made from a mode");
+        self.believe(Facts { mode, ..self.facts() }, asked);
     }
 
-    /// The server refused: it is what it was.
-    pub(crate) fn restore(&self, facts: Facts) {
-        *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = facts;
+    fn believe(&self, facts: Facts, asked: impl IntoIterator<Item = Mode>) {
+        let mode = asked.into_iter().fold(facts.mode, weaker);
+        *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = Facts { mode, ..facts };
     }
 
     /// One more guard shares it.
@@ -246,6 +247,15 @@ impl Hold {
     pub(crate) fn wake_watchers(&self) {
         let watchers = std::mem::take(&mut *self.watchers.lock().unwrap_or_else(PoisonError::into_inner));
         watchers.into_iter().for_each(rouse);
+    }
+}
+
+/// What both allow. Of PR and CW, which allow different things, that is CR.
+fn weaker(one: Mode, other: Mode) -> Mode {
+    match (one.covers(other), other.covers(one)) {
+        (true, _) => other,
+        (false, true) => one,
+        (false, false) => Mode::CR,
     }
 }
 
@@ -306,11 +316,10 @@ pub(crate) mod tests {
     fn between_two_modes_that_do_not_compare_only_what_both_allow_is_certain() {
         let hold =
             Hold::new(&reply::Grant { mode: Mode::PR, ..granted(0) }, spec(0), Tick::from_millis(1000));
-        let before = hold.weaken(Mode::CW).expect("it was more");
-        assert_eq!((before.mode, hold.facts().mode), (Mode::PR, Mode::CR));
-        hold.restore(before);
-        assert_eq!(hold.weaken(Mode::EX), None, "what is stronger is held when it is granted");
-        assert_eq!(hold.facts().mode, Mode::PR);
+        hold.has_at_most([Mode::CW]);
+        assert_eq!(hold.facts().mode, Mode::CR);
+        hold.has_at_most([Mode::EX]);
+        assert_eq!(hold.facts().mode, Mode::PR, "what is stronger is held when it is granted");
     }
 
     #[test]

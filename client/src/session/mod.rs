@@ -14,7 +14,7 @@ mod stream;
 mod tenure;
 
 pub(crate) use ask::{Ask, Bundle, Spec};
-pub(crate) use hold::{Facts, Hold, rouse};
+pub(crate) use hold::{Hold, rouse};
 pub(crate) use jitter::Jitter;
 pub(crate) use lease::Lease;
 pub(crate) use passport::{Directions, Passport};

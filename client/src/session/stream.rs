@@ -6,6 +6,7 @@
 
 mod cache;
 mod claims;
+mod holds;
 mod replies;
 
 use super::ask::{Ask, Bundle};
@@ -243,9 +244,10 @@ impl<T> Stream<T> {
         self.tended
     }
 
-    /// Whether anything is unanswered or held here: a reason to have a connection.
+    /// Whether anything is unanswered, held or owed here: a reason to have a connection.
     pub(crate) fn is_wanted(&self) -> bool {
-        !self.pending.is_empty() || !self.holds.is_empty()
+        let owes = !self.confirms.is_empty() || self.waits_for_words();
+        owes || !self.pending.is_empty() || !self.holds.is_empty()
     }
 
     /// Takes the events away.
@@ -264,9 +266,6 @@ impl<T> Stream<T> {
         if self.ended && !matches!(ask, Ask::Close) {
             return None;
         }
-        if let Ask::Convert { grant, .. } = &ask {
-            self.go_on_by_messages(*grant);
-        }
         let behind = match &ask {
             Ask::Acquire(spec) => {
                 let asked = self.asked_by.entry(spec.owner).or_default();
@@ -275,6 +274,7 @@ impl<T> Stream<T> {
             }
             _ => false,
         };
+        let converts = ask.converts();
         let id = self.next;
         self.next += 1;
         self.tended += usize::from(tended);
@@ -290,6 +290,11 @@ impl<T> Stream<T> {
             gathered: Vec::new(),
         };
         self.pending.insert(id, pending);
+        if let Some(grant) = converts {
+            // Before anything is said.
+            self.go_on_by_messages(grant);
+            self.believe(grant);
+        }
         if self.is_live() {
             self.send(now, id);
         }
@@ -306,7 +311,10 @@ impl<T> Stream<T> {
         pending.interest = None;
         match pending.whereabouts {
             Whereabouts::Here | Whereabouts::Resting(_) => {
-                self.forget(id.0);
+                let converts = self.forget(id.0).and_then(|pending| pending.ask.converts());
+                if let Some(grant) = converts {
+                    self.believe(grant);
+                }
             }
             Whereabouts::Sent => {
                 // Not tended: whoever withdraws does not wait, and the next reader finds the answer.
@@ -473,15 +481,6 @@ impl<T> Stream<T> {
             }
         }
         Some(pending)
-    }
-
-    fn drop_hold(&mut self, grant: GrantId) -> Option<Arc<Hold>> {
-        let hold = self.holds.remove(&grant)?;
-        self.ends.remove(&(hold.end, grant));
-        if let Some(inside) = hold.was_inside() {
-            self.tenures.forget(inside.index);
-        }
-        Some(hold)
     }
 }
 

@@ -58,6 +58,11 @@ impl Tenure {
         self.word().is_held(self.generation, holder)
     }
 
+    /// Whether anybody is inside, also one who was renounced.
+    pub(crate) fn is_occupied(&self) -> bool {
+        self.word().is_occupied(self.generation)
+    }
+
     /// What the word says.
     pub(crate) fn look(&self) -> Seen {
         self.word().look(self.generation)
@@ -154,13 +159,23 @@ impl Tenures {
         }
     }
 
-    /// The tenure in this word goes on by messages.
-    pub(crate) fn shut(&mut self, index: u32) {
-        if let Some(name) = self.names.get(&index)
-            && let Some(kept) = self.by_name.get_mut(name)
-        {
-            kept.iter_mut().filter(|kept| kept.tenure.index == index).for_each(|kept| kept.is_open = false);
+    /// This tenure is over. Its word may be another one's by now.
+    pub(crate) fn end(&mut self, tenure: &Arc<Tenure>) {
+        if self.kept(tenure).is_some() {
+            self.forget(tenure.index);
         }
+    }
+
+    /// This tenure goes on by messages.
+    pub(crate) fn shut(&mut self, tenure: &Arc<Tenure>) {
+        if let Some(kept) = self.kept(tenure) {
+            kept.is_open = false;
+        }
+    }
+
+    fn kept(&mut self, tenure: &Arc<Tenure>) -> Option<&mut Kept> {
+        let kept = self.by_name.get_mut(self.names.get(&tenure.index)?)?;
+        kept.iter_mut().find(|kept| Arc::ptr_eq(&kept.tenure, tenure))
     }
 
     /// The tenure of a grant.

@@ -7,8 +7,8 @@
 use alloc::string::{String, ToString};
 use core::time::Duration;
 
-use fairlock_protocol::Tick;
 use fairlock_protocol::tick::quarantine;
+use fairlock_protocol::{Refusal, Tick};
 
 use super::forcing::ANOTHER;
 use super::{
@@ -61,7 +61,7 @@ impl Node {
                 self.no_answer(now, &answer);
                 if let Some((ticket, _)) = self.forcing.take() {
                     let why = "the register does not answer, and nothing can begin without it".to_string();
-                    self.outputs.push(Output::Answer(ticket, Err(why)));
+                    self.outputs.push(Output::Answer(ticket, Err((Refusal::Unavailable, why))));
                 }
             }
             (Asked::Swap { purpose, new, .. }, Answer::Written(revision)) => {
@@ -157,7 +157,7 @@ impl Node {
             Some(stored) => self.adopt(now, stored),
             None if self.known.is_some() => self.halt(
                 "register",
-                "the configuration is gone from the register; restore it, or stop the other nodes, let this one run on, and \
+                "the configuration is gone from the register; stop the other nodes, let this one run on, and \
                  `fairlock cluster force-new` the others here"
                     .to_string(),
             ),
@@ -261,7 +261,7 @@ impl Node {
     pub(super) fn know(&mut self, now: Tick, stored: Stored) {
         // It was wished when something else stood there, and others were called.
         if let Some((ticket, _)) = self.forcing.take() {
-            self.outputs.push(Output::Answer(ticket, Err(ANOTHER.to_string())));
+            self.outputs.push(Output::Answer(ticket, Err((Refusal::Denied, ANOTHER.to_string()))));
         }
         let reign = self.known.as_ref().map(|known| known.configuration.reign);
         let news = &stored.configuration;

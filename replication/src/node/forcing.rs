@@ -3,7 +3,7 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use fairlock_protocol::Tick;
+use fairlock_protocol::{Refusal, Tick};
 
 use super::{Configuration, Member, Node, NodeId, Output, Peer, Phase, Purpose, Stored, peer};
 
@@ -14,13 +14,12 @@ pub(super) const ANOTHER: &str = "what stands in the register is not what this n
 impl Node {
     /// An operator says that these nodes are off.
     pub(super) fn force_new(&mut self, ticket: u64, named: &[NodeId]) {
-        let refusal = self.refuse_force(named);
-        if let Some(why) = refusal {
-            return self.outputs.push(Output::Answer(ticket, Err(why)));
+        if let Some(refused) = self.refuse_force(named) {
+            return self.outputs.push(Output::Answer(ticket, Err(refused)));
         }
         if self.forcing.is_some() {
             let why = "somebody else is at it already; see `fairlock cluster status`".to_string();
-            return self.outputs.push(Output::Answer(ticket, Err(why)));
+            return self.outputs.push(Output::Answer(ticket, Err((Refusal::Denied, why))));
         }
         // What is being asked is answered first.
         self.forcing = Some((ticket, named.to_vec()));
@@ -37,11 +36,13 @@ impl Node {
             // Which halts it when this is no history that it can go on from.
             self.found(now, Some(found.clone()));
             if !matches!(self.phase, Phase::Halted) || self.learn_of_others(now, found) {
-                return self.outputs.push(Output::Answer(ticket, Err(ANOTHER.to_string())));
+                return self
+                    .outputs
+                    .push(Output::Answer(ticket, Err((Refusal::Denied, ANOTHER.to_string()))));
             }
         }
-        if let Some(why) = self.refuse_force(named) {
-            return self.outputs.push(Output::Answer(ticket, Err(why)));
+        if let Some(refused) = self.refuse_force(named) {
+            return self.outputs.push(Output::Answer(ticket, Err(refused)));
         }
         let Some(last) = self.known.as_ref().map(|known| known.configuration.clone()) else { return };
         self.alarm("name", None);
@@ -74,26 +75,27 @@ impl Node {
         is_news
     }
 
-    fn refuse_force(&self, named: &[NodeId]) -> Option<String> {
+    fn refuse_force(&self, named: &[NodeId]) -> Option<(Refusal, String)> {
         if matches!(self.phase, Phase::Primary | Phase::Entering { .. } | Phase::Yielding { .. }) {
-            return Some("this node is primary: nothing has to be forced".to_string());
+            return Some((Refusal::Denied, "this node is primary: nothing has to be forced".to_string()));
         }
         if self.is_member() {
-            return Some(
-                "this node has everything and takes over by itself: nothing has to be forced".to_string(),
-            );
+            let why = "this node has everything and takes over by itself: nothing has to be forced";
+            return Some((Refusal::Denied, why.to_string()));
         }
         if self.known.is_none() {
-            return Some("the register could not be read; nothing is known of the cell".to_string());
+            let why = "the register could not be read; nothing is known of the cell";
+            return Some((Refusal::Unavailable, why.to_string()));
         }
         let waited_for = self.waits_for();
         let unnamed: Vec<&str> =
             waited_for.iter().filter(|node| !named.contains(node)).map(NodeId::as_str).collect();
         (!unnamed.is_empty()).then(|| {
-            alloc::format!(
-                "these members may be alive: {}; name each one that you have made sure is off",
-                unnamed.join(", ")
-            )
+            let unnamed = unnamed.join(", ");
+            let why = alloc::format!(
+                "these members may be alive: {unnamed}; name each one that you have made sure is off"
+            );
+            (Refusal::Denied, why)
         })
     }
 }

@@ -7,7 +7,7 @@ use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString};
 use core::time::Duration;
 
-use fairlock_protocol::Tick;
+use fairlock_protocol::{Refusal, Tick};
 
 use super::{
     Configuration, MEMBERS_MAX, Node, NodeId, Order, Output, Peer, Phase, Purpose, Report, Stored, Wish,
@@ -137,14 +137,12 @@ impl Node {
     fn evict_wished(&mut self, configuration: &Configuration) {
         for (node, ticket) in core::mem::take(&mut self.wants.evictions) {
             let found = configuration.member(&node).filter(|member| **member != self.settings.me);
-            let answer = match found {
-                Some(member) => {
-                    self.wants.evict.insert(peer(member));
-                    Ok(())
-                }
-                None => {
-                    Err(alloc::format!("{node} is no member but this one: see `fairlock cluster status`"))
-                }
+            let answer = if let Some(member) = found {
+                self.wants.evict.insert(peer(member));
+                Ok(())
+            } else {
+                let why = alloc::format!("{node} is no member but this one: see `fairlock cluster status`");
+                Err((Refusal::NotFound, why))
             };
             self.outputs.push(Output::Answer(ticket, answer));
         }
@@ -210,7 +208,8 @@ impl Node {
     ) {
         if configuration.member(&to).is_none_or(|member| *member == self.settings.me) {
             let why = alloc::format!("{to} is no other member: see `fairlock cluster status`");
-            return self.outputs.extend(ticket.map(|ticket| Output::Answer(ticket, Err(why))));
+            let refused = Err((Refusal::NotFound, why));
+            return self.outputs.extend(ticket.map(|ticket| Output::Answer(ticket, refused)));
         }
         self.outputs.extend(ticket.map(|ticket| Output::Answer(ticket, Ok(()))));
         let new = successor(configuration).map(|next| Configuration {
@@ -305,7 +304,7 @@ impl Node {
             Wish::ForceNew(named) => self.force_new(ticket, &named),
             _ if !serving => {
                 let why = not_primary();
-                self.outputs.push(Output::Answer(ticket, Err(why)));
+                self.outputs.push(Output::Answer(ticket, Err((Refusal::NotPrimary, why))));
             }
             Wish::Evict(node) => self.wants.evictions.push((node, ticket)),
             Wish::Switchover(to) => self.wish_switchover(ticket, to),
@@ -321,7 +320,7 @@ impl Node {
             self.wants.switchover = Some((other, Some(ticket)));
         } else {
             let why = "there is no other member to hand over to; see `fairlock cluster status`".to_string();
-            self.outputs.push(Output::Answer(ticket, Err(why)));
+            self.outputs.push(Output::Answer(ticket, Err((Refusal::NotFound, why))));
         }
     }
 }

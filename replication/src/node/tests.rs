@@ -2,7 +2,7 @@
 
 use alloc::vec;
 
-use fairlock_protocol::{CellId, DigestKey, Epoch};
+use fairlock_protocol::{CellId, DigestKey, Epoch, Refusal};
 
 use super::*;
 use crate::configuration::MacKey;
@@ -117,7 +117,7 @@ impl Stage {
             Output::Answer(7, answer) => Some(answer),
             _ => None,
         });
-        answer.expect("it is answered")
+        answer.expect("it is answered").map_err(|(_, why)| why)
     }
 
     /// What another node writes, and this one is told.
@@ -218,9 +218,12 @@ fn without_the_register_nothing_is_forced_and_nothing_is_lost() {
     stage.node.outputs().clear();
     stage.node.step(stage.now, Input::Register(Answer::Failed("timed out".into())));
     let outputs = core::mem::take(stage.node.outputs());
-    let refused =
-        |output: &Output| matches!(output, Output::Answer(7, Err(why)) if why.contains("does not answer"));
-    assert!(outputs.iter().any(refused), "{outputs:?}");
+    let refused = outputs.iter().find_map(|output| match output {
+        Output::Answer(7, Err(refused)) => Some(refused),
+        _ => None,
+    });
+    let (refusal, why) = refused.expect("it is answered");
+    assert!(*refusal == Refusal::Unavailable && why.contains("does not answer"), "{outputs:?}");
     assert!(!outputs.contains(&Output::Order(Order::StepDown)), "{outputs:?}");
 }
 

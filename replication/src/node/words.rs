@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use fairlock_protocol::{CellId, DigestKey, Epoch};
+use fairlock_protocol::{CellId, DigestKey, Epoch, Refusal};
 
 use crate::configuration::MacKey;
 use crate::member::{Member, NodeId};
@@ -124,8 +124,8 @@ pub enum Output {
     Quarantine(Duration),
     /// Leases up to this length may be granted.
     HorizonRaised(Duration),
-    /// The answer to an operator.
-    Answer(u64, Result<(), String>),
+    /// The answer to an operator: the node goes about it, or not, and why.
+    Answer(u64, Result<(), (Refusal, String)>),
     /// What the node is has changed.
     Became(Standing),
     /// Something is wrong, or is not any more.

@@ -2,7 +2,7 @@
 //! is asked, whom to dial, which alarm stands. No thread, socket or clock is here, so that the desk and a simulator have the
 //! same clerk.
 
-use fairlock_protocol::Tick;
+use fairlock_protocol::{Refusal, Tick};
 use fairlock_replication::node::{Input, Node, NodeSettings, Output, Standing};
 use fairlock_replication::replica::Order;
 use fairlock_replication::{Ask, Member, Stored};
@@ -30,7 +30,7 @@ pub(crate) enum Errand {
     /// The node is something else now.
     Became(Standing),
     /// The answer to a wish.
-    Answer(u64, Result<(), String>),
+    Answer(u64, Result<(), (Refusal, String)>),
     /// The end of the cell is in the register.
     Stopped,
 }

@@ -60,7 +60,7 @@ pub(crate) struct Outcome {
     /// The end of the cell is in the register.
     pub(crate) stopped: bool,
     /// What the node says to its own wish: to hand over.
-    pub(crate) own_wish: Option<Result<(), String>>,
+    pub(crate) own_wish: Option<Result<(), (Refusal, String)>>,
     /// Answers to wishes of operators.
     pub(crate) answers: Vec<(u64, CellAnswer)>,
 }
@@ -335,7 +335,7 @@ impl Desk {
             }
             Errand::Answer(OWN_TICKET, answer) => outcome.own_wish = Some(answer),
             Errand::Answer(ticket, answer) => {
-                let answer = self.wishes.answered(ticket, answer, self.clerk.node());
+                let answer = self.wishes.answered(ticket, answer);
                 outcome.answers.extend(answer.map(|answer| (ticket, answer)));
             }
             Errand::Became(standing) => {
@@ -390,6 +390,11 @@ impl Desk {
     /// Where the register is.
     pub(crate) fn place(&self) -> &str {
         &self.place
+    }
+
+    /// Who does not answer while the register, which would take it out, does not either: nothing is confirmed until one does.
+    pub(crate) fn waits_for_both(&self) -> Option<&NodeId> {
+        self.node().takes_out().next().filter(|_| !self.register_fault.is_empty())
     }
 
     /// Why it does not answer; empty: it does.

@@ -58,8 +58,7 @@ impl Wishes {
     pub(crate) fn answered(
         &mut self,
         ticket: u64,
-        answer: Result<(), String>,
-        node: &Node,
+        answer: Result<(), (Refusal, String)>,
     ) -> Option<CellAnswer> {
         let at = self.0.iter().position(|pending| pending.ticket == ticket)?;
         match answer {
@@ -67,8 +66,8 @@ impl Wishes {
                 self.0[at].accepted = true;
                 None
             }
-            Err(why) => {
-                let refusal = refusal(&self.0.remove(at).wish, node);
+            Err((refusal, why)) => {
+                self.0.remove(at);
                 Some(CellAnswer::Unmet { refusal, why })
             }
         }
@@ -116,7 +115,12 @@ impl Pending {
         let why = if self.is_over(node) {
             "the register did not take it, and nothing was begun; try again".to_string()
         } else if !fault.is_empty() {
-            format!("the register does not answer ({fault}); it is done when it does")
+            let then = match self.wish {
+                // A swap that certainly failed is not tried again, one whose outcome is unknown may be done yet.
+                Wish::Switchover(_) => "see `fairlock cluster status` when it does, and ask again",
+                Wish::Evict(_) | Wish::ForceNew(_) => "it is done when it does",
+            };
+            format!("the register does not answer ({fault}); {then}")
         } else if matches!(self.wish, Wish::Switchover(_)) && node.standing() == Standing::Primary {
             "the other node has not taken over; this one goes on for the time being".to_string()
         } else {
@@ -132,15 +136,5 @@ fn fulfilled(took: Duration, node: &Node) -> CellAnswer {
         took_ms: u32::try_from(took.as_millis()).unwrap_or(u32::MAX),
         epoch: configuration.map_or(0, |known| known.epoch.get()),
         primary: configuration.map_or_else(String::new, |known| known.primary_member().clients.clone()),
-    }
-}
-
-/// The code for what a node refused; the words are its own.
-fn refusal(wish: &Wish, node: &Node) -> Refusal {
-    match wish {
-        Wish::ForceNew(_) if node.known().is_none() => Refusal::Unavailable,
-        Wish::ForceNew(_) => Refusal::Denied,
-        Wish::Switchover(_) | Wish::Evict(_) if node.standing() != Standing::Primary => Refusal::NotPrimary,
-        Wish::Switchover(_) | Wish::Evict(_) => Refusal::NotFound,
     }
 }

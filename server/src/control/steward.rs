@@ -358,9 +358,7 @@ impl Steward {
         if !matches!(self.facts.role, "standalone" | "primary") {
             return Some(self.facts.role.to_string());
         }
-        let cell = self.cell_numbers()?;
-        (cell.copies < cell.copies_min)
-            .then(|| format!("copies={}, min_copies={}", cell.copies, cell.copies_min))
+        self.cell_grants_nothing_because()
     }
 
     fn numbers(&self, now: Tick) -> NodeNumbers {

@@ -24,7 +24,7 @@ impl Shard {
     ) {
         let ahead = self.digest_ahead();
         let Some(digest) = self.digest_owned(key, request, acquire.resource, ahead) else { return };
-        if !self.grants_now(key, request) {
+        if !self.grants_now(key, (session, request)) {
             return;
         }
         let Some(command) = self.asked_of_table(key, (session, request), digest, acquire) else { return };
@@ -79,7 +79,7 @@ impl Shard {
             items.push(Item { digest, resource, mode });
         }
         assert!(!items.is_empty(), "the codec refuses a list of none");
-        if self.grants_now(key, request) {
+        if self.grants_now(key, (session, request)) {
             let (wait, owner, label) = (all.wait, all.owner, all.label);
             let items = &items;
             let command = AcquireAllCommand { session, request, items, wait, owner, label };
@@ -95,7 +95,8 @@ impl Shard {
         request: RequestId,
         (grant, mode, wait): (GrantId, Mode, Wait),
     ) {
-        let wants_more = self.table.held_mode(session, grant).is_some_and(|held| !held.covers(mode));
+        let is_more = self.table.held_mode(session, grant).is_some_and(|held| !held.covers(mode));
+        let wants_more = is_more && !self.table.knows(session, request);
         if self.draining && wants_more {
             return self.refuse(key, request, Refusal::Draining.into());
         }
@@ -106,8 +107,13 @@ impl Shard {
         self.apply(Command::Convert { session, request, grant, mode, wait });
     }
 
-    /// Whether anything is granted at present; else the request is refused.
-    fn grants_now(&mut self, key: ConnectionKey, request: RequestId) -> bool {
+    /// Whether anything is granted at present; else the request is refused. One that is said again, and has its place or its
+    /// answer, has them still: whoever is refused for the moment is told that nothing was done.
+    fn grants_now(&mut self, key: ConnectionKey, (session, request): (SessionKey, RequestId)) -> bool {
+        let grants = !self.draining && !self.lacks_copies() && self.now >= self.settings.quarantine_until;
+        if grants || self.table.knows(session, request) {
+            return true;
+        }
         if self.draining {
             self.refuse(key, request, Refusal::Draining.into());
             return false;
@@ -117,11 +123,8 @@ impl Shard {
             self.refuse(key, request, Refused { detail, ..Refusal::Unavailable.into() });
             return false;
         }
-        if self.now < self.settings.quarantine_until {
-            self.refuse_recovering(key, request);
-            return false;
-        }
-        true
+        self.refuse_recovering(key, request);
+        false
     }
 
     /// The server's own digest of a name, when the name belongs to this shard; else the request is refused.

@@ -103,3 +103,18 @@ fn a_free_word_with_a_holder_is_neither_taken_nor_seen_as_free() {
     assert_eq!(word.look(G), Seen::Neither);
     assert_eq!(word.void(G), Seen::Neither, "it is retired, like one that somebody is inside");
 }
+
+#[test]
+fn who_was_renounced_is_inside_until_he_leaves_and_who_was_thrown_out_is_not() {
+    let word = Word::default();
+    word.grant(G, false);
+    assert!(word.is_occupied(G) && !word.is_occupied(Generation(G.0 + 1)));
+    word.renounce(G);
+    assert!(word.is_occupied(G));
+    let _ = word.leave(G, Leaving::Barrier);
+    assert!(!word.is_occupied(G));
+    assert!(word.take(G) && !word.is_occupied(G));
+    word.grant(G, false);
+    word.void(G);
+    assert!(!word.is_occupied(G));
+}

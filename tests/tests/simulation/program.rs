@@ -144,14 +144,21 @@ impl World {
     pub(super) fn answered(&mut self, client: usize, ticket: u64, asked: &Asked) {
         let Some(ask) = self.clients[client].program.asks.remove(&ticket) else { return };
         let Some(held) = ask.converts else { return };
-        for index in 0..self.guards.len() {
-            if self.guards[index].client == client && self.guards[index].held.is(&held) {
-                self.guards[index].converts = false;
-                if matches!(asked, Asked::Converted) {
-                    self.judge_tenure(index);
-                }
+        for index in self.converted(client, &held) {
+            if matches!(asked, Asked::Converted) {
+                self.judge_tenure(index);
             }
         }
+    }
+
+    /// A conversion is over, or nobody waits for it any more: its guards may be given back.
+    fn converted(&mut self, client: usize, held: &Held) -> Vec<usize> {
+        let is_its = |guard: &Guard| guard.client == client && guard.held.is(held);
+        let its: Vec<usize> = (0..self.guards.len()).filter(|index| is_its(&self.guards[*index])).collect();
+        for index in &its {
+            self.guards[*index].converts = false;
+        }
+        its
     }
 
     /// A client does what it has in mind.
@@ -319,21 +326,19 @@ impl World {
     }
 
     fn give_up_one(&mut self, client: usize, local: Tick) {
-        let c = &mut self.clients[client];
-        let open: Vec<u64> = c
-            .program
-            .asks
-            .iter()
-            .filter(|(_, ask)| ask.converts.is_none())
-            .map(|(ticket, _)| *ticket)
-            .collect();
-        if open.is_empty() {
+        let asks = &mut self.clients[client].program.asks;
+        if asks.is_empty() {
             return;
         }
-        let ticket = open[self.random.index(open.len())];
-        let c = &mut self.clients[client];
-        if let (Some(ask), Some(session)) = (c.program.asks.remove(&ticket), &mut c.session) {
+        let at = self.random.index(asks.len());
+        let (ticket, _) = asks.iter().nth(at).expect("one of them");
+        let ticket = *ticket;
+        let Some(ask) = asks.remove(&ticket) else { return };
+        if let Some(session) = &mut self.clients[client].session {
             session.abandon(local, ask.place);
+        }
+        if let Some(held) = ask.converts {
+            self.converted(client, &held);
         }
     }
 

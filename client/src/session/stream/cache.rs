@@ -1,7 +1,6 @@
 //! What a stream does without a message: grants that the server left in words are entered, left, and given up.
 
 use super::{Answer, Ask, Event, Fault, Hold, Stream};
-use crate::error::LostCause;
 use crate::owner::{holder_of, is_thread};
 use crate::session::Spec;
 use crate::session::tenure::Tenure;
@@ -89,13 +88,13 @@ impl<T> Stream<T> {
                 }
                 // The request that follows says more than a hint.
                 Entry::Undone => break,
-                Entry::Refused if tenure.look() == Seen::Neither => over.push(tenure.index),
+                Entry::Refused if tenure.look() == Seen::Neither => over.push(Arc::clone(tenure)),
                 Entry::Refused => {}
             }
         }
         // Not forgotten: a primary that is no more may have taken it, and then the next one still knows the grant as ours.
-        for index in over {
-            self.tenures.shut(index);
+        for tenure in over {
+            self.tenures.shut(&tenure);
         }
         let Some(tenure) = entered else { return Attempt::Ask };
         let hold = Arc::new(Hold::entered(tenure, holder, Arc::clone(spec)));
@@ -160,7 +159,7 @@ impl<T> Stream<T> {
         let (spec, hold_mode) = (Arc::clone(&hold.spec), hold.facts().mode);
         self.tenures.keep(&spec, &tenure);
         if by_messages {
-            self.tenures.shut(word);
+            self.tenures.shut(&tenure);
         }
         self.refuse_its_own(now, &spec, hold_mode);
         Ok(())
@@ -193,7 +192,7 @@ impl<T> Stream<T> {
         if let Some(hold) = self.holds.get(&grant)
             && let Some(tenure) = hold.go_on_by_messages()
         {
-            self.tenures.shut(tenure.index);
+            self.tenures.shut(tenure);
         }
     }
 
@@ -229,7 +228,7 @@ impl<T> Stream<T> {
         }
         let left_behind = &mut self.former.left_behind;
         let tenure = if let Some(tenure) = self.tenures.of_grant(grant) {
-            self.tenures.forget(tenure.index);
+            self.tenures.end(&tenure);
             tenure
         } else if let Some(at) = left_behind.iter().position(|(_, tenure)| tenure.grant == grant) {
             left_behind.swap_remove(at).1
@@ -238,8 +237,7 @@ impl<T> Stream<T> {
         };
         tenure.memory().revise();
         tenure.renounce();
-        // One who is inside says FREE when he leaves.
-        let unseen = late && tenure.look() != Seen::Free && !self.holds.contains_key(&grant);
+        let unseen = late && tenure.is_occupied() && !self.holds.contains_key(&grant);
         if unseen {
             self.broken_inside.push((tenure, Owed::Confirm));
             self.broken_due = Some(now.after(BROKEN_LOOK));
@@ -255,12 +253,10 @@ impl<T> Stream<T> {
         let former = left_behind.len();
         for (at, (_, tenure)) in left_behind.into_iter().chain(self.tenures.all()).enumerate() {
             tenure.memory().revise();
-            let before = tenure.look();
             tenure.renounce();
-            let is_inside = before != Seen::Neither && tenure.look() != Seen::Free;
             let is_known = self.holds.contains_key(&tenure.grant)
                 || self.broken_inside.iter().any(|(known, _)| known.grant == tenure.grant);
-            if is_inside && !is_known {
+            if tenure.is_occupied() && !is_known {
                 self.broken_inside.push((tenure, Owed::Release));
             } else if at < former {
                 self.submit(Tick::ZERO, Ask::Release(tenure.grant, Tick(u64::MAX)), None, false);
@@ -279,8 +275,7 @@ impl<T> Stream<T> {
             return;
         }
         let all = std::mem::take(&mut self.broken_inside);
-        // A late store of the one who was inside says FREE.
-        let (left, inside): (Vec<_>, Vec<_>) = all.into_iter().partition(|(it, _)| it.look() == Seen::Free);
+        let (inside, left): (Vec<_>, Vec<_>) = all.into_iter().partition(|(it, _)| it.is_occupied());
         self.broken_inside = inside;
         for (tenure, owed) in left {
             match owed {
@@ -291,13 +286,12 @@ impl<T> Stream<T> {
             }
         }
         let all = std::mem::take(&mut self.former.left_behind);
-        let (inside, left): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, it)| it.look() == Seen::Held);
+        let (inside, left): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, it)| it.is_occupied());
         self.former.left_behind = inside;
         for (_, tenure) in left {
             self.submit(Tick::ZERO, Ask::Release(tenure.grant, Tick(u64::MAX)), None, false);
         }
-        let waits = !self.broken_inside.is_empty() || !self.former.left_behind.is_empty();
-        self.broken_due = waits.then(|| now.after(BROKEN_LOOK));
+        self.broken_due = self.waits_for_words().then(|| now.after(BROKEN_LOOK));
     }
 
     /// The connection is gone, and with it its words; whoever is inside keeps his guard until the lease ends.
@@ -323,16 +317,12 @@ impl<T> Stream<T> {
             }
         }
         self.tenures.clear();
-        let waits = !(self.former.left_behind.is_empty() && self.broken_inside.is_empty());
-        self.broken_due = waits.then_some(Tick::ZERO);
+        self.broken_due = self.waits_for_words().then_some(Tick::ZERO);
         self.events.extend(self.broken_due.map(|_| Event::Rearm));
     }
 
-    /// Why a hold that was taken away is over.
-    pub(super) fn take_grant_away(&mut self, grant: GrantId, cause: LostCause) {
-        if let Some(hold) = self.drop_hold(grant) {
-            hold.take_away(cause);
-            self.events.push(Event::HoldOver(hold));
-        }
+    /// Whether somebody is inside a word whom only the word knows, and for whom the server is owed something.
+    pub(super) fn waits_for_words(&self) -> bool {
+        !(self.former.left_behind.is_empty() && self.broken_inside.is_empty())
     }
 }

@@ -18,7 +18,7 @@ impl<T> Stream<T> {
     /// What can be proven, oldest first, and the number before those under which it may be said. `None`: somebody is inside a
     /// word whom only the word knows, and who would be taken for one who goes on.
     pub(crate) fn claims(&mut self) -> Option<(u64, Vec<Arc<Hold>>)> {
-        if !(self.former.left_behind.is_empty() && self.broken_inside.is_empty()) {
+        if self.waits_for_words() {
             return None;
         }
         let mut claims: Vec<_> =
@@ -37,13 +37,15 @@ impl<T> Stream<T> {
         (self.received, self.acknowledged) = (received, received);
         self.confirms.clear();
         self.broken.clear();
+        let returned: Vec<_> = taken_on.keys().map(|number| (*number, self.end_left(*number))).collect();
         let halves = self.forget_stale();
         let former = std::mem::take(&mut self.holds);
         self.ends.clear();
-        for (number, granted) in taken_on {
-            if !former.contains_key(number) {
-                // Given back meanwhile.
-                self.submit(now, Ask::Release(granted.grant, Tick(u64::MAX)), None, true);
+        for (number, end) in returned {
+            if !former.contains_key(&number) {
+                // Given back meanwhile; who enters it before that is said has it no longer than it lasts.
+                let (granted, end) = (&taken_on[&number], end.unwrap_or(Tick(u64::MAX)));
+                self.submit(now, Ask::Release(granted.grant, end), None, true);
             }
         }
         for (number, hold) in former {

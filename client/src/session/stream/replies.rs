@@ -204,15 +204,8 @@ impl<T> Stream<T> {
             },
             (Reply::Converted(granted), _) => {
                 if let Some(hold) = self.holds.get(&granted.grant) {
-                    hold.convert(granted);
                     // Another guard of the grant has asked for less meanwhile, and may have got it by now.
-                    for later in self.pending.values() {
-                        if let Ask::Convert { grant, mode, .. } = later.ask
-                            && grant == granted.grant
-                        {
-                            hold.weaken(mode);
-                        }
-                    }
+                    hold.convert(granted, self.asked_of(granted.grant));
                 }
                 if let Some(interest) = pending.interest {
                     self.events.push(Event::Answered(interest, Answer::Converted));
@@ -261,44 +254,6 @@ impl<T> Stream<T> {
         }
     }
 
-    /// When a grant that is being given back would end by time of its own; `None`: it is not being given back.
-    fn end_left(&self, left: GrantId) -> Option<Tick> {
-        let ends = self.pending.values().filter_map(|pending| match pending.ask {
-            Ask::Release(grant, end) if grant == left => Some(end),
-            _ => None,
-        });
-        ends.min()
-    }
-
-    /// When a grant ends by time of its own, if not at `own`: one that is entered again lasts as long as who had it first was
-    /// granted it, who may be giving it back.
-    fn end_of(&self, granted: &Grant, own: Tick) -> Tick {
-        if !granted.reentered {
-            return own;
-        }
-        let held = self.holds.get(&granted.grant).map(|hold| hold.end);
-        [held, self.end_left(granted.grant)].into_iter().flatten().fold(own, Tick::min)
-    }
-
-    /// The hold of a grant: the one that is entered again, or a new one.
-    fn take_hold(&mut self, granted: &Grant, new: impl FnOnce() -> Hold) -> Arc<Hold> {
-        if granted.reentered
-            && let Some(hold) = self.holds.get(&granted.grant)
-        {
-            hold.enter();
-            return Arc::clone(hold);
-        }
-        let mut hold = new();
-        hold.end = self.end_of(granted, hold.end);
-        let hold = Arc::new(hold);
-        if hold.end < Tick(u64::MAX) {
-            self.ends.insert((hold.end, hold.grant()));
-            self.events.push(Event::Rearm);
-        }
-        self.holds.insert(hold.grant(), Arc::clone(&hold));
-        hold
-    }
-
     fn answered_nobody(&mut self, now: Tick, reply: &Reply<'_>) -> Result<(), Fault> {
         match reply {
             // What was answered before may be answered again, when it was said again; then its grant is held or on its way
@@ -333,6 +288,10 @@ impl<T> Stream<T> {
             _ => {}
         }
         let Some(pending) = self.forget(id) else { return };
+        if let Some(grant) = pending.ask.converts() {
+            // It is what it was, as far as nobody asks for less.
+            self.believe(grant);
+        }
         let cycle = refused.cycle.as_ref().map(owned);
         // A wait that ended while its request rested came to its end, not to the reason for resting.
         let ran_out = refusal.class() == Class::Retry && !pending.is_try();

@@ -44,7 +44,7 @@ impl Steward {
         if let Some(standing) = outcome.became {
             self.became(standing);
         }
-        if let Some(Err(why)) = outcome.own_wish {
+        if let Some(Err((_, why))) = outcome.own_wish {
             self.stay_alone(&why);
         }
         for (ticket, answer) in outcome.answers {
@@ -116,6 +116,17 @@ impl Steward {
             self.say_at = now.after(SAY_EVERY);
             tracing::warn!(waiting = desk.waiting(), "not ready yet");
         }
+    }
+
+    /// Why a primary can grant nothing for the time being.
+    pub(super) fn cell_grants_nothing_because(&self) -> Option<String> {
+        let Keeping::Cell(desk, _) = &self.keeping else { return None };
+        let (copies, copies_min) = (desk.copies(), desk.copies_min());
+        if copies < copies_min {
+            return Some(format!("copies={copies}, min_copies={copies_min}"));
+        }
+        let silent = desk.waits_for_both()?;
+        Some(format!("{silent} does not answer, nor does the register, in which it is to be taken out"))
     }
 
     /// Numbers of the cell, for the metrics page.

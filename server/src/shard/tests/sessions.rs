@@ -383,3 +383,26 @@ fn liveness_by_process_needs_a_process_on_this_host() {
     world.send(line, 1, 0, &Request::Open(Open { liveness: Liveness::Process, ..open(1000) }));
     assert_eq!(refusal(&mut world, line), Refusal::Unsupported);
 }
+
+/// G9: who waits is told nothing else when he says it again while nothing new is granted; else he would take his place for
+/// given up.
+#[test]
+fn while_draining_who_waits_keeps_his_place_when_he_says_so_again() {
+    let mut world = World::new(1);
+    let (holder, ..) = world.open(0, 5000);
+    world.send(holder, 1, 0, &acquire("x", Wait::Try));
+    let grant = granted(&mut world, holder);
+    let (line, session, secret) = world.open(0, 5000);
+    world.send(line, 2, 0, &acquire("x", Wait::Forever));
+    world.hang_up(line);
+    let now = world.now;
+    world.shards[0].message(now, ToShard::Drain);
+    world.turn();
+    let again = world.greet(0);
+    world.send(again, 3, 0, &Request::Resume { session, secret, received: 0 });
+    world.heard(again);
+    world.send(again, 2, 0, &acquire("x", Wait::Forever));
+    assert!(world.heard(again).is_empty(), "he waits");
+    world.send(holder, 3, 1, &Request::Release(grant));
+    granted(&mut world, again);
+}

@@ -3,6 +3,7 @@
 use super::*;
 use crate::owner::{fresh_owner, holder_of, owner_of_this_thread};
 use crate::transport::tests::Shown;
+use fairlock_protocol::Mode;
 use fairlock_shm::word::{Entry, Generation, Holder, Leaving, Seen};
 
 const FIRST: Generation = Generation(1);
@@ -253,10 +254,44 @@ fn a_broken_one_that_only_its_word_knows_is_confirmed_when_it_was_left() {
     cached.talk.stream.tick(due);
     assert_eq!(cached.talk.said(), [""; 0]);
     let _ = cached.word().leave(FIRST, leaving);
+    assert!(cached.word().take(FIRST), "the server is quicker than the next look");
     let due = cached.talk.stream.due().unwrap();
     cached.talk.stream.tick(due);
     assert_eq!(cached.talk.said(), ["3: confirm 1 ack 1"]);
     assert_eq!(cached.talk.stream.due(), None);
+}
+
+#[test]
+fn nobody_is_waited_for_in_a_word_that_the_server_took() {
+    let (mut cached, hold) = Cached::kept();
+    cached.talk.stream.confirm_when_released();
+    cached.talk.stream.release(at(1003), &hold);
+    assert!(cached.word().take(FIRST));
+    let Reply::Granted(grant) = granted(1) else { unreachable!() };
+    cached.talk.hear_ok(1004, RequestId::NOTICE, 0, &Reply::Broken { grant: grant.grant, forced: false });
+    assert_eq!(cached.talk.said(), ["3: confirm 1 ack 1"]);
+    assert_eq!(cached.talk.stream.due(), None);
+    assert!(!cached.talk.stream.renounce_all());
+}
+
+/// The word of a lock that went on by messages was given for another lock.
+#[test]
+fn a_word_is_remembered_for_whom_it_is_now() {
+    let (mut cached, hold) = Cached::kept();
+    let convert = Ask::Convert { grant: hold.grant(), mode: Mode::PR, wait: Wait::Forever };
+    cached.talk.stream.submit(at(1003), convert, Some(2), false).unwrap();
+    let owner = owner_of_this_thread();
+    let other = Arc::new(Spec { name: b"other".as_slice().into(), ..(*plain(owner)).clone() });
+    let id = cached.talk.acquire_as(1004, 3, Arc::clone(&other));
+    cached.talk.hear_ok(1005, id, FLAG_KEPT, &granted(2));
+    let second = Generation(FIRST.0 + 1);
+    cached.shown.segment.word(7).unwrap().grant(second, false);
+    cached.note(2, 7, second);
+    cached.talk.stream.release(at(1006), &hold);
+    assert!(
+        matches!(cached.talk.stream.enter(&other), Attempt::Refused(Refusal::AlreadyHeld)),
+        "he is inside"
+    );
 }
 
 #[test]

@@ -81,7 +81,6 @@ fn a_conversion_that_comes_late_gives_no_more_than_was_asked_for_since() {
     let hold = Arc::clone(talk.stream.holds.values().next().unwrap());
     let convert = |mode| Ask::Convert { grant: hold.grant(), mode, wait: Wait::Forever };
     let first = talk.stream.submit(at(1011), convert(Mode::EX), Some(3), false).unwrap();
-    hold.weaken(Mode::NL);
     talk.stream.submit(at(1012), convert(Mode::NL), Some(4), false).unwrap();
     let Reply::Granted(converted) = grant(false) else { panic!() };
     talk.hear_ok(1013, first, FLAG_KEPT, &Reply::Converted(converted));
@@ -99,4 +98,47 @@ fn an_answer_that_comes_twice_gives_nothing_back_twice() {
     talk.hear_ok(1012, asked, 0, &grant(false));
     assert_eq!(talk.said(), Vec::<String>::new(), "and is held again");
     assert_eq!(talk.stream.holds.len(), 1);
+}
+
+/// A conversion was asked for and given up, its guard given back, and the grant entered again meanwhile: the server may have
+/// made it weaker by now (S2).
+#[test]
+fn who_enters_a_grant_again_has_no_more_than_it_was_asked_to_become() {
+    let mut talk = Talk::opened();
+    let asked = talk.acquire_as(1000, 1, spec(0));
+    talk.hear_ok(1001, asked, FLAG_KEPT | FLAG_RENEWED, &grant(false));
+    let hold = Arc::clone(talk.stream.holds.values().next().unwrap());
+    let again = talk.acquire_as(1002, 2, reentrant(0));
+    let weaker = Ask::Convert { grant: hold.grant(), mode: Mode::PR, wait: Wait::Forever };
+    let weaker = talk.stream.submit(at(1003), weaker, Some(3), false).unwrap();
+    assert_eq!(hold.facts().mode, Mode::PR, "from the call on");
+    talk.stream.abandon(at(1004), weaker);
+    talk.stream.release(at(1005), &hold);
+    talk.hear_ok(1010, again, FLAG_KEPT, &grant(true));
+    let hold = Arc::clone(talk.stream.holds.values().next().unwrap());
+    assert_eq!(hold.facts().mode, Mode::PR);
+    talk.hear_ok(1011, weaker, 0, &refused(Refusal::Cancelled, 0));
+    assert_eq!(hold.facts().mode, Mode::EX, "it was refused: it is what it was");
+}
+
+/// One of two conversions of a grant is refused after the other was granted: what was granted stays (S2).
+#[test]
+fn a_refused_conversion_undoes_none_that_was_granted() {
+    let mut talk = Talk::opened();
+    let asked = talk.acquire_as(1000, 1, spec(0));
+    talk.hear_ok(1001, asked, FLAG_KEPT | FLAG_RENEWED, &grant(false));
+    let hold = Arc::clone(talk.stream.holds.values().next().unwrap());
+    let mut convert = |ms, mode| {
+        let ask = Ask::Convert { grant: hold.grant(), mode, wait: Wait::Forever };
+        talk.stream.submit(at(ms), ask, Some(3), false).unwrap()
+    };
+    let (first, second, third) = (convert(1002, Mode::PR), convert(1003, Mode::CR), convert(1004, Mode::NL));
+    let Reply::Granted(granted) = grant(false) else { panic!() };
+    let converted = Reply::Converted(reply::Grant { mode: Mode::CR, ..granted });
+    talk.hear_ok(1010, second, FLAG_KEPT, &converted);
+    assert_eq!(hold.facts().mode, Mode::NL, "which is asked for");
+    talk.hear_ok(1011, third, 0, &refused(Refusal::BadConversion, 0));
+    assert_eq!(hold.facts().mode, Mode::CR, "which was granted");
+    talk.hear_ok(1012, first, 0, &refused(Refusal::BadConversion, 0));
+    assert_eq!(hold.facts().mode, Mode::CR);
 }
