@@ -95,8 +95,8 @@ fn force_new(order: &ForceNewArgs, reach: &Reach) -> Result<u8, Failure> {
             failure
         }
     })?;
-    let text = "this node is the primary of the cell, which has begun anew without the locks and sessions of before; nothing \
-                is granted until the longest lease of before is over (`fairlock cluster status`)";
+    let text = "this node is the primary of the cell, which has begun anew: locks of before are lost but for those that holders \
+                prove; nothing is granted until the longest lease of before is over (`fairlock cluster status`)";
     tell(reach, "force-new", text, &done)
 }
 

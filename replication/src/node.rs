@@ -35,6 +35,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// Time in which a primary that was reached has taken its follower in, before it is asked anew.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
+/// Who is late is found so with every look at the followers; who was not for so long is late no more.
+const STILL_LATE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 enum Phase {
@@ -131,7 +133,8 @@ pub struct Node {
 /// What a primary has yet to put into the register.
 #[derive(Debug, Default)]
 struct Wants {
-    evict: BTreeSet<Peer>,
+    /// With when each was found late last; `None`: nobody but an operator wants it out.
+    evict: BTreeMap<Peer, Option<Tick>>,
     /// Shards on which a joiner has everything, and those on which it is pinned.
     joined: BTreeMap<Peer, BTreeSet<u16>>,
     pinned: Option<(Peer, BTreeSet<u16>)>,
@@ -292,9 +295,10 @@ impl Node {
         self.known.iter().flat_map(|known| &known.configuration.members).chain(&self.others)
     }
 
-    /// Members that this primary takes out and that are listed as yet: without them nothing is confirmed.
-    pub fn takes_out(&self) -> impl Iterator<Item = &NodeId> {
-        self.wants.evict.iter().map(|late| &late.node)
+    /// Members that this primary finds late, and that are listed as yet: without them nothing is confirmed.
+    pub fn finds_late(&self, now: Tick) -> impl Iterator<Item = &NodeId> {
+        let still = move |found: &Option<Tick>| found.is_some_and(|found| now.since(found) < STILL_LATE);
+        self.wants.evict.iter().filter(move |(_, found)| still(found)).map(|(late, _)| &late.node)
     }
 
     /// For people: what it waits for, when it has no place.

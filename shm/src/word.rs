@@ -21,6 +21,9 @@ const REVOKED: u64 = 3;
 /// As REVOKED, but by the client's own library, which goes on to wait for the holder.
 const RENOUNCED: u64 = 4;
 
+/// How often a forced end tries to spare a renounced word.
+const VOID_TRIES: u32 = 4;
+
 /// `wanted`: somebody waits for this tenure to end.
 const WANTED: u32 = 1;
 /// `wanted`: this tenure is over by force.
@@ -240,10 +243,23 @@ impl Word {
 
     /// Ends a tenure by force, before anybody else is granted. [`Seen::Free`]: nobody was inside and the word may be used
     /// again; else it is retired until [`Word::take`] succeeds.
+    ///
+    /// A word that its library has renounced is believed by nobody, and stays as it is: who is inside is waited for.
     pub fn void(&self, generation: Generation) -> Seen {
         self.wanted.store(VOID, Ordering::SeqCst);
         let over = pack(REVOKED, generation, Holder::GRANTED);
-        // SeqCst: a locked instruction; it is visible to the holder's next check before anything later of the server is.
+        // A holder's and his library's stores are two; whoever goes on storing is no client of ours.
+        for _ in 0..VOID_TRIES {
+            let state = self.state.load(Ordering::SeqCst);
+            if state == pack(RENOUNCED, generation, Holder::GRANTED) {
+                return Seen::Neither;
+            }
+            // SeqCst: a locked instruction; it is visible to the holder's next check before anything later of the server is.
+            if self.state.compare_exchange(state, over, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+                return seen(state, generation);
+            }
+        }
+        // SeqCst: the same.
         seen(self.state.swap(over, Ordering::SeqCst), generation)
     }
 

@@ -86,6 +86,20 @@ fn a_cell_grows_from_one_node_to_three_and_says_so() {
     assert_eq!((get(cell.admins[0], "/healthz").0, get(cell.admins[1], "/healthz").0), (200, 503));
 }
 
+/// G25, G51: a primary that waits for a member which its register cannot take out grants nothing, and says so to monitors.
+#[test]
+fn a_primary_that_can_grant_nothing_is_not_healthy() {
+    let mut cell = Operated::running(2);
+    assert_eq!(get(cell.admins[0], "/healthz"), (200, "ok\n".to_owned()));
+    cell.cell.etcds[0].freeze();
+    cell.cell.nodes[1].kill();
+    let said =
+        eventually("it says so", || Some(get(cell.admins[0], "/healthz")).filter(|said| said.0 != 200));
+    assert!(said.0 == 503 && said.1.starts_with("n2 does not answer, nor does the register"), "{said:?}");
+    cell.cell.etcds[0].thaw();
+    eventually("it grants again", || (get(cell.admins[0], "/healthz").0 == 200).then_some(()));
+}
+
 /// Operators' questions reach the primary, whichever node is named; those about a node stay with it.
 #[test]
 fn any_node_may_be_asked() {

@@ -174,7 +174,10 @@ fn text(report: &ClusterReport, style: Style) -> String {
     };
     line("leases", lease);
     if report.state_lost {
-        line("began", "anew without what its nodes knew: the locks of before are lost".to_owned());
+        line(
+            "began",
+            "anew without what its nodes knew: locks are lost but for those that holders prove".to_owned(),
+        );
     }
     if report.recovering_ms > 0 {
         let left = human_ms(report.recovering_ms.into());

@@ -438,6 +438,7 @@ impl<T> Stream<T> {
         }
         self.ended = true;
         self.asked_by.clear();
+        self.confirms.clear();
         let mut pending: Vec<_> = self.pending.drain().collect();
         pending.sort_unstable_by_key(|(id, _)| *id);
         for (_, pending) in pending {

@@ -19,7 +19,7 @@ impl Node {
         match report {
             Report::Promised(epoch) => self.promised(now, shard, epoch.get()),
             Report::InOffice(epoch) => self.seated(shard, epoch.get()),
-            Report::Late(late) | Report::Lost(late) => self.late(late),
+            Report::Late(late) | Report::Lost(late) => self.late(now, late),
             Report::Joined(joiner) => self.joined(shard, joiner),
             Report::Pinned(joiner) => {
                 self.pin_answers_due = self.pin_answers_due.saturating_sub(1);
@@ -69,7 +69,7 @@ impl Node {
     }
 
     /// A member or joiner is late, or its stream ended.
-    fn late(&mut self, late: Peer) {
+    fn late(&mut self, now: Tick, late: Peer) {
         self.wants.joined.remove(&late);
         let listed = self
             .known
@@ -77,7 +77,7 @@ impl Node {
             .is_some_and(|known| known.configuration.members.iter().any(|member| peer(member) == late));
         let pinned = self.wants.pinned.as_ref().is_some_and(|(pinned, _)| *pinned == late);
         if listed && late != self.me() {
-            self.wants.evict.insert(late);
+            self.wants.evict.insert(late, Some(now));
         } else if !pinned {
             // A joiner begins anew on all shards, or some would wait for the others for ever.
             self.order(Order::Drop(late));
@@ -138,7 +138,7 @@ impl Node {
         for (node, ticket) in core::mem::take(&mut self.wants.evictions) {
             let found = configuration.member(&node).filter(|member| **member != self.settings.me);
             let answer = if let Some(member) = found {
-                self.wants.evict.insert(peer(member));
+                self.wants.evict.entry(peer(member)).or_insert(None);
                 Ok(())
             } else {
                 let why = alloc::format!("{node} is no member but this one: see `fairlock cluster status`");
@@ -170,7 +170,7 @@ impl Node {
         let lost = configuration.state_lost && now < self.quarantine_until;
         let new = successor(configuration).map(|mut next| {
             next.state_lost = lost;
-            next.members.retain(|member| !late.contains(&peer(member)));
+            next.members.retain(|member| !late.contains_key(&peer(member)));
             if let Some(member) = joiner.and_then(|joiner| self.met.get(&joiner.node)) {
                 next.members.push(member.clone());
                 next.members.sort_by(|one, other| one.node.cmp(&other.node));
@@ -230,7 +230,7 @@ impl Node {
         let listed = |one: &Peer| members.iter().any(|member| peer(member) == *one);
         match purpose {
             Purpose::Members => {
-                self.wants.evict.retain(|late| listed(late));
+                self.wants.evict.retain(|late, _| listed(late));
                 self.wants.pinned.take_if(|(pinned, _)| listed(pinned));
                 self.wants.joined.retain(|joiner, _| !listed(joiner));
                 let setup = self.setup(stored);

@@ -393,8 +393,8 @@ impl Desk {
     }
 
     /// Who does not answer while the register, which would take it out, does not either: nothing is confirmed until one does.
-    pub(crate) fn waits_for_both(&self) -> Option<&NodeId> {
-        self.node().takes_out().next().filter(|_| !self.register_fault.is_empty())
+    pub(crate) fn waits_for_both(&self, now: Tick) -> Option<&NodeId> {
+        self.node().finds_late(now).next().filter(|_| !self.register_fault.is_empty())
     }
 
     /// Why it does not answer; empty: it does.

@@ -358,7 +358,7 @@ impl Steward {
         if !matches!(self.facts.role, "standalone" | "primary") {
             return Some(self.facts.role.to_string());
         }
-        self.cell_grants_nothing_because()
+        self.cell_grants_nothing_because(now)
     }
 
     fn numbers(&self, now: Tick) -> NodeNumbers {

@@ -95,12 +95,12 @@ impl Shard {
         request: RequestId,
         (grant, mode, wait): (GrantId, Mode, Wait),
     ) {
-        let is_more = self.table.held_mode(session, grant).is_some_and(|held| !held.covers(mode));
-        let wants_more = is_more && !self.table.knows(session, request);
-        if self.draining && wants_more {
-            return self.refuse(key, request, Refusal::Draining.into());
-        }
-        if wants_more && self.now < self.settings.quarantine_until {
+        let recovers = self.now < self.settings.quarantine_until;
+        let is_more = || self.table.held_mode(session, grant).is_some_and(|held| !held.covers(mode));
+        if (self.draining || recovers) && is_more() && !self.table.knows(session, request) {
+            if self.draining {
+                return self.refuse(key, request, Refusal::Draining.into());
+            }
             // Others may hold it who have not said so yet.
             return self.refuse_recovering(key, request);
         }

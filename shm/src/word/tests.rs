@@ -111,6 +111,11 @@ fn who_was_renounced_is_inside_until_he_leaves_and_who_was_thrown_out_is_not() {
     assert!(word.is_occupied(G) && !word.is_occupied(Generation(G.0 + 1)));
     word.renounce(G);
     assert!(word.is_occupied(G));
+    assert_eq!(word.void(G), Seen::Neither);
+    assert!(
+        word.is_occupied(G),
+        "the grant of a connection that is gone is one like others, and he has it still"
+    );
     let _ = word.leave(G, Leaving::Barrier);
     assert!(!word.is_occupied(G));
     assert!(word.take(G) && !word.is_occupied(G));

@@ -119,13 +119,13 @@ impl Steward {
     }
 
     /// Why a primary can grant nothing for the time being.
-    pub(super) fn cell_grants_nothing_because(&self) -> Option<String> {
+    pub(super) fn cell_grants_nothing_because(&self, now: Tick) -> Option<String> {
         let Keeping::Cell(desk, _) = &self.keeping else { return None };
         let (copies, copies_min) = (desk.copies(), desk.copies_min());
         if copies < copies_min {
             return Some(format!("copies={copies}, min_copies={copies_min}"));
         }
-        let silent = desk.waits_for_both()?;
+        let silent = desk.waits_for_both(now)?;
         Some(format!("{silent} does not answer, nor does the register, in which it is to be taken out"))
     }
 
