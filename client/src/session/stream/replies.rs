@@ -119,12 +119,7 @@ impl<T> Stream<T> {
         let mut ids: Vec<u64> =
             self.pending.iter().filter(|(_, p)| awake(p.whereabouts)).map(|(id, _)| *id).collect();
         ids.sort_unstable();
-        let confirms = self.confirms.clone();
-        if !confirms.is_empty() && ids.is_empty() {
-            // Its answer tells that they arrived.
-            self.submit(now, Ask::Keepalive, None, false);
-        }
-        for (id, grant) in confirms {
+        for (id, grant) in self.confirms.clone() {
             self.send_confirm(id, grant);
         }
         for id in ids {
