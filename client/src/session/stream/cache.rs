@@ -153,8 +153,7 @@ impl<T> Stream<T> {
         let tenure = Tenure::new(memory, (word, generation), (grant, hold.facts()));
         let tenure = Arc::new(tenure.ok_or(Fault::OutOfTurn("a word beyond the memory"))?);
         // A conversion that left before the note came takes the word back: it may be somebody else's by now.
-        let converts = |ask: &Ask| matches!(ask, Ask::Convert { grant: which, .. } if *which == grant);
-        let by_messages = self.pending.values().any(|pending| converts(&pending.ask));
+        let by_messages = self.asked_of(grant).next().is_some();
         hold.stays_in(Arc::clone(&tenure), Holder::GRANTED, by_messages);
         let (spec, hold_mode) = (Arc::clone(&hold.spec), hold.facts().mode);
         self.tenures.keep(&spec, &tenure);

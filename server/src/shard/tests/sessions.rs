@@ -311,9 +311,7 @@ fn while_draining_nothing_new_is_granted_and_the_last_release_is_reported() {
     let (line, ..) = world.open(0, 5000);
     world.send(line, 1, 0, &acquire("x", Wait::Try));
     let grant = granted(&mut world, line);
-    let now = world.now;
-    world.shards[0].message(now, ToShard::Drain);
-    world.turn();
+    world.drain();
     assert!(matches!(world.only(line).reply(), Reply::Draining));
     world.send(line, 2, 1, &acquire("y", Wait::Try));
     assert_eq!(refusal(&mut world, line), Refusal::Draining);
@@ -331,9 +329,7 @@ fn while_draining_a_mode_may_be_given_up_and_not_be_raised() {
     let (line, ..) = world.open(0, 5000);
     world.send(line, 1, 0, &acquire("x", Wait::Try));
     let grant = granted(&mut world, line);
-    let now = world.now;
-    world.shards[0].message(now, ToShard::Drain);
-    world.turn();
+    world.drain();
     world.heard(line);
     let mut ask = |request, mode| {
         world.send(line, request, 1, &Request::Convert { grant, mode, wait: Wait::Forever });
@@ -395,9 +391,7 @@ fn while_draining_who_waits_keeps_his_place_when_he_says_so_again() {
     let (line, session, secret) = world.open(0, 5000);
     world.send(line, 2, 0, &acquire("x", Wait::Forever));
     world.hang_up(line);
-    let now = world.now;
-    world.shards[0].message(now, ToShard::Drain);
-    world.turn();
+    world.drain();
     let again = world.greet(0);
     world.send(again, 3, 0, &Request::Resume { session, secret, received: 0 });
     world.heard(again);

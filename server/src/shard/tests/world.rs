@@ -355,6 +355,12 @@ impl World {
         heard.into_iter().next().unwrap()
     }
 
+    /// Nothing new is granted at the first shard.
+    pub(super) fn drain(&mut self) {
+        self.shards[0].message(self.now, ToShard::Drain);
+        self.turn();
+    }
+
     /// A connection of shard `to` that was welcomed.
     pub(super) fn greet(&mut self, to: u16) -> Line {
         let line = self.connect();

@@ -20,12 +20,18 @@ fn reentrant(max_hold_ms: u32) -> Arc<Spec> {
     Arc::new(Spec { reentrant: true, ..(*spec(max_hold_ms)).clone() })
 }
 
-/// Asks for a lock that is granted, and for it again; then gives the first guard back.
-fn given_back(first: Arc<Spec>) -> (Talk, RequestId, RequestId) {
+/// Asks for a lock that is granted.
+fn held(first: Arc<Spec>) -> (Talk, RequestId, Arc<Hold>) {
     let mut talk = Talk::opened();
     let asked = talk.acquire_as(1000, 1, first);
     talk.hear_ok(1001, asked, FLAG_KEPT | FLAG_RENEWED, &grant(false));
     let hold = Arc::clone(talk.stream.holds.values().next().unwrap());
+    (talk, asked, hold)
+}
+
+/// Asks for a lock that is granted, and for it again; then gives the first guard back.
+fn given_back(first: Arc<Spec>) -> (Talk, RequestId, RequestId) {
+    let (mut talk, asked, hold) = held(first);
     let again = talk.acquire_as(1002, 2, reentrant(0));
     talk.stream.release(at(1003), &hold);
     talk.said();
@@ -104,10 +110,7 @@ fn an_answer_that_comes_twice_gives_nothing_back_twice() {
 /// made it weaker by now (S2).
 #[test]
 fn who_enters_a_grant_again_has_no_more_than_it_was_asked_to_become() {
-    let mut talk = Talk::opened();
-    let asked = talk.acquire_as(1000, 1, spec(0));
-    talk.hear_ok(1001, asked, FLAG_KEPT | FLAG_RENEWED, &grant(false));
-    let hold = Arc::clone(talk.stream.holds.values().next().unwrap());
+    let (mut talk, _, hold) = held(spec(0));
     let again = talk.acquire_as(1002, 2, reentrant(0));
     let weaker = Ask::Convert { grant: hold.grant(), mode: Mode::PR, wait: Wait::Forever };
     let weaker = talk.stream.submit(at(1003), weaker, Some(3), false).unwrap();
@@ -124,10 +127,7 @@ fn who_enters_a_grant_again_has_no_more_than_it_was_asked_to_become() {
 /// One of two conversions of a grant is refused after the other was granted: what was granted stays (S2).
 #[test]
 fn a_refused_conversion_undoes_none_that_was_granted() {
-    let mut talk = Talk::opened();
-    let asked = talk.acquire_as(1000, 1, spec(0));
-    talk.hear_ok(1001, asked, FLAG_KEPT | FLAG_RENEWED, &grant(false));
-    let hold = Arc::clone(talk.stream.holds.values().next().unwrap());
+    let (mut talk, _, hold) = held(spec(0));
     let mut convert = |ms, mode| {
         let ask = Ask::Convert { grant: hold.grant(), mode, wait: Wait::Forever };
         talk.stream.submit(at(ms), ask, Some(3), false).unwrap()
