@@ -10,9 +10,10 @@ use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
 use fairlock_protocol::{
     FencingToken, GrantId, Mode, Proof, Refusal, Reply, Role, Secret, SessionId, ShardId, Welcome,
 };
-use fake::{Peer, Said, Server, eventually, not_primary, refused, serve, welcome_as};
+use fake::{PATIENCE, Peer, Said, Server, eventually, not_primary, refused, serve, welcome_as};
 use std::net::TcpStream;
 use std::num::NonZeroU32;
+use std::sync::mpsc;
 
 const TTL_MS: u32 = 60_000;
 
@@ -53,7 +54,8 @@ fn opened_anew(peer: &mut Peer<TcpStream>) {
 /// to whoever serves then.
 #[test]
 fn a_node_that_hands_over_before_the_session_is_open_ends_no_rescue() {
-    let (endpoint, server) = serve(|server| {
+    let (told, heard) = mpsc::channel();
+    let (endpoint, server) = serve(move |server| {
         let mut first = server.opened_as_primary(TTL_MS);
         let asked = first.listen().unwrap();
         assert!(matches!(asked.said, Said::Acquire { .. }), "{asked:?}");
@@ -76,7 +78,11 @@ fn a_node_that_hands_over_before_the_session_is_open_ends_no_rescue() {
         let resume = after.hear().unwrap();
         assert_eq!(resume.said, Said::Resume { received: 1 });
         after.say(resume.id, FLAG_RENEWED, &Reply::Resumed { ttl_ms: TTL_MS, seen: claim.id, following: 0 });
-        assert_eq!(after.oblige_all().first().map(|heard| heard.said.clone()), Some(Said::Release(1)));
+        let given_back = after.listen().unwrap();
+        assert_eq!(given_back.said, Said::Release(1));
+        after.oblige(&given_back);
+        told.send(()).unwrap();
+        after.oblige_all();
     });
     let client = Client::connect(&endpoint).unwrap();
     let guard = client.lock("x").acquire().unwrap();
@@ -85,6 +91,8 @@ fn a_node_that_hands_over_before_the_session_is_open_ends_no_rescue() {
         guard.token().get() == 2001
     });
     guard.release().unwrap();
+    // Who closes before the session is resumed says CLOSE alone, which gives everything back.
+    heard.recv_timeout(PATIENCE).unwrap();
     drop(client);
     server.join().unwrap();
 }
