@@ -6,7 +6,7 @@ mod fake;
 
 use fairlock::{AcquireError, Client, ClientState, ConnectError, GuardError, LostCause, Transport};
 use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
-use fairlock_protocol::{Reply, Role, Whereabouts};
+use fairlock_protocol::{Reply, RequestId, Role, Whereabouts};
 use fake::memory::serve_memory;
 use fake::{Heard, PATIENCE, Peer, Said, Server, eventually, granted, listen, not_primary, welcome_as};
 use std::io::{Read, Write};
@@ -200,10 +200,12 @@ fn a_hint_that_leads_nowhere_costs_nothing() {
         let mut peer = a.opened_as_primary(20_000);
         let held = peer.listen().unwrap();
         peer.oblige(&held);
-        for hint in ["", "nonsense", "tcp://:0", "unix:/nowhere,tls://x:1"] {
-            peer.say(0, 0, &not_primary(6, hint));
+        // At once: the first that is read ends the talk.
+        let mut hints = Vec::new();
+        for hint in ["", "nonsense", "tcp://:0", "unix:/nowhere,tls://x:1", &at_stranger] {
+            not_primary(6, hint).encode(RequestId::NOTICE, 0, &mut hints);
         }
-        peer.say(0, 0, &not_primary(6, &at_stranger));
+        peer.stream.write_all(&hints).unwrap();
         drop((peer, a));
     });
     let second = spawn(move || {
@@ -394,6 +396,7 @@ fn a_server_that_stands_still_is_left_when_the_cell_has_gone_on_without_it() {
     // It names itself first, by an address where nobody listens to this client.
     let told = format!("tcp://127.0.0.1:1,{at_b}");
     let (over, is_over) = channel();
+    let (silent, is_silent) = channel();
     let (endpoint, first) = serve_memory(move |server| {
         let mut peer = server.attached();
         peer.say(0, 0, &Reply::Welcome(welcome_as(Role::Primary, 5, false)));
@@ -403,11 +406,13 @@ fn a_server_that_stands_still_is_left_when_the_cell_has_gone_on_without_it() {
         peer.oblige(&held);
         // Neither a stamp nor a word from here on.
         server.runs.store(false, std::sync::atomic::Ordering::Release);
+        silent.send(()).unwrap();
         is_over.recv_timeout(PATIENCE).unwrap();
     });
     let itself = at_b.clone();
     let second = spawn(move || {
         let mut peer = b.greeted_as(Role::Backup, 5);
+        is_silent.recv_timeout(PATIENCE).unwrap();
         members(&mut peer, 6, &itself);
         resume(&mut peer, 2000, 0);
         peer.oblige_all();
