@@ -80,11 +80,14 @@ fn when_the_primary_dies_the_one_that_takes_over_is_found_and_nothing_is_said_or
     let ((a, at_a), (b, at_b), (c, at_c)) = (listen(), listen(), listen());
     let (all, hint) = (format!("{at_a},{at_b},{at_c}"), at_c.clone());
     let (asked, was_asked) = channel();
+    let (in_order, goes_on) = channel();
     let first = spawn(move || {
         let mut peer = a.opened_as_primary(20_000);
         let held = peer.listen().unwrap();
         peer.oblige(&held);
-        let (answered, waiting) = (peer.listen().unwrap(), peer.listen().unwrap());
+        let answered = peer.listen().unwrap();
+        in_order.send(()).unwrap();
+        let waiting = peer.listen().unwrap();
         asked.send((answered, waiting)).unwrap();
         // The listener goes as well: nobody answers there any more.
     });
@@ -105,7 +108,7 @@ fn when_the_primary_dies_the_one_that_takes_over_is_found_and_nothing_is_said_or
     let other = client.clone();
     let answered = spawn(move || other.lock("1").acquire().unwrap().token().get());
     // Asked in this order, so that the numbers tell which is which.
-    std::thread::sleep(Duration::from_millis(50));
+    goes_on.recv_timeout(PATIENCE).unwrap();
     assert_eq!(client.lock("2").acquire().unwrap().token().get(), 1061);
     assert_eq!(answered.join().unwrap(), 1060);
     held.check().unwrap();
@@ -137,6 +140,39 @@ fn a_node_that_stands_by_is_asked_for_the_session_at_once() {
         // Not a word until it is needed, and then no other first word: one round trip.
         resume(&mut peer, 20_000, 0);
         members(&mut peer, 6, "");
+        let said: Vec<_> = peer.oblige_all().into_iter().map(|heard| heard.said).collect();
+        assert_eq!(said, [Said::Release(1), Said::Close]);
+        assert!(!b.has_caller(), "one connection was enough");
+    });
+    let client = Client::connect(&at_a).unwrap();
+    let held = client.lock("held").acquire().unwrap();
+    eventually(|| client.node() == at_b && client.state() == ClientState::Connected);
+    held.release().unwrap();
+    client.close();
+    first.join().unwrap();
+    second.join().unwrap();
+}
+
+#[test]
+fn a_node_that_takes_its_time_is_not_left_while_there_is_no_other_to_ask() {
+    let ((a, at_a), (b, at_b)) = (listen(), listen());
+    let (stands, is_there) = channel();
+    let all = format!("{at_a},{at_b}");
+    let first = spawn(move || {
+        let mut peer = a.opened_as_primary(20_000);
+        members(&mut peer, 5, &all);
+        let held = peer.listen().unwrap();
+        peer.oblige(&held);
+        is_there.recv_timeout(PATIENCE).unwrap();
+    });
+    let second = spawn(move || {
+        let mut peer = b.greeted_as(Role::Backup, 5);
+        stands.send(()).unwrap();
+        let resume = peer.hear().unwrap();
+        assert!(matches!(resume.said, Said::Resume { .. }), "{resume:?}");
+        // Longer than one of several is waited for.
+        std::thread::sleep(Duration::from_millis(200));
+        peer.say(resume.id, FLAG_RENEWED, &Reply::Resumed { ttl_ms: 20_000, seen: 0, following: 0 });
         let said: Vec<_> = peer.oblige_all().into_iter().map(|heard| heard.said).collect();
         assert_eq!(said, [Said::Release(1), Said::Close]);
         assert!(!b.has_caller(), "one connection was enough");
@@ -228,7 +264,7 @@ fn a_hint_that_leads_nowhere_costs_nothing() {
 fn guards_end_at_their_deadline_when_no_node_takes_over_and_stay_lost() {
     let ((a, at_a), (b, at_b)) = (listen(), listen());
     let first = spawn(move || {
-        let mut peer = a.opened_as_primary(400);
+        let mut peer = a.opened_as_primary(1500);
         let held = peer.listen().unwrap();
         peer.oblige(&held);
     });
@@ -248,12 +284,15 @@ fn guards_end_at_their_deadline_when_no_node_takes_over_and_stay_lost() {
         let mut peer = loop {
             // Some that looked for the first session may stand before the door, gone or not.
             let mut peer = b.accept();
-            if peer.hear().is_some() && !peer.stands_by {
+            if peer.hear().is_none() || peer.stands_by {
+                continue;
+            }
+            peer.say(0, 0, &Reply::Welcome(welcome_as(Role::Primary, 6, false)));
+            if let Some(open) = peer.hear() {
+                peer.opens(&open, 5000);
                 break peer;
             }
         };
-        peer.say(0, 0, &Reply::Welcome(welcome_as(Role::Primary, 6, false)));
-        peer.opened(5000);
         peer.oblige_all();
     });
     let client = Client::connect(format!("{at_a},{at_b}")).unwrap();

@@ -3,7 +3,7 @@
 //!
 //! All are made at once and say HELLO by themselves; which of them may say RESUME is decided here, one at a time, so that
 //! no two connections to one node (under two names, say) take the session from each other. A node that refuses is asked
-//! again after a moment, a node that does not answer is left for the next. The one that is answered becomes the lane's
+//! again after a moment, a node that does not answer is left for the next, if one stands by. The one that is answered becomes the lane's
 //! connection, answer and all.
 
 use super::core::Core;
@@ -33,7 +33,8 @@ const SEEK_PAUSE_MAX: Duration = Duration::from_millis(100);
 const STANDBY_PAUSE: Duration = Duration::from_secs(1);
 /// Longest such pause.
 const STANDBY_PAUSE_MAX: Duration = Duration::from_mins(1);
-/// How long a node may take to answer RESUME before another one is asked, doubling while nobody answers.
+/// How long a node may take to answer RESUME before another one that stands by is asked, doubling while nobody answers.
+/// While there is none, [`RESUME_TIME`].
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// What a lane needs of its spares.
@@ -179,18 +180,26 @@ impl Spares {
     }
 
     fn look_after(&mut self, owner: Owner<'_>, index: usize, here: Option<&Target>, now: Tick) {
-        let spare = &mut self.nodes[index];
+        let spare = &self.nodes[index];
         if here.is_some_and(|here| here.is_same_node(&spare.places[0])) {
-            spare.line = None;
+            self.nodes[index].line = None;
             return;
         }
         match &spare.line {
             None if spare.due <= now => self.dial(owner, index, now),
-            Some(line) if line.until <= now => {
-                self.unanswered += u32::from(matches!(line.stage, Stage::Asking(..)));
+            Some(line) if self.until(line) <= now => {
+                self.unanswered += u32::from(line.is_asking());
                 self.lose(index, now, Duration::ZERO);
             }
             _ => {}
+        }
+    }
+
+    /// When a connection that comes no further is given up: while nobody else can be asked for the session, there is no hurry.
+    fn until(&self, line: &Line) -> Tick {
+        match line.stage {
+            Stage::Asking(_, _, sent) if !self.nodes.iter().any(Spare::stands) => sent.after(RESUME_TIME),
+            _ => line.until,
         }
     }
 
@@ -238,8 +247,7 @@ impl Spares {
 
     /// Has the likeliest node that is due asked for the session, unless one is being asked.
     fn ask_one(&mut self, owner: Owner<'_>, now: Tick) {
-        let is_asking = |spare: &Spare| matches!(&spare.line, Some(line) if line.is_asking());
-        if self.nodes.iter().any(is_asking) {
+        if self.nodes.iter().any(Spare::asks) {
             return;
         }
         let home = owner.session.home();
@@ -255,17 +263,14 @@ impl Spares {
             Some((unlikely(line, welcome), index))
         });
         let Some((_, index)) = ranked.min() else { return };
-        let patience = match self.nodes.len() {
-            1 => RESUME_TIME,
-            _ => PATIENCE.saturating_mul(1 << self.unanswered.min(8)).min(RESUME_TIME),
-        };
+        let patience = PATIENCE.saturating_mul(1 << self.unanswered.min(8)).min(RESUME_TIME);
         let Some(line) = &mut self.nodes[index].line else { return };
         let Stage::Standing(welcome) = line.stage else { return };
         // Read before the frame can be on its way: a confirmation counts from here.
         let sent = clock::now();
         let id = owner.lane.state().stream.ask_to_resume(&mut line.out);
         line.stage = Stage::Asking(welcome, id, sent);
-        line.until = now.after(patience);
+        line.until = sent.after(patience);
         if !line.flush() {
             self.lose(index, now, Duration::ZERO);
         }
@@ -275,15 +280,12 @@ impl Spares {
         let is_here = |spare: &Spare| here.is_some_and(|here| here.is_same_node(&spare.places[0]));
         let of = |spare: &Spare| match &spare.line {
             None => spare.due,
-            Some(line) if line.is_asking() || !self.seeks => line.until,
-            Some(line) if matches!(line.stage, Stage::Standing(_)) => spare.due.min(line.until),
-            Some(line) => line.until,
+            Some(line) if self.seeks && line.is_standing() => spare.due.min(line.until),
+            Some(line) => self.until(line),
         };
-        let asking = self.nodes.iter().any(|spare| matches!(&spare.line, Some(line) if line.is_asking()));
+        let asking = self.nodes.iter().any(Spare::asks);
         // While one is asked, the others wait for how that comes out.
-        let waits = |spare: &Spare| {
-            asking && matches!(&spare.line, Some(line) if matches!(line.stage, Stage::Standing(_)))
-        };
+        let waits = |spare: &Spare| asking && spare.stands();
         let due = self.nodes.iter().filter(|spare| !is_here(spare) && !waits(spare)).map(of);
         due.min().unwrap_or(Tick(u64::MAX))
     }
@@ -389,7 +391,22 @@ impl Spares {
     }
 }
 
+impl Spare {
+    /// It can be asked for the session.
+    fn stands(&self) -> bool {
+        self.line.as_ref().is_some_and(Line::is_standing)
+    }
+
+    fn asks(&self) -> bool {
+        self.line.as_ref().is_some_and(Line::is_asking)
+    }
+}
+
 impl Line {
+    fn is_standing(&self) -> bool {
+        matches!(self.stage, Stage::Standing(_))
+    }
+
     fn is_asking(&self) -> bool {
         matches!(self.stage, Stage::Asking(..))
     }
