@@ -10,6 +10,7 @@ use fake::{PATIENCE, Said, block_on, eventually, granted};
 use rustix::time::ClockId;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 fn said_segment(reason: &str) -> Vec<u8> {
@@ -179,11 +180,12 @@ fn memory_that_does_not_fit_leads_to_another_connection_without_it() {
 /// G46: without I/O, and at the deadline at the latest.
 #[test]
 fn stamps_keep_a_lease_without_a_word_and_a_server_that_stands_still_suspends_and_loses_it() {
-    let (endpoint, server) = serve_memory(|server| {
-        let mut peer = server.opened(400);
+    let (seen, was_seen) = channel();
+    let (endpoint, server) = serve_memory(move |server| {
+        let mut peer = server.opened(1500);
         let heard = peer.listen().unwrap();
         peer.oblige(&heard);
-        std::thread::sleep(Duration::from_secs(1));
+        was_seen.recv_timeout(PATIENCE).unwrap();
         server.runs.store(false, Ordering::Release);
         while let Some(heard) = peer.hear() {
             match heard.said {
@@ -193,13 +195,14 @@ fn stamps_keep_a_lease_without_a_word_and_a_server_that_stands_still_suspends_an
             }
         }
     });
-    let client = Client::builder().ttl(Duration::from_millis(400)).connect(&endpoint).unwrap();
+    let client = Client::builder().ttl(Duration::from_millis(1500)).connect(&endpoint).unwrap();
     let guard = client.lock("x").acquire().unwrap();
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_millis(900) {
+    while begun.elapsed() < Duration::from_secs(3) {
         guard.check().unwrap();
         std::thread::sleep(Duration::from_millis(5));
     }
+    seen.send(()).unwrap();
     eventually(|| guard.state() == GuardState::Suspended);
     assert_eq!(guard.wait_lost(PATIENCE), Some(LostCause::Lease));
     assert_eq!(client.state(), ClientState::Lost);
@@ -211,7 +214,7 @@ fn stamps_keep_a_lease_without_a_word_and_a_server_that_stands_still_suspends_an
 #[test]
 fn a_heartbeat_is_said_through_memory_too() {
     let (endpoint, server) = serve_memory(|server| {
-        let mut peer = server.opened(400);
+        let mut peer = server.opened(1500);
         let mut beats = 0;
         while let Some(heard) = peer.hear() {
             beats += u32::from(heard.said == Said::Keepalive);
@@ -219,10 +222,10 @@ fn a_heartbeat_is_said_through_memory_too() {
         }
         assert!(beats >= 4, "{beats}");
     });
-    let builder = Client::builder().liveness(Liveness::Heartbeat).ttl(Duration::from_millis(400));
+    let builder = Client::builder().liveness(Liveness::Heartbeat).ttl(Duration::from_millis(1500));
     let client = builder.connect(&endpoint).unwrap();
     let guard = client.lock("x").acquire().unwrap();
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(Duration::from_millis(2500));
     guard.check().unwrap();
     drop(guard);
     client.close();
@@ -272,7 +275,7 @@ fn an_end_that_the_server_shows_is_seen_by_the_next_check() {
 #[test]
 fn the_end_of_the_socket_is_seen_by_one_who_sleeps_and_guards_live_until_their_deadline() {
     let (endpoint, server) = serve_memory(|server| {
-        let mut peer = server.opened(600);
+        let mut peer = server.opened(1500);
         let heard = peer.listen().unwrap();
         peer.oblige(&heard);
         assert!(matches!(peer.listen().unwrap().said, Said::Acquire { .. }));
@@ -281,10 +284,10 @@ fn the_end_of_the_socket_is_seen_by_one_who_sleeps_and_guards_live_until_their_d
         drop(peer);
         // It dials again, and nobody answers: the lease decides.
         let peers: Vec<_> = (0..1).map(|_| server.greeted(false)).collect();
-        std::thread::sleep(Duration::from_millis(700));
+        std::thread::sleep(Duration::from_millis(1600));
         drop(peers);
     });
-    let client = Client::builder().ttl(Duration::from_millis(600)).connect(&endpoint).unwrap();
+    let client = Client::builder().ttl(Duration::from_millis(1500)).connect(&endpoint).unwrap();
     let guard = client.lock("x").acquire().unwrap();
     let outcome = client.lock("y").acquire();
     assert_eq!(outcome.unwrap_err().refusal(), Refusal::LeaseGuard);

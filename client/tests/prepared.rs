@@ -109,12 +109,14 @@ fn one_who_leaves_what_is_wanted_says_so_and_asks_the_next_time() {
 
 #[test]
 fn a_thread_that_is_inside_is_refused_and_another_one_waits() {
-    let (endpoint, server) = serve_memory(|server| {
+    let (asked, is_asked) = channel();
+    let (endpoint, server) = serve_memory(move |server| {
         let mut peer = server.opened(60_000);
         let first = peer.listen().unwrap();
         peer.leave_with(first.id, 1, 1);
         let other = peer.listen().unwrap();
         assert!(matches!(other.said, Said::Acquire { .. }), "{other:?}");
+        asked.send(()).unwrap();
         peer.take_back(1, 1);
         peer.leave_with(other.id, 2, 1);
         peer.oblige_all();
@@ -133,15 +135,9 @@ fn a_thread_that_is_inside_is_refused_and_another_one_waits() {
         drop(held);
     }
     let held = lock.acquire().unwrap();
-    let (asks, asked) = channel();
     std::thread::scope(|scope| {
-        let lock = &lock;
-        let other = scope.spawn(move || {
-            asks.send(()).unwrap();
-            lock.acquire().unwrap().token().get()
-        });
-        asked.recv().unwrap();
-        std::thread::sleep(Duration::from_millis(20));
+        let other = scope.spawn(|| lock.acquire().unwrap().token().get());
+        is_asked.recv_timeout(PATIENCE).unwrap();
         held.check().unwrap();
         drop(held);
         assert_eq!(other.join().unwrap(), 1002);
@@ -182,7 +178,8 @@ fn a_forced_end_and_the_end_of_the_session_are_seen_by_the_next_check() {
 
 #[test]
 fn a_broken_lock_is_entered_no_more_and_confirmed_when_the_one_inside_has_left() {
-    let (endpoint, server) = serve_memory(|server| {
+    let (confirms, is_confirmed) = channel();
+    let (endpoint, server) = serve_memory(move |server| {
         let mut peer = server.opened(60_000);
         let first = peer.listen().unwrap();
         peer.leave_with(first.id, 1, 1);
@@ -198,6 +195,7 @@ fn a_broken_lock_is_entered_no_more_and_confirmed_when_the_one_inside_has_left()
         while let Some(heard) = peer.listen() {
             if heard.said == Said::Confirm(1) {
                 assert_eq!(word(&peer), Seen::Free, "it was left before");
+                confirms.send(()).unwrap();
             }
             peer.oblige(&heard);
             said.push(heard.said);
@@ -216,7 +214,7 @@ fn a_broken_lock_is_entered_no_more_and_confirmed_when_the_one_inside_has_left()
     std::thread::sleep(Duration::from_millis(50));
     drop(held);
     assert_ne!(lock.acquire().unwrap().token().get(), 1001);
-    std::thread::sleep(Duration::from_millis(50));
+    is_confirmed.recv_timeout(PATIENCE).unwrap();
     drop(signal);
     client.close();
     server.join().unwrap();

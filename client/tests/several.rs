@@ -7,7 +7,7 @@ mod fake;
 use fairlock::{AcquireError, Client, Mode, Refusal};
 use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
 use fairlock_protocol::{Reply, Resource, Wait};
-use fake::{KEY, Peer, Said, Server, block_on, granted, refused, serve, welcome};
+use fake::{KEY, PATIENCE, Peer, Said, Server, block_on, granted, refused, serve, welcome};
 use std::future::Future;
 use std::net::TcpStream;
 use std::pin::pin;
@@ -113,6 +113,7 @@ fn a_future_dropped_on_its_way_withdraws_and_gives_back() {
         other.oblige(&high);
         let said: Vec<Said> = [other.listen(), other.listen()].map(|heard| heard.unwrap().said).into();
         assert!(said.contains(&Said::Release(1)) && said.contains(&Said::Release(2)), "{said:?}");
+        tell.send(()).unwrap();
         let said: Vec<Said> = home.oblige_all().into_iter().map(|heard| heard.said).collect();
         assert!(said.contains(&Said::Release(1)) && said.contains(&Said::Release(2)), "{said:?}");
     });
@@ -125,7 +126,7 @@ fn a_future_dropped_on_its_way_withdraws_and_gives_back() {
             assert!(acquiring.as_mut().poll(&mut context).is_pending());
         }
     }
-    std::thread::sleep(Duration::from_millis(50));
+    told.recv_timeout(PATIENCE).unwrap();
     client.close();
     server.join().unwrap();
 }

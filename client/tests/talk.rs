@@ -9,6 +9,7 @@ use fairlock_protocol::reply::Grant;
 use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
 use fairlock_protocol::{FencingToken, Reply};
 use fake::{PATIENCE, Said, block_on, granted, refused, serve};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 #[test]
@@ -112,12 +113,16 @@ fn many_threads_share_one_connection_and_each_gets_its_own_answer() {
 
 #[test]
 fn a_thread_that_waits_long_keeps_no_other_thread_waiting() {
-    let (endpoint, server) = serve(|server| {
+    let (asked, is_asked) = channel();
+    let (endpoint, server) = serve(move |server| {
         let mut peer = server.opened(5000);
         let mut waiting = None;
         while let Some(heard) = peer.listen() {
             match &heard.said {
-                Said::Acquire { name, .. } if name == b"long" => waiting = Some(heard.id),
+                Said::Acquire { name, .. } if name == b"long" => {
+                    waiting = Some(heard.id);
+                    asked.send(()).unwrap();
+                }
                 Said::Acquire { name, .. } if name == b"end" => {
                     peer.say(waiting.take().unwrap(), FLAG_KEPT | FLAG_RENEWED, &granted(900));
                     peer.oblige(&heard);
@@ -136,6 +141,7 @@ fn a_thread_that_waits_long_keeps_no_other_thread_waiting() {
                 std::thread::sleep(Duration::from_millis(15));
             }
         }
+        is_asked.recv_timeout(PATIENCE).unwrap();
         drop(client.lock("end").acquire().unwrap());
         assert_eq!(long.join().unwrap(), 1900);
     });
@@ -203,11 +209,13 @@ fn a_waiting_acquire_is_withdrawn_from_another_thread_at_once() {
 
 #[test]
 fn closing_ends_every_wait_and_every_guard() {
-    let (endpoint, server) = serve(|server| {
+    let (asked, is_asked) = channel();
+    let (endpoint, server) = serve(move |server| {
         let mut peer = server.opened(5000);
         let held = peer.listen().unwrap();
         peer.oblige(&held);
         peer.listen().unwrap();
+        asked.send(()).unwrap();
         let close = peer.listen().unwrap();
         assert_eq!(close.said, Said::Close);
         peer.oblige(&close);
@@ -217,7 +225,7 @@ fn closing_ends_every_wait_and_every_guard() {
     let guard = client.lock("held").acquire().unwrap();
     let other = client.clone();
     let waiting = std::thread::spawn(move || other.lock("taken").acquire());
-    std::thread::sleep(Duration::from_millis(30));
+    is_asked.recv_timeout(PATIENCE).unwrap();
     client.close();
     assert!(matches!(waiting.join().unwrap(), Err(AcquireError::Closed)));
     assert_eq!(guard.check(), Err(GuardError::Lost(LostCause::Closed)));

@@ -1,7 +1,7 @@
 //! A server's end of shared memory, spoken by hand: it attaches a client that asks for it, and is a stream of bytes like a
 //! socket from there on.
 
-use super::{PATIENCE, Peer, Said, granted};
+use super::{PATIENCE, Peer, Said, await_caller, granted};
 use fairlock_protocol::wire::{FLAG_KEPT, FLAG_RENEWED};
 use fairlock_protocol::{Reply, RequestId};
 use fairlock_shm::beacon::Beacon;
@@ -55,6 +55,7 @@ pub(crate) fn serve_memory(script: impl FnOnce(MemoryServer) + Send + 'static) -
     let thread = std::thread::spawn(move || {
         let beacon = Arc::new(Beacon::create(fairlock_shm::word::Leaving::Barrier).unwrap());
         let alive = LastWord::new(Arc::clone(&beacon), 0).unwrap();
+        beacon.stamp(0, now_ns(ClockId::Boottime), now_ns(ClockId::Monotonic));
         let (runs, ends) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
         let stamper = {
             let (beacon, runs, ends) = (Arc::clone(&beacon), Arc::clone(&runs), Arc::clone(&ends));
@@ -77,6 +78,7 @@ pub(crate) fn serve_memory(script: impl FnOnce(MemoryServer) + Send + 'static) -
 
 impl MemoryServer {
     pub(crate) fn accept(&self) -> Peer<UnixStream> {
+        await_caller(&self.listener);
         let (stream, _) = self.listener.accept().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Peer::new(stream)

@@ -15,9 +15,11 @@ use fairlock_protocol::{
     CellId, DigestKey, FencingToken, Frame, GrantId, Mode, Refusal, Reply, Request, RequestId, Role, Secret,
     SessionId, ShardId, Wait, Welcome, Whereabouts,
 };
+use rustix::event::{PollFd, PollFlags, poll};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroU32;
+use std::os::fd::AsFd;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -108,6 +110,7 @@ impl Server {
     }
 
     pub(crate) fn accept(&self) -> Peer<TcpStream> {
+        await_caller(&self.listener);
         let (stream, _) = self.listener.accept().unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -131,6 +134,13 @@ impl Server {
         peer.say(resume.id, FLAG_RENEWED, &Reply::Resumed { ttl_ms: 5000, seen: 0, following });
         peer
     }
+}
+
+/// Waits until somebody has connected.
+fn await_caller(listener: &impl AsFd) {
+    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+    let patience = PATIENCE.try_into().unwrap();
+    assert_eq!(poll(&mut fds, Some(&patience)).unwrap(), 1, "nobody came");
 }
 
 pub(crate) fn welcome(shard: u16, shards: u16) -> Welcome {
@@ -202,6 +212,11 @@ impl<S: Read + Write> Peer<S> {
     /// OPEN, OPENED.
     pub(crate) fn opened(&mut self, ttl_ms: u32) {
         let open = self.hear().unwrap();
+        self.opens(&open, ttl_ms);
+    }
+
+    /// OPENED.
+    pub(crate) fn opens(&mut self, open: &Heard, ttl_ms: u32) {
         assert!(matches!(open.said, Said::Open { .. }), "{open:?}");
         let session = SessionId::from_raw(0x0500_0000_0001).unwrap();
         let opened = Reply::Opened { session, secret: Secret(99), ttl_ms, home: ShardId(0) };
