@@ -37,6 +37,8 @@ pub struct CellPlan {
     pub places: Option<u8>,
     /// The nodes reach each other over lines that can be made slow; needs places.
     pub lines: bool,
+    /// How soon a silence counts: `cloud`, so that no node is deposed because the machine is busy, or `lan`.
+    pub profile: &'static str,
     /// Further keys of `[cell]`.
     pub cell: String,
     /// Keys of the configuration before any section.
@@ -55,6 +57,7 @@ impl CellPlan {
             etcds: 1,
             places: None,
             lines: false,
+            profile: "cloud",
             cell: String::new(),
             configuration: String::new(),
             denied: Vec::new(),
@@ -102,7 +105,8 @@ impl CellPlan {
             toml.push_str("insecure = true\n");
         }
         let cell = format!(
-            "name = \"broken\"\nnode = \"{name}\"\npeer_listen = \"{peer}\"\npeer_address = \"{dialled}\"\nprofile = \"lan\""
+            "name = \"broken\"\nnode = \"{name}\"\npeer_listen = \"{peer}\"\npeer_address = \"{dialled}\"\nprofile = \"{}\"",
+            self.profile
         );
         let more = &self.cell;
         write!(toml, "[register]\nurl = \"etcd://{register}\"\n[cell]\n{cell}\n{more}\n")

@@ -24,9 +24,7 @@ impl Operated {
         let mut cell = CellPlan::new(count).prepare();
         let admins: Vec<SocketAddr> = (0..count).map(|_| lasting_address()).collect();
         for (node, admin) in cell.nodes.iter_mut().zip(&admins) {
-            // These tests are about operators: no node shall be deposed because the machine is busy.
-            let told = ["--admin".to_owned(), admin.to_string(), "--profile".to_owned(), "cloud".to_owned()];
-            node.plan.arguments.extend(told);
+            node.plan.arguments.extend(["--admin".to_owned(), admin.to_string()]);
         }
         Operated { cell, admins }
     }

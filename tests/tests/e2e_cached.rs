@@ -198,7 +198,7 @@ fn a_client_that_closes_gives_back_what_stayed() {
 #[test]
 fn a_server_that_dies_loses_the_locks_that_stay_at_the_leases_end_and_the_next_one_is_asked() {
     let server = Plan::new(drivers()[0]).start();
-    let builder = Client::builder().ttl(Duration::from_millis(800)).transport(Transport::Shm);
+    let builder = Client::builder().ttl(Duration::from_secs(3)).transport(Transport::Shm);
     let client = builder.connect(server.unix()).unwrap();
     until_it_stays(&client, "x");
     let lock = client.lock("x").prepare().unwrap();
@@ -223,12 +223,12 @@ fn a_server_that_dies_loses_the_locks_that_stay_at_the_leases_end_and_the_next_o
 #[test]
 fn heartbeats_and_named_owners_go_the_same_way_or_the_ordinary_one() {
     let server = Plan::new(drivers()[0]).start();
-    let builder = Client::builder().liveness(Liveness::Heartbeat).ttl(Duration::from_millis(600));
+    let builder = Client::builder().liveness(Liveness::Heartbeat).ttl(Duration::from_secs(3));
     let client = builder.transport(Transport::Shm).connect(server.unix()).unwrap();
     let lock = client.lock("x").prepare().unwrap();
     let named = client.lock("y").owner(OwnerId(7)).prepare().unwrap();
     let begun = std::time::Instant::now();
-    while begun.elapsed() < Duration::from_millis(1500) {
+    while begun.elapsed() < Duration::from_secs(4) {
         lock.acquire().unwrap().check().unwrap();
         named.acquire().unwrap().check().unwrap();
     }

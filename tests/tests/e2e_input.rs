@@ -98,7 +98,7 @@ fn words_out_of_order_end_their_connection() {
         twice.is_refused_and_closed(Refusal::BadRequest);
 
         let mut two_sessions = Raw::greeted(endpoint, ShardId::ANY);
-        two_sessions.open(500, Liveness::Heartbeat);
+        two_sessions.open(60_000, Liveness::Heartbeat);
         two_sessions.send(&Request::Open(session(500, Liveness::Heartbeat)));
         two_sessions.is_refused_and_closed(Refusal::BadRequest);
 
@@ -164,7 +164,7 @@ fn nothing_is_locked_without_a_session() {
         ] {
             assert_eq!(raw.call(&request).refusal(), Some(Refusal::SessionUnknown), "{request:?}");
         }
-        raw.open(500, Liveness::Heartbeat);
+        raw.open(60_000, Liveness::Heartbeat);
         raw.acquire(b"x");
     });
 }

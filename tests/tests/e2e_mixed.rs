@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// Acquires of each client.
 const ROUNDS: u32 = 1500;
+/// The lease of a guard whose end is waited for.
+const TTL: Duration = Duration::from_secs(2);
 
 fn clients(server: &Server) -> Vec<Client> {
     let over = |transport, endpoint: String| {
@@ -72,12 +74,14 @@ fn one_queue_serves_clients_of_every_transport() {
     }
 }
 
-/// A guard over shared memory, of a lease of two seconds.
-fn guard(server: &Server) -> (Client, fairlock::Guard) {
-    let builder = Client::builder().transport(Transport::Shm).ttl(Duration::from_secs(2));
+/// A guard over shared memory.
+fn guard(server: &Server, ttl: Duration) -> (Client, fairlock::Guard) {
+    let builder = Client::builder().transport(Transport::Shm).ttl(ttl);
     let client = builder.connect(server.unix().as_str()).unwrap();
     let guard = client.lock("held").acquire().unwrap();
-    assert_eq!((guard.state(), client.state()), (GuardState::Valid, ClientState::Connected));
+    eventually("connected", || {
+        ((guard.state(), client.state()) == (GuardState::Valid, ClientState::Connected)).then_some(())
+    });
     (client, guard)
 }
 
@@ -88,7 +92,8 @@ fn lost(guard: &fairlock::Guard, last_ns: u64) {
         if guard.check().is_err() {
             break;
         }
-        assert!(before_ns < last_ns + 2_000_000_000, "valid after its lease");
+        let lease_ns = u64::try_from(TTL.as_nanos()).unwrap();
+        assert!(before_ns < last_ns + lease_ns, "valid after its lease");
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(guard.state(), GuardState::Lost);
@@ -99,7 +104,7 @@ fn lost(guard: &fairlock::Guard, last_ns: u64) {
 fn a_guard_of_a_killed_server_is_suspended_and_then_lost() {
     for &io in drivers() {
         let server = Plan::new(io).start();
-        let (client, guard) = guard(&server);
+        let (client, guard) = guard(&server, TTL);
         let _plan = server.crash();
         let dead_ns = boottime_ns();
         eventually("suspended", || (guard.state() != GuardState::Valid).then_some(()));
@@ -113,7 +118,7 @@ fn a_guard_of_a_killed_server_is_suspended_and_then_lost() {
 fn a_guard_of_a_frozen_server_is_suspended_and_then_lost_and_a_new_one_is_had_when_it_goes_on() {
     for &io in drivers() {
         let server = Plan::new(io).start();
-        let (client, guard) = guard(&server);
+        let (client, guard) = guard(&server, TTL);
         server.signal(Signal::STOP);
         let frozen_ns = boottime_ns();
         eventually("suspended", || (guard.state() != GuardState::Valid).then_some(()));
@@ -130,7 +135,7 @@ fn a_guard_of_a_frozen_server_is_suspended_and_then_lost_and_a_new_one_is_had_wh
 #[test]
 fn a_client_goes_on_with_a_restarted_server() {
     let server = Plan::new(drivers()[0]).start();
-    let (client, guard) = guard(&server);
+    let (client, guard) = guard(&server, Duration::from_secs(10));
     let token = guard.token();
     let server = server.crash().start();
     eventually("the guard has a token of the new run", || {

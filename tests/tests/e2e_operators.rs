@@ -29,13 +29,14 @@ fn break_ends_the_child_before_the_next_one_is_let_in() {
         let server = way.plan().start();
         let endpoint = way.endpoint(&server);
         let scratch = Scratch::new();
-        let log = scratch.join("log");
-        let script =
-            format!("trap 'echo first out >> {0}; exit 9' TERM; while :; do sleep 0.02; done", log.display());
+        let (log, ready) = (scratch.join("log"), scratch.join("ready"));
+        let script = format!(
+            "trap 'echo first out >> {}; exit 9' TERM; : > {}; while :; do sleep 0.02; done",
+            log.display(),
+            ready.display()
+        );
         let mut first = run(&endpoint, &script);
-        holder_of(&endpoint);
-        // The trap must be set before it is needed.
-        std::thread::sleep(Duration::from_millis(200));
+        eventually("the trap is set", || ready.exists().then_some(()));
         let mut second = run(&endpoint, &format!("echo second in >> {}", log.display()));
         eventually("the second one waits", || {
             let said = finish(&endpoint, ["show", "x", "--json"]).json();
@@ -72,7 +73,7 @@ fn a_holder_that_does_not_confirm_loses_its_lease() {
         let endpoint = way.endpoint(&server);
         for force in [false, true] {
             let mut deaf = Raw::greeted(&endpoint, ShardId::ANY);
-            deaf.open(500, Liveness::Heartbeat);
+            deaf.open(2000, Liveness::Heartbeat);
             let held = deaf.acquire(b"x").grant;
             let mut next = Raw::greeted(&endpoint, ShardId::ANY);
             next.open(60_000, Liveness::Heartbeat);

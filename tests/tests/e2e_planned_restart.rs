@@ -135,7 +135,7 @@ fn who_does_not_come_back_keeps_his_lease_once() {
     for &io in ways::drivers() {
         let server = Plan::new(io).argument("--drain").argument("100ms").start();
         let mut holder = Raw::greeted(&server.tcp(), ShardId::ANY);
-        holder.open(2000, Liveness::Heartbeat);
+        holder.open(5000, Liveness::Heartbeat);
         let before = holder.acquire(b"x").token;
         let server = restart(server);
         let mut next = Raw::greeted(&server.tcp(), ShardId::ANY);

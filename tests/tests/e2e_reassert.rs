@@ -79,7 +79,7 @@ fn claims_without_proof_or_against_others_are_refused_and_alarmed() {
     for &io in ways::drivers() {
         let server = Plan::new(io).start();
         let mut raw = Raw::greeted_with(&server.tcp(), ShardId::ANY, FEATURE_PROOF);
-        let (session, _) = raw.open(1000, Liveness::Heartbeat);
+        let (session, _) = raw.open(5000, Liveness::Heartbeat);
         let first = raw.acquire(b"x");
         raw.release(first.grant);
         let second = raw.acquire(b"x");

@@ -34,9 +34,7 @@ fn after_a_crash_nothing_is_granted_until_old_leases_are_over() {
         let recovering_ms = server.ready["recovering_ms"].as_u64().unwrap();
         assert!(recovering_ms > 0, "{}", server.ready);
         assert!(recovering_ms < 1500, "the longest lease was 1 s: {recovering_ms} ms");
-        let mut next = client(&server, 1000);
-        let welcome_says = next.welcome.unwrap().recovering_ms;
-        let mut tries = 0;
+        let mut next = client(&server, 60_000);
         let after = loop {
             let arrived = next.call(&Request::Acquire(exclusive(b"x")));
             match arrived.reply() {
@@ -44,7 +42,6 @@ fn after_a_crash_nothing_is_granted_until_old_leases_are_over() {
                 Reply::Refused(refused) => {
                     assert_eq!(refused.refusal, Refusal::Recovering);
                     assert!(refused.retry_after_ms > 0, "it says when to come back");
-                    tries += 1;
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 other => panic!("{other:?}"),
@@ -56,7 +53,6 @@ fn after_a_crash_nothing_is_granted_until_old_leases_are_over() {
             "the old holder was sure of its lock for 990 ms, it passed on after {held_ms}"
         );
         assert!(after > before && after.epoch_number() > before.epoch_number());
-        assert!(tries > 0 || welcome_says == 0, "the quarantine was seen unless it had just ended");
         eventually("healthy", || (get(server.admin(), "/healthz").0 == 200).then_some(()));
     }
 }
@@ -122,7 +118,7 @@ fn who_holds_beyond_the_drain_time_is_waited_for_after_the_restart() {
     assert_eq!(status.code(), Some(0));
     let server = plan.start();
     assert_eq!(server.ready["recovering_ms"], 0, "it knows who holds what");
-    let mut next = client(&server, 1000);
+    let mut next = client(&server, 60_000);
     assert!(token_of(&mut next, b"y") > before);
     eventually("granted after the lease", || {
         let arrived = next.call(&Request::Acquire(Acquire { wait: Wait::Try, ..exclusive(b"x") }));
@@ -154,7 +150,12 @@ fn tokens_rise_through_crash_stop_and_loss_of_the_directory() {
             let arrived = raw.call(&Request::Acquire(exclusive(b"x")));
             match arrived.reply() {
                 Reply::Granted(grant) => grant.token,
-                _ => None,
+                Reply::Refused(refused) if refused.refusal == Refusal::Recovering => None,
+                _ => {
+                    // A session so short may be over between two calls.
+                    raw = client(&server, 200);
+                    None
+                }
             }
         });
         assert!(Some(token) > last, "{token:?} after {last:?}");
@@ -177,7 +178,7 @@ fn token_after_loss(server: Server) -> FencingToken {
     std::fs::remove_dir_all(plan.state()).unwrap();
     let server = plan.start();
     assert!(plan.log().contains("new cell"), "it says that it starts a new cell:\n{}", plan.log());
-    let mut raw = client(&server, 200);
+    let mut raw = client(&server, 2000);
     token_of(&mut raw, b"x")
 }
 
@@ -203,7 +204,7 @@ fn sessions_open_in_the_quarantine_and_tries_are_told_why() {
     token_of(&mut holder, b"x");
     let server = server.crash().start();
     let mut raw = Raw::greeted(&server.tcp(), ShardId::ANY);
-    let opened = raw.call(&Request::Open(session(500, Liveness::Heartbeat)));
+    let opened = raw.call(&Request::Open(session(5000, Liveness::Heartbeat)));
     assert!(matches!(opened.reply(), Reply::Opened { .. }), "{opened:?}");
     let attempt = Acquire { wait: Wait::Try, ..exclusive(b"y") };
     assert_eq!(raw.call(&Request::Acquire(attempt)).refusal(), Some(Refusal::Recovering));

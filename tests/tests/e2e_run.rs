@@ -136,9 +136,9 @@ fn a_frozen_run_that_is_cut_off_is_dead_before_the_next_holder_starts() {
         let server = Plan::new(io).start();
         let line = Proxy::to(server.address());
         let evidence = Evidence::new();
-        let first = run(&line.endpoint(), &["--ttl", "1s"], &witness(&evidence.file(), "first", FOR_EVER));
+        let first = run(&line.endpoint(), &["--ttl", "3s"], &witness(&evidence.file(), "first", FOR_EVER));
         let started = evidence.await_note("start", "first");
-        let mut second = run(&server.tcp(), &["--ttl", "1s"], &witness(&evidence.file(), "second", "50"));
+        let mut second = run(&server.tcp(), &[], &witness(&evidence.file(), "second", "50"));
         waits(&server.tcp());
         let group = getpgid(Some(pid(&started))).unwrap();
         kill_process_group(first.pid(), Signal::STOP).unwrap();
@@ -155,9 +155,9 @@ fn a_frozen_run_that_is_cut_off_is_dead_before_the_next_holder_starts() {
 #[test]
 fn a_run_that_is_cut_off_ends_its_child_in_time_and_says_so() {
     for (options, child) in [
-        (&["--ttl", "1s"][..], "exec "),
-        (&["--ttl", "1s"][..], "trap '' TERM; "),
-        (&["--ttl", "1s", "--on-lost", "kill"][..], "exec "),
+        (&["--ttl", "3s"][..], "exec "),
+        (&["--ttl", "3s"][..], "trap '' TERM; "),
+        (&["--ttl", "3s", "--on-lost", "kill"][..], "exec "),
     ] {
         eprintln!("--- {options:?} {child}");
         let server = Plan::new(Io::Auto).start();
@@ -198,7 +198,7 @@ fn a_child_whose_front_was_killed_keeps_its_lock_until_it_ends() {
         let server = way.plan().start();
         let endpoint = way.endpoint(&server);
         let evidence = Evidence::new();
-        let mut first = run(&endpoint, &["--ttl", "1s"], &witness(&evidence.file(), "first", "2500"));
+        let mut first = run(&endpoint, &["--ttl", "1s"], &witness(&evidence.file(), "first", "4000"));
         evidence.await_note("start", "first");
         let mut second = run(&endpoint, &[], &witness(&evidence.file(), "second", "50"));
         waits(&endpoint);
@@ -256,7 +256,7 @@ fn a_grandchild_keeps_the_lock_on_a_unix_socket() {
         let server = Plan::new(io).start();
         let evidence = Evidence::new();
         let mut child = witness(&evidence.file(), "parent", "0");
-        child.extend(["--fork".to_owned(), "1500".to_owned()]);
+        child.extend(["--fork".to_owned(), "4000".to_owned()]);
         let mut first = run(&server.unix(), &["--ttl", "500ms"], &child);
         assert_eq!(first.wait(), 0);
         evidence.await_note("start", "parent-grandchild");
@@ -367,12 +367,12 @@ fn a_crash_of_the_server_leads_to_no_overlap() {
         let server = way.plan().at(lasting_address()).start();
         let endpoint = way.endpoint(&server);
         let evidence = Evidence::new();
-        let mut first = run(&endpoint, &["--ttl", "1s"], &witness(&evidence.file(), "first", FOR_EVER));
+        let mut first = run(&endpoint, &["--ttl", "3s"], &witness(&evidence.file(), "first", FOR_EVER));
         evidence.await_note("start", "first");
         let server = server.crash().start();
         assert!(server.ready["recovering_ms"].as_u64().unwrap() > 0);
-        let mut second = run(&endpoint, &["--ttl", "1s"], &witness(&evidence.file(), "second", "20"));
-        std::thread::sleep(Duration::from_millis(1500));
+        let mut second = run(&endpoint, &["--ttl", "3s"], &witness(&evidence.file(), "second", "20"));
+        std::thread::sleep(Duration::from_millis(3500));
         assert!(first.is_running(), "the server was shown what it holds");
         first.signal(Signal::TERM);
         assert_eq!(first.wait(), 143);

@@ -43,6 +43,7 @@ fn draw_plan(random: &mut Random, with_network: bool) -> CellPlan {
         etcds: if random.once_in(2) { 3 } else { 1 },
         places: with_network.then_some(2),
         lines: with_network && random.once_in(3),
+        profile: "lan",
         ..CellPlan::new(2)
     }
 }

@@ -127,10 +127,12 @@ fn real(endpoint: &str, scratch: &Scratch) -> Vec<PathBuf> {
     for number in 0..6 {
         let name = format!("client-{number}");
         let mut command = Command::new(workspace::own_binary("storm-client"));
+        // The first two live until they are killed.
+        let length = if number < 2 { "60000" } else { "1500" };
         command
             .args([endpoint, &number.to_string()])
             .arg(scratch.join(&name))
-            .args(["1500", "0", "400", "2"]);
+            .args([length, "0", "400", "2"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         files.push(scratch.join(&name));
         clients.push((name, Running::start(command)));

@@ -47,7 +47,8 @@ impl Storm {
         let name = format!("client-{}", self.started);
         let mut command = Command::new(workspace::own_binary("storm-client"));
         command.arg(endpoint).arg(random.next().to_string()).arg(self.scratch.join(&name));
-        command.arg(left.as_millis().to_string()).arg("40").arg("400");
+        // With a rest between two turns it is one that waits for a server that is just being started.
+        command.arg(left.as_millis().to_string()).args(["40", "400", "3", "1"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         (name, Running::start(command))
     }

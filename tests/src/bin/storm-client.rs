@@ -50,7 +50,8 @@ fn main() {
             Client::builder().ttl(Duration::from_millis(number(5))).label(format!("storm {own_name}"));
         match builder.connect(arguments[0].as_str()) {
             Ok(client) => break client,
-            Err(_) if patient && begun.elapsed() < length => std::thread::sleep(Duration::from_millis(20)),
+            Err(_) if patient && begun.elapsed() >= length => return,
+            Err(_) if patient => std::thread::sleep(Duration::from_millis(20)),
             Err(error) => panic!("the server is there: {error}"),
         }
     };
