@@ -186,6 +186,46 @@ fn a_node_that_takes_its_time_is_not_left_while_there_is_no_other_to_ask() {
     second.join().unwrap();
 }
 
+/// A primary far away, and a follower beside the client.
+#[test]
+fn a_node_that_is_slower_than_others_are_to_refuse_is_waited_for_in_the_end() {
+    let ((a, at_a), (b, at_b), (c, at_c)) = (listen(), listen(), listen());
+    let all = format!("{at_a},{at_b},{at_c}");
+    let first = spawn(move || {
+        let mut peer = a.opened_as_primary(20_000);
+        let held = peer.listen().unwrap();
+        peer.oblige(&held);
+    });
+    let quick = backup(b, 6, at_c.clone(), || {});
+    let slow = spawn(move || {
+        loop {
+            let mut peer = c.accept();
+            if peer.hear().is_none() {
+                continue;
+            }
+            peer.say(0, 0, &Reply::Welcome(welcome_as(Role::Primary, 6, peer.stands_by)));
+            let Some(resume) = peer.hear() else { continue };
+            assert!(matches!(resume.said, Said::Resume { .. }), "{resume:?}");
+            std::thread::sleep(Duration::from_millis(120));
+            peer.say(resume.id, FLAG_RENEWED, &Reply::Resumed { ttl_ms: 20_000, seen: 0, following: 0 });
+            if let Some(next) = peer.listen() {
+                assert_eq!(next.said, Said::Release(1));
+                peer.oblige(&next);
+                peer.oblige_all();
+                return;
+            }
+        }
+    });
+    let client = Client::connect(&all).unwrap();
+    let held = client.lock("held").acquire().unwrap();
+    eventually(|| client.node() == at_c && client.state() == ClientState::Connected);
+    held.release().unwrap();
+    client.close();
+    for thread in [first, quick, slow] {
+        thread.join().unwrap();
+    }
+}
+
 #[test]
 fn a_request_that_is_refused_by_a_node_that_stepped_down_is_said_again_at_the_primary() {
     let ((a, at_a), (b, at_b)) = (listen(), listen());

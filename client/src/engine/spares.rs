@@ -3,8 +3,8 @@
 //!
 //! All are made at once and say HELLO by themselves; which of them may say RESUME is decided here, one at a time, so that
 //! no two connections to one node (under two names, say) take the session from each other. A node that refuses is asked
-//! again after a moment, a node that does not answer is left for the next, if one stands by. The one that is answered becomes the lane's
-//! connection, answer and all.
+//! again after a moment, a node that does not answer is left for the next, if there is one that may be asked. The one that
+//! is answered becomes the lane's connection, answer and all.
 
 use super::core::Core;
 use super::lane::Lane;
@@ -33,9 +33,11 @@ const SEEK_PAUSE_MAX: Duration = Duration::from_millis(100);
 const STANDBY_PAUSE: Duration = Duration::from_secs(1);
 /// Longest such pause.
 const STANDBY_PAUSE_MAX: Duration = Duration::from_mins(1);
-/// How long a node may take to answer RESUME before another one that stands by is asked, doubling while nobody answers.
-/// While there is none, [`RESUME_TIME`].
+/// How long a node may take to answer RESUME before another one is asked; doubled for a node each time it took longer, so
+/// that one who is slow, beside others who refuse at once, has its time in the end.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// While no other may be asked, a node may take this part of the lease: its connection may lead nowhere unnoticed.
+const PART_OF_LEASE: u32 = 8;
 
 /// What a lane needs of its spares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +67,6 @@ pub(super) struct Spares {
     epoch: u32,
     /// The lane has no connection.
     seeks: bool,
-    /// RESUMEs in a row that were not answered.
-    unanswered: u32,
     jitter: Jitter,
 }
 
@@ -78,6 +78,8 @@ struct Spare {
     /// When to connect, or, once it stands, when to ask for the session.
     due: Tick,
     tries: u32,
+    /// RESUMEs that it did not answer in time, since the lane lost its connection.
+    unanswered: u32,
 }
 
 #[derive(Debug)]
@@ -97,8 +99,18 @@ enum Stage {
     Connecting,
     Greeting,
     Standing(Welcome),
-    /// RESUME was said, under this number and at this moment.
-    Asking(Welcome, RequestId, Tick),
+    /// RESUME was said.
+    Asking(Asked),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    welcome: Welcome,
+    /// Its number, and when it was said.
+    id: RequestId,
+    sent: Tick,
+    /// When another one is asked, if there is one who may be.
+    patient_until: Tick,
 }
 
 /// What a message means.
@@ -116,7 +128,7 @@ enum Meaning {
 
 impl Spares {
     pub(super) fn new(jitter: Jitter) -> Spares {
-        Spares { nodes: Vec::new(), revision: 0, epoch: 0, seeks: false, unanswered: 0, jitter }
+        Spares { nodes: Vec::new(), revision: 0, epoch: 0, seeks: false, jitter }
     }
 
     /// The session is another one: what was asked for the one before is not waited for.
@@ -162,7 +174,9 @@ impl Spares {
         for places in known {
             match self.nodes.iter_mut().find(|spare| spare.places[0].is_same_node(&places[0])) {
                 Some(spare) => spare.places = places,
-                None => self.nodes.push(Spare { places, line: None, due: Tick::ZERO, tries: 0 }),
+                None => {
+                    self.nodes.push(Spare { places, line: None, due: Tick::ZERO, tries: 0, unanswered: 0 });
+                }
             }
         }
     }
@@ -172,9 +186,8 @@ impl Spares {
         if std::mem::replace(&mut self.seeks, seeks) == seeks {
             return;
         }
-        self.unanswered = 0;
         for spare in &mut self.nodes {
-            spare.tries = 0;
+            (spare.tries, spare.unanswered) = (0, 0);
             spare.due = if seeks || spare.line.is_some() { Tick::ZERO } else { now.after(STANDBY_PAUSE) };
         }
     }
@@ -188,19 +201,18 @@ impl Spares {
         match &spare.line {
             None if spare.due <= now => self.dial(owner, index, now),
             Some(line) if self.until(line) <= now => {
-                self.unanswered += u32::from(line.is_asking());
+                self.nodes[index].unanswered += u32::from(line.is_asking());
                 self.lose(index, now, Duration::ZERO);
             }
             _ => {}
         }
     }
 
-    /// When a connection that comes no further is given up: while nobody else can be asked for the session, there is no hurry.
+    /// When a connection that comes no further is given up: one that was asked for the session not before another may be.
     fn until(&self, line: &Line) -> Tick {
-        match line.stage {
-            Stage::Asking(_, _, sent) if !self.nodes.iter().any(Spare::stands) => sent.after(RESUME_TIME),
-            _ => line.until,
-        }
+        let Stage::Asking(asked) = line.stage else { return line.until };
+        let others = self.nodes.iter().filter(|spare| spare.stands()).map(|spare| spare.due);
+        others.min().map_or(line.until, |due| asked.patient_until.max(due).min(line.until))
     }
 
     fn dial(&mut self, owner: Owner<'_>, index: usize, now: Tick) {
@@ -263,14 +275,18 @@ impl Spares {
             Some((unlikely(line, welcome), index))
         });
         let Some((_, index)) = ranked.min() else { return };
-        let patience = PATIENCE.saturating_mul(1 << self.unanswered.min(8)).min(RESUME_TIME);
-        let Some(line) = &mut self.nodes[index].line else { return };
+        let spare = &mut self.nodes[index];
+        let patience = PATIENCE.saturating_mul(1 << spare.unanswered.min(8));
+        let most = RESUME_TIME.min(owner.core.config.deadline);
+        let longest = most.min(owner.session.lease.ttl() / PART_OF_LEASE).max(patience.min(most));
+        let Some(line) = &mut spare.line else { return };
         let Stage::Standing(welcome) = line.stage else { return };
         // Read before the frame can be on its way: a confirmation counts from here.
         let sent = clock::now();
         let id = owner.lane.state().stream.ask_to_resume(&mut line.out);
-        line.stage = Stage::Asking(welcome, id, sent);
-        line.until = sent.after(patience);
+        let patient_until = sent.after(patience);
+        line.stage = Stage::Asking(Asked { welcome, id, sent, patient_until });
+        line.until = sent.after(longest);
         if !line.flush() {
             self.lose(index, now, Duration::ZERO);
         }
@@ -349,11 +365,10 @@ impl Spares {
                     }
                 }
                 Meaning::Again(after_ms) => {
-                    if let Stage::Asking(welcome, ..) = line.stage {
-                        line.stage = Stage::Standing(welcome);
+                    if let Stage::Asking(asked) = line.stage {
+                        line.stage = Stage::Standing(asked.welcome);
                         line.until = Tick(u64::MAX);
                     }
-                    self.unanswered = 0;
                     let pause = after_ms.map(|ms| Duration::from_millis(ms.into()).max(self.pause(index)));
                     self.nodes[index].due = now.after(pause.unwrap_or_default());
                 }
@@ -374,7 +389,7 @@ impl Spares {
     fn win(&mut self, owner: Owner<'_>, index: usize) {
         let Owner { core, session, lane } = owner;
         let Some(line) = self.nodes[index].line.take() else { return };
-        let Stage::Asking(welcome, _, sent) = line.stage else { return };
+        let Stage::Asking(Asked { welcome, sent, .. }) = line.stage else { return };
         tracing::info!(node = %line.target, epoch = welcome.epoch, "the session goes on at another connection");
         session.passport.epoch.fetch_max(welcome.epoch, Ordering::Relaxed);
         lane.take_over(owner, line.link, line.inbox, &line.target, sent);
@@ -460,12 +475,12 @@ impl Line {
             (Stage::Connecting | Stage::Greeting, _) => nowhere,
             (Stage::Standing(_), Reply::Refused(_)) => Meaning::Nowhere(Duration::ZERO),
             (Stage::Standing(_), _) | (Stage::Asking(..), Reply::Draining) => Meaning::None,
-            (Stage::Asking(welcome, id, _), Reply::Refused(refused)) => match refused.refusal.class() {
-                Class::Retry if frame.request == id => Meaning::Again(Some(refused.retry_after_ms)),
+            (Stage::Asking(asked), Reply::Refused(refused)) => match refused.refusal.class() {
+                Class::Retry if frame.request == asked.id => Meaning::Again(Some(refused.retry_after_ms)),
                 Class::Retry => Meaning::Nowhere(Duration::ZERO),
                 // Of a time before what is known: it has to show that it still belongs to the cell.
-                _ if welcome.role != Role::Standalone
-                    && welcome.epoch < passport.epoch.load(Ordering::Relaxed) =>
+                _ if asked.welcome.role != Role::Standalone
+                    && asked.welcome.epoch < passport.epoch.load(Ordering::Relaxed) =>
                 {
                     Meaning::Nowhere(Duration::ZERO)
                 }
