@@ -134,6 +134,7 @@ fn a_thread_that_waits_long_keeps_no_other_thread_waiting() {
     let client = Client::connect(&endpoint).unwrap();
     std::thread::scope(|scope| {
         let long = scope.spawn(|| client.lock("long").acquire().unwrap().token().get());
+        is_asked.recv_timeout(PATIENCE).unwrap();
         for round in 0..50 {
             drop(client.lock(format!("short/{round}")).acquire().unwrap());
             if round % 10 == 0 {
@@ -141,7 +142,6 @@ fn a_thread_that_waits_long_keeps_no_other_thread_waiting() {
                 std::thread::sleep(Duration::from_millis(15));
             }
         }
-        is_asked.recv_timeout(PATIENCE).unwrap();
         drop(client.lock("end").acquire().unwrap());
         assert_eq!(long.join().unwrap(), 1900);
     });

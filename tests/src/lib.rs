@@ -31,6 +31,7 @@ pub mod slow_line;
 pub mod ways;
 pub mod workspace;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// After this long a test that waits for something is hanging.
@@ -50,6 +51,16 @@ pub fn freeze(pid: rustix::process::Pid) {
         });
         states.all(|state| matches!(state, 'T' | 't' | 'Z' | 'X')).then_some(())
     });
+}
+
+/// Ends threads that go on until they read this, also when the test fails.
+#[derive(Debug)]
+pub struct Over<'a>(pub &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Waits until `probe` gives something.

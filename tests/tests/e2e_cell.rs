@@ -7,9 +7,8 @@ use fairlock_protocol::request::Acquire;
 use fairlock_protocol::{Reply, Request, ShardId, Wait};
 use fairlock_tests::cell::{Cell, CellPlan};
 use fairlock_tests::command::finish;
-use fairlock_tests::eventually;
 use fairlock_tests::raw::{Raw, exclusive};
-use fairlock_tests::ways;
+use fairlock_tests::{Over, eventually, ways};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -108,6 +107,7 @@ fn what_was_under_way_when_the_primary_died_is_answered_once() {
                     }
                 });
             }
+            let _over = Over(&stop);
             for _ in 0..2 {
                 std::thread::sleep(Duration::from_millis(300));
                 let primary = cell.settled(3);
@@ -117,7 +117,6 @@ fn what_was_under_way_when_the_primary_died_is_answered_once() {
                 cell.nodes[primary].start();
                 cell.settled(3);
             }
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });
         // No orphan of a grant that nobody learned of, no waiter that nobody asked for.
         eventually("everything came free", || {
@@ -284,7 +283,8 @@ fn a_cell_without_its_register_blocks_when_a_member_is_lost_and_goes_on_when_it_
         cell.nodes[1 - primary].kill();
         std::thread::scope(|scope| {
             let blocked = scope.spawn(|| client.lock("z").acquire().unwrap());
-            std::thread::sleep(Duration::from_millis(500));
+            // Longer than a primary waits before it goes on without a member.
+            std::thread::sleep(Duration::from_millis(1500));
             assert!(!blocked.is_finished(), "granted with one copy that nobody agreed to");
             guard.check().unwrap();
             cell.etcds[0].thaw();
@@ -451,9 +451,9 @@ fn a_node_joins_under_load_when_very_many_locks_are_held() {
                 client.lock("busy").acquire().unwrap().release().unwrap();
             }
         });
+        let _over = Over(&stop);
         cell.nodes[1].start();
         cell.settled(2);
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     cell.nodes[0].kill();
     assert_eq!(cell.primary_but(0), 1);

@@ -9,7 +9,7 @@ use fairlock_tests::command::{Finished, finish};
 use fairlock_tests::metrics::get;
 use fairlock_tests::raw::{Raw, exclusive};
 use fairlock_tests::server::{Io, Plan};
-use fairlock_tests::{eventually, ways};
+use fairlock_tests::{Over, eventually, ways};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -129,15 +129,6 @@ fn any_node_may_be_asked() {
         ["cell", "register", "peers"].iter().all(|check| doctor.contains(&format!("  {check} "))),
         "{doctor}"
     );
-}
-
-/// Ends a thread that looks on, also when the test fails.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// G53: a switchover takes nothing from a holder: its guard is valid all along, and the token is the same.

@@ -27,13 +27,18 @@ struct Storm {
     started: u64,
     /// Clients that ended early.
     ended: usize,
+    /// Further arguments of the clients.
+    more: &'static [&'static str],
 }
 
+/// Three names, and a rest between two turns: of clients that wait for a server that is just being started.
+const PATIENT: &[&str] = &["3", "1"];
+
 impl Storm {
-    fn new() -> Storm {
+    fn new(more: &'static [&'static str]) -> Storm {
         let scratch = Scratch::new();
         let watcher = Recorder::new(&scratch.join("watcher"), "watcher");
-        Storm { scratch, watcher, started: 0, ended: 0 }
+        Storm { scratch, watcher, started: 0, ended: 0, more }
     }
 
     fn files(&self) -> Vec<PathBuf> {
@@ -47,8 +52,7 @@ impl Storm {
         let name = format!("client-{}", self.started);
         let mut command = Command::new(workspace::own_binary("storm-client"));
         command.arg(endpoint).arg(random.next().to_string()).arg(self.scratch.join(&name));
-        // With a rest between two turns it is one that waits for a server that is just being started.
-        command.arg(left.as_millis().to_string()).args(["40", "400", "3", "1"]);
+        command.arg(left.as_millis().to_string()).args(["40", "400"]).args(self.more);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         (name, Running::start(command))
     }
@@ -99,7 +103,7 @@ fn what_the_clients_of_a_storm_saw_is_true_of_a_fair_lock() {
     for way in ways::all() {
         let server = way.plan().start();
         let endpoint = way.endpoint(&server);
-        let mut storm = Storm::new();
+        let mut storm = Storm::new(&[]);
         storm.rage(&endpoint, LENGTH, seed, |_| {});
         let report = judge_clean(&storm.files(), &format!("FAIRLOCK_SEED={seed} {way:?}"));
         eprintln!("{} clients ended early; {:?}", storm.ended, report.counts);
@@ -125,7 +129,7 @@ fn what_the_clients_saw_is_true_also_when_the_server_crashes() {
         let endpoint = way.endpoint(server.as_ref().unwrap());
         let mut last_crash = Instant::now();
         let mut restarts = 0;
-        let mut storm = Storm::new();
+        let mut storm = Storm::new(PATIENT);
         storm.rage(&endpoint, 2 * LENGTH, seed, |watcher| {
             if last_crash.elapsed() > Duration::from_millis(1800) {
                 let plan = server.take().unwrap().crash();
