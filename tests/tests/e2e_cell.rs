@@ -92,6 +92,7 @@ fn what_was_under_way_when_the_primary_died_is_answered_once() {
         let stop = std::sync::atomic::AtomicBool::new(false);
         let inside: Vec<_> = (0..4).map(|_| std::sync::atomic::AtomicU64::new(0)).collect();
         std::thread::scope(|scope| {
+            let _over = Over(&stop);
             for worker in 0..6_u64 {
                 let (client, inside, stop) = (connect(&cell), &inside, &stop);
                 scope.spawn(move || {
@@ -107,7 +108,6 @@ fn what_was_under_way_when_the_primary_died_is_answered_once() {
                     }
                 });
             }
-            let _over = Over(&stop);
             for _ in 0..2 {
                 std::thread::sleep(Duration::from_millis(300));
                 let primary = cell.settled(3);

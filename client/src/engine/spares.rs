@@ -36,7 +36,8 @@ const STANDBY_PAUSE_MAX: Duration = Duration::from_mins(1);
 /// How long a node may take to answer RESUME before another one is asked; doubled for a node each time it took longer, so
 /// that one who is slow, beside others who refuse at once, has its time in the end.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// While no other may be asked, a node may take this part of the lease: its connection may lead nowhere unnoticed.
+/// While no other may be asked, a node may take this part of the lease, doubled likewise: its connection may lead nowhere
+/// unnoticed.
 const PART_OF_LEASE: u32 = 8;
 
 /// What a lane needs of its spares.
@@ -276,9 +277,10 @@ impl Spares {
         });
         let Some((_, index)) = ranked.min() else { return };
         let spare = &mut self.nodes[index];
-        let patience = PATIENCE.saturating_mul(1 << spare.unanswered.min(8));
         let most = RESUME_TIME.min(owner.core.config.deadline);
-        let longest = most.min(owner.session.lease.ttl() / PART_OF_LEASE).max(patience.min(most));
+        let doubled = |time: Duration| time.saturating_mul(1 << spare.unanswered.min(8)).min(most);
+        let patience = doubled(PATIENCE);
+        let longest = doubled(PATIENCE.max(owner.session.lease.ttl() / PART_OF_LEASE));
         let Some(line) = &mut spare.line else { return };
         let Stage::Standing(welcome) = line.stage else { return };
         // Read before the frame can be on its way: a confirmation counts from here.
