@@ -98,7 +98,7 @@ fn witness(evidence: &Path, label: &str, ms: &str) -> Vec<String> {
 fn run(endpoint: &str, options: &[&str], child: &[String]) -> Running {
     let mut command: Command = fairlock(endpoint, ["run"]);
     command.args(options).arg("x").arg("--").args(child);
-    command.process_group(0).stdout(Stdio::null()).stderr(Stdio::null());
+    command.process_group(0).stdout(Stdio::null());
     Running::start(command)
 }
 
